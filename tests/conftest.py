@@ -1,0 +1,23 @@
+"""What all tests share: how Hypothesis runs, and the seeds of simulations."""
+
+import hypothesis
+import pytest
+
+# Two busy cores make single examples slow; a rule is wrong or right, not late.
+hypothesis.settings.register_profile("quick", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max_examples=5_000)
+hypothesis.settings.load_profile("quick")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that `make sim` sets, and that replay one failing seed."""
+    group = parser.getgroup("simulation")
+    group.addoption("--seeds", type=int, default=20, help="how many seeds each simulation runs")
+    group.addoption("--first-seed", type=int, default=1, help="the seed to begin with")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes `seed` once for each seed; its name tells which one failed."""
+    if "seed" in metafunc.fixturenames:
+        first = metafunc.config.getoption("--first-seed")
+        metafunc.parametrize("seed", range(first, first + metafunc.config.getoption("--seeds")))

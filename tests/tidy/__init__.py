@@ -1,0 +1,1 @@
+"""The house rules as pure functions of source text, and their own tests."""
