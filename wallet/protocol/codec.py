@@ -48,9 +48,9 @@ def head(major: int, argument: int) -> bytes:
 def encode(value: Any) -> bytes:
     """One deterministic item. Raises: TypeError or OverflowError for what CBOR core cannot hold."""
     kind = type(value)
-    if kind is int or isinstance(value, int) and kind is not bool:
+    if isinstance(value, int) and kind is not bool:
         return head(0, value) if value >= 0 else head(1, -1 - value)
-    if kind is bytes:
+    if isinstance(value, bytes):
         return head(2, len(value)) + value
     if isinstance(value, str):
         text = value.encode()

@@ -133,4 +133,5 @@ def _chain(unprotected: Any, *, with_chain: bool) -> tuple[bytes, ...]:
         shapes.record(unprotected, {})
         return ()
     fields = shapes.record(unprotected, {}, {33: chain_of})
-    return fields.get(33, ())
+    chain: tuple[bytes, ...] = fields.get(33, ())
+    return chain

@@ -185,7 +185,10 @@ def decode_entry(raw: bytes, *, bytes_max: int = ENTRY_BYTES_MAX) -> Entry:
     Raises: ProtocolError `too-large`, `not-canonical`, `malformed` and what the objects inside
     raise when they are decoded.
     """
-    fields = shapes.record(decode(raw, bytes_max=bytes_max), _ENTRY)
+    return _entry_of(raw, shapes.record(decode(raw, bytes_max=bytes_max), _ENTRY))
+
+
+def _entry_of(raw: bytes, fields: dict[int, Any]) -> Entry:
     body, hop = _BODIES[EntryKind(fields[1])](fields[5])
     return Entry(
         raw=raw,
@@ -199,19 +202,22 @@ def decode_entry(raw: bytes, *, bytes_max: int = ENTRY_BYTES_MAX) -> Entry:
 
 
 def decode_note(entry: bytes, receipt: bytes) -> Note:
-    """A note by shape; its receipt is checked apart. Raises: ProtocolError; `unknown-type` is
-    no code here: an entry of another kind than transfer-out is `malformed`.
+    """A note by shape; its receipt is checked apart.
+
+    Raises: ProtocolError as `decode_entry`; another kind of entry is `malformed`.
     """
-    decoded = decode_entry(entry, bytes_max=NOTE_BYTES_MAX)
-    if decoded.hop is None or not isinstance(decoded.body, Payment):
+    fields = shapes.record(decode(entry, bytes_max=NOTE_BYTES_MAX), _ENTRY)
+    # Before the body is looked at: notes inside notes would nest without an end.
+    if fields[1] != EntryKind.TRANSFER_OUT:
         raise shapes.malformed("a note is the entry of a transfer-out")
+    payment, hop = _transfer_out(fields[5])
     return Note(
         entry=entry,
         receipt=receipt,
-        order=decoded.body.order,
-        request=decoded.body.request,
-        hop=decoded.hop,
-        index=decoded.index,
+        order=payment.order,
+        request=payment.request,
+        hop=hop,
+        index=fields[2],
     )
 
 
@@ -237,7 +243,7 @@ def _pay(value: Any) -> tuple[Body, None]:
     return _payment(*_pair(value)), None
 
 
-def _transfer_out(value: Any) -> tuple[Body, int]:
+def _transfer_out(value: Any) -> tuple[Payment, int]:
     order, request, hop = _out(value)
     return _payment(order, request), hop
 

@@ -112,14 +112,17 @@ def from_cose_map(fields: Any) -> PublicKey:
         shape = {name: type(value) for name, value in fields.items()}
         if shape == {1: int, -1: int, -2: bytes} and (fields[1], fields[-1]) == (1, 6):
             return from_raw(EDDSA, fields[-2])
-        if shape == {1: int, -1: int, -2: bytes, -3: bytes} and (fields[1], fields[-1]) == (2, 1):
-            if len(fields[-2]) == len(fields[-3]) == 32:
-                return from_raw(ES256, fields[-2] + fields[-3])
+        p256 = shape == {1: int, -1: int, -2: bytes, -3: bytes} and (fields[1], fields[-1]) == (
+            2,
+            1,
+        )
+        if p256 and len(fields[-2]) == len(fields[-3]) == 32:
+            return from_raw(ES256, fields[-2] + fields[-3])
     raise ProtocolError(Code.MALFORMED, "no COSE_Key of Ed25519 or P-256")
 
 
 def check_ed25519(raw: bytes) -> None:
-    """Raises: ProtocolError `weak-key` for small order, a second form, or no point (RFC 8032 5.1.3)."""
+    """Raises: ProtocolError `weak-key`: small order, a second form, no point (RFC 8032 5.1.3)."""
     # The highest bit is the sign of x; x is 0 only where y is 1 or -1, which are refused below.
     y = int.from_bytes(raw, "little") & (1 << 255) - 1
     if y >= _P25519:
