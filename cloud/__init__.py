@@ -1,0 +1,1 @@
+"""The issuer's side: certificates and supply, the ledger, reconciliation, the API and commands."""

@@ -1,0 +1,1 @@
+"""The double-entry ledger: who has how much, and why, to the minor unit."""

@@ -1,0 +1,158 @@
+"""Posting transfers: in batches, each identity exactly once, in one statement of PostgreSQL.
+
+The rules live in the function `ledger_post` of cloud/sql/0001_ledger.sql.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import asyncpg
+import msgspec
+
+from cloud.database import Connection
+from cloud.errors import LedgerError
+
+BATCH_MAX = 10_000
+
+
+class TransferKind(enum.IntEnum):
+    """Why value moved; numbers keep their meaning. From 100 on: inside and between journals."""
+
+    ISSUE = 1
+    BURN = 2
+    ONLINE = 3
+    EXCHANGE = 4
+    GRANT_HOLD = 5
+    GRANT_RETURN = 6
+    DEFUND = 7
+    NOTE_RETURN = 8
+    COMPENSATION = 9
+    FUND = 100
+    PAY = 101
+    NOTE_OUT = 102
+    NOTE_IN = 103
+    NOTE_IN_EARLY = 104
+    NOTE_MATCHED = 105
+    CARRIED = 106
+
+
+class Transfer(msgspec.Struct, frozen=True, kw_only=True):
+    """`amount` minor units from the debit account to the credit account, by their numbers.
+
+    `identity` (32 bytes) makes it happen once. `record` is the evidence, such as a journal's entry.
+    """
+
+    identity: bytes
+    debit: int
+    credit: int
+    amount: int
+    currency: str
+    kind: TransferKind
+    created_ms: int
+    reference: str | None = None
+    record: bytes | None = None
+
+
+class Numbered(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch of one currency as columns of one length; what the reconciler builds."""
+
+    currency: str
+    created_ms: int
+    identities: Sequence[bytes]
+    debits: Sequence[int]
+    credits: Sequence[int]
+    amounts: Sequence[int]
+    kinds: Sequence[int]
+    references: Sequence[str | None]
+    records: Sequence[bytes | None]
+
+
+class PostResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How many transfers were new, and how many had been posted before."""
+
+    posted: int
+    known: int
+
+
+_POST = "SELECT ledger_post($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_CODES = {
+    "CB001": "transfer-conflict",
+    "CB002": "unknown-account",
+    "CB003": "wrong-currency",
+}
+
+
+async def post(connection: Connection, transfers: Sequence[Transfer]) -> PostResult:
+    """Post transfers of any currencies, all or none; an identity that was posted is left as it is.
+
+    The floor of an account is checked on the net of the batch. After an error the surrounding
+    transaction is broken and has to be rolled back.
+    Raises: LedgerError `insufficient-funds`, `transfer-conflict` (the identity was used for
+    another transfer), `wrong-currency`, `unknown-account`, `transfer-invalid`.
+    """
+    groups: dict[tuple[str, int], list[Transfer]] = defaultdict(list)
+    for transfer in transfers:
+        groups[transfer.currency, transfer.created_ms].append(transfer)
+    # Always in one order, so that two posters of several currencies do not deadlock.
+    posted = 0
+    for key in sorted(groups):
+        posted += await post_numbered(connection, _columns(groups[key]))
+    return PostResult(posted=posted, known=len(transfers) - posted)
+
+
+async def post_numbered(connection: Connection, batch: Numbered) -> int:
+    """Post a batch of columns and answer how many transfers were new. Raises: as `post`."""
+    if len(batch.identities) > BATCH_MAX:
+        raise LedgerError("batch-too-large", f"{len(batch.identities)} transfers")
+    with _refusals():
+        posted: int = await connection.fetchval(
+            _POST,
+            batch.currency,
+            batch.identities,
+            batch.debits,
+            batch.credits,
+            batch.amounts,
+            batch.kinds,
+            batch.references,
+            batch.created_ms,
+            batch.records,
+        )
+    return posted
+
+
+def _columns(transfers: Sequence[Transfer]) -> Numbered:
+    return Numbered(
+        currency=transfers[0].currency,
+        created_ms=transfers[0].created_ms,
+        identities=[transfer.identity for transfer in transfers],
+        debits=[transfer.debit for transfer in transfers],
+        credits=[transfer.credit for transfer in transfers],
+        amounts=[transfer.amount for transfer in transfers],
+        kinds=[transfer.kind for transfer in transfers],
+        references=[transfer.reference for transfer in transfers],
+        records=[transfer.record for transfer in transfers],
+    )
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Give PostgreSQL's refusals the ledger's codes."""
+    try:
+        yield
+    except asyncpg.CheckViolationError as error:
+        if error.constraint_name == "ledger_account_floor":
+            raise LedgerError("insufficient-funds") from error
+        raise LedgerError("transfer-invalid", str(error.constraint_name)) from error
+    except asyncpg.NumericValueOutOfRangeError as error:
+        raise LedgerError("balance-out-of-range") from error
+    except (asyncpg.NotNullViolationError, asyncpg.DataError) as error:
+        raise LedgerError("transfer-invalid", type(error).__name__) from error
+    except asyncpg.PostgresError as error:
+        code = _CODES.get(error.sqlstate)
+        if code is None:
+            raise
+        raise LedgerError(code, error.args[0]) from error

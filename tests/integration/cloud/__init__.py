@@ -1,0 +1,1 @@
+"""The cloud against a real PostgreSQL."""
