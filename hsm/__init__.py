@@ -1,0 +1,1 @@
+"""Where keys live: sign, seal and count. This room knows no money."""
