@@ -49,15 +49,15 @@ types: setup
 	@$(PYTHON3) -m mypy --strict
 
 imports: setup
-	@PYTHONPATH=. $(VENV)/bin/lint-imports
+	@PYTHONPATH=. $(VENV)/bin/lint-imports --no-logo
 
 ## make tidy         the house rules: ceilings, error codes, money, drivers, leftovers, the lock
 tidy: setup
-	@$(PYTHON3) -m pytest -q tests/test_tidy.py tests/tidy --junitxml=$(REPORTS)/tidy.xml
+	@$(PYTHON3) -m pytest -q -p no:schemathesis tests/test_tidy.py tests/tidy --junitxml=$(REPORTS)/tidy.xml
 
 ## make unit         unit, simulation, vector and short fuzz tests, without a network
 unit: setup
-	@.ci/offline $(PYTEST) -n $(WORKERS) $(SMALL_TESTS) --junitxml=$(REPORTS)/unit.xml
+	@.ci/offline $(PYTEST) -n $(WORKERS) -p no:schemathesis $(SMALL_TESTS) --junitxml=$(REPORTS)/unit.xml
 
 ## make integration  against real servers on loopback: PostgreSQL, SoftHSM2, TLS
 integration: setup
