@@ -104,7 +104,7 @@ class VerifiedReceipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def verify_receipt(
-    receipt: bytes,
+    receipt: bytes | Receipt,
     entry: bytes,
     *,
     root: TrustAnchor,
@@ -117,7 +117,7 @@ def verify_receipt(
     `held_chains`: by key id, for receipts that leave theirs out. Raises: ReceiptError.
     """
     # 1. Deterministic CBOR, shape, size. 2. No `typ`, header 395 is 1.
-    decoded = decode_receipt(receipt)
+    decoded = decode_receipt(receipt) if isinstance(receipt, bytes) else receipt
     tree = decoded.head
     # 3. The chain up to the root, valid at iat; journal, epoch and key id are the claims'.
     certificate = _check_chain(tree, decoded.chain, root, grace_s, held_chains)
