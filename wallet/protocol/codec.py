@@ -104,6 +104,32 @@ def decode(data: bytes, *, bytes_max: int) -> Any:
     return value
 
 
+def decode_shallow(data: bytes, *, bytes_max: int, member_bytes_max: int) -> list[Any]:
+    """An array of byte strings of any size and few other members, each of bounded size.
+
+    For large objects whose signature has not been checked: the work does not grow with the bytes,
+    so a small message cannot be blown up into millions of items. Raises: DecodeError as `decode`.
+    """
+    if len(data) > bytes_max:
+        raise DecodeError(Code.TOO_LARGE, f"{len(data)} bytes; at most {bytes_max}")
+    if data[:1] and data[0] >> 5 != 4:
+        raise DecodeError(Code.MALFORMED, "no array")
+    count, at = _argument(data, 0) if data else (0, 0)
+    if count > 8:
+        raise DecodeError(Code.MALFORMED, "more members than any object has")
+    members = []
+    for _ in range(count):
+        # A byte string is taken whole, anything else from a window of bounded size.
+        whole = at < len(data) and data[at] >> 5 == 2
+        window = data if whole else data[at : at + member_bytes_max]
+        value, end = _item(window, at if whole else 0, 1)
+        members.append(value)
+        at = end if whole else at + end
+    if at != len(data) or not data:
+        raise _not_canonical("cut off, or bytes behind the item")
+    return members
+
+
 def _not_canonical(detail: str) -> DecodeError:
     return DecodeError(Code.NOT_CANONICAL, detail)
 

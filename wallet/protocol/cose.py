@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from wallet.protocol import shapes
-from wallet.protocol.codec import decode, encode, head
+from wallet.protocol.codec import decode, decode_shallow, encode, head
 from wallet.protocol.keys import EDDSA, ES256, SIGNATURE_BYTES, PublicKey
 from wallet.protocol.refusals import Code, ProtocolError
 
@@ -18,6 +18,7 @@ REQUEST_TYPE = "application/cbdc-request+cose"
 OBJECT_BYTES_MAX = 16 * 1024
 CERTIFICATE_BYTES_MAX = 4 * 1024
 _PROTECTED_BYTES_MAX = 512
+_UNPROTECTED_BYTES_MAX = 20 * 1024
 _SIGNATURE1 = head(4, 4) + encode("Signature1")
 _HEADER = {1: shapes.choice(EDDSA, ES256), 4: shapes.digest}
 _signature = shapes.octets(SIGNATURE_BYTES)
@@ -110,6 +111,21 @@ def decode_sign1(
         raw, protected, fields[1], fields[4], type_, chain, payload, _signature(signature)
     )
     return signed, claims
+
+
+def open_sign1(raw: bytes, *, type_: str, bytes_max: int) -> Sign1:
+    """A large object of a certified key, its payload still closed: verify it, then decode that.
+
+    The work before the signature is checked is bounded, whatever the size.
+    Raises: as `decode_sign1`.
+    """
+    parts = decode_shallow(raw, bytes_max=bytes_max, member_bytes_max=_UNPROTECTED_BYTES_MAX)
+    protected, unprotected, payload, signature = _parts(parts)
+    fields = _protected_fields(decode(protected, bytes_max=_PROTECTED_BYTES_MAX))
+    chain = _chain(unprotected, with_chain=True)
+    if fields[16] != type_:
+        raise ProtocolError(Code.UNKNOWN_TYPE, str(fields[16])[:80])
+    return Sign1(raw, protected, fields[1], fields[4], type_, chain, payload, signature)
 
 
 def _parts(parts: Any) -> list[Any]:

@@ -35,6 +35,7 @@ from wallet.protocol.refusals import Code, ProtocolError
 
 __all__ = [
     "NOTHING_REVOKED",
+    "NO_CHAINS",
     "PATH_LEAD",
     "Checkpoint",
     "Receipt",
@@ -55,7 +56,7 @@ __all__ = [
 ]
 
 ENTRY_BYTES_MAX = 64 * 1024 * 1024
-_NO_CHAINS: Mapping[bytes, Chain] = types.MappingProxyType({})
+NO_CHAINS: Mapping[bytes, Chain] = types.MappingProxyType({})
 
 
 class Revocations(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +111,7 @@ def verify_receipt(
     root: TrustAnchor,
     grace_s: int,
     revoked: Revocations,
-    held_chains: Mapping[bytes, Chain] = _NO_CHAINS,
+    held_chains: Mapping[bytes, Chain] = NO_CHAINS,
 ) -> VerifiedReceipt:
     """That the entry is in the journal which the receipt names, with no network.
 
@@ -149,7 +150,7 @@ def verify_checkpoint(
     *,
     root: TrustAnchor,
     grace_s: int,
-    held_chains: Mapping[bytes, Chain] = _NO_CHAINS,
+    held_chains: Mapping[bytes, Chain] = NO_CHAINS,
 ) -> VerifiedCheckpoint:
     """Steps 1 to 3 and the signature; whether it is revoked is the caller's to ask.
 
