@@ -228,9 +228,9 @@ class State:
     def _set_fields(self, fields: dict[str, Any]) -> None:
         for name, value in fields.items():
             setattr(self, name, value)
-        self._set_deadlines()
+        self.refresh_deadlines()
 
-    def _set_deadlines(self) -> None:
+    def refresh_deadlines(self) -> None:
         """When the soft and hard ages of limits.md 107 to 112 begin."""
         if self.policy is None:
             return

@@ -1,0 +1,312 @@
+"""Group commit: what arrives while a commit runs shares the next one; alone waits for nobody.
+
+One task takes what waits, decides it on the state in memory, commits it in one transaction, signs
+one checkpoint and answers everybody. Nothing is answered before the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from hsm.api import HsmError
+from wallet.clock import FlooredClock
+from wallet.journal.head import Head, SignedHead
+from wallet.journal.index import Recent, names_of, payment_names, payment_wallets
+from wallet.journal.snapshot import write_snapshot
+from wallet.journal.trust import NO_FACTS, Facts, TrustContext
+from wallet.journal.values import Mode, Receipted
+from wallet.protocol.checkpoint import PATH_LEAD
+from wallet.protocol.entry import Payment, decode_entry
+from wallet.protocol.merkle import Batch, Frontier, leaf_hash
+from wallet.protocol.refusals import Code, Refusal, refuse
+from wallet.protocol.rules import Proposal, decide, entry_bytes
+from wallet.protocol.state import Decision, State
+from wallet.store.checkpoints import replace_checkpoint
+from wallet.store.connection import Connection
+from wallet.store.database import Database
+from wallet.store.errors import StoreError, Tampered
+from wallet.store.journal import append_entries, put_nodes, put_snapshot
+
+WAITING_MAX = 16_384
+BATCH_MAX = 256
+FLUSH_ENTRIES = 20_000
+CHECKPOINT_SPACING = 64
+BUSY_RETRY_MS = 1_000
+
+Work = Callable[[Connection], None]
+
+
+class Waiting(msgspec.Struct):
+    """A proposal in the queue, and who waits for its outcome.
+
+    `with_commit` writes in the same transaction as the entry, so that both stand or neither.
+    """
+
+    proposal: Proposal
+    future: asyncio.Future[Receipted | Refusal]
+    facts: Facts = NO_FACTS
+    with_commit: Work | None = None
+
+
+class Decided(msgspec.Struct):
+    """An accepted proposal on its way into the store."""
+
+    waiting: Waiting
+    decision: Decision
+    entry: bytes
+    leaf: bytes
+    index: int
+
+
+class Engine:
+    """The one writer of a journal's state."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        state: State,
+        frontier: Frontier,
+        recent: Recent,
+        head: Head,
+        signed: SignedHead | None,
+        stored_size: int | None,
+        clock: FlooredClock,
+        context: TrustContext,
+    ) -> None:
+        self.database = database
+        self.state = state
+        self.frontier = frontier
+        self.recent = recent
+        self.head = head
+        self.signed = signed
+        self.clock = clock
+        self.context = context
+        self.mode = Mode.OPEN
+        self.on_entries: Callable[[Sequence[Receipted]], None] = lambda receipted: None
+        self.on_mode: Callable[[Mode], None] = lambda mode: None
+        self._stored_size = stored_size
+        self._kept_size = stored_size or 0
+        self._unsaved: SignedHead | None = None
+        self._queue: deque[Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to serve the queue."""
+        self._task = asyncio.get_running_loop().create_task(self._serve())
+
+    async def close(self) -> None:
+        """Finish what waits, then leave a snapshot for a quick start."""
+        self._closing = True
+        self._arrived.set()
+        if self._task is not None:
+            await self._task
+        if self.mode is not Mode.FROZEN_TAMPER:
+            await self._flush()
+
+    def submit(self, waiting: Waiting) -> None:
+        """Queue a proposal. A full queue refuses at once: `busy`."""
+        if self._closing or len(self._queue) >= WAITING_MAX:
+            refusal = Refusal(code=Code.BUSY, retry_after_ms=BUSY_RETRY_MS)
+            waiting.future.set_result(refusal)
+            return
+        self._queue.append(waiting)
+        self._arrived.set()
+
+    async def _serve(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._queue:
+                size = min(len(self._queue), BATCH_MAX)
+                await self.process([self._queue.popleft() for _ in range(size)])
+            if self.recent.entries >= FLUSH_ENTRIES:
+                await self._flush()
+            if self._closing:
+                return
+
+    async def process(self, batch: list[Waiting]) -> None:
+        """Decide, commit, sign, answer."""
+        mark = self.state.mark()
+        decided, refused = self._decide(batch)
+        if decided:
+            tree = Batch(self.frontier, [item.leaf for item in decided])
+            window = self.head.window_is_due(self.state)
+            if not await self._commit(decided, tree, window=window):
+                self.state.rollback(mark)
+                self._answer_busy(decided)
+            else:
+                self.state.release()
+                self.frontier = tree.frontier
+                self._file(decided)
+                await self._receipt(decided, tree, window=window)
+        else:
+            self.state.release()
+        for waiting, refusal in refused:
+            _answer(waiting, refusal)
+
+    # ---- deciding -----------------------------------------------------------------------
+    def _decide(self, batch: list[Waiting]) -> tuple[list[Decided], list[tuple[Waiting, Refusal]]]:
+        state, context = self.state, self.context
+        now_ms, certainty = self.clock.read()
+        now_ms = max(now_ms, state.time_ms)
+        decided: list[Decided] = []
+        refused: list[tuple[Waiting, Refusal]] = []
+        for waiting in batch:
+            context.facts = waiting.facts
+            outcome = decide(state, waiting.proposal, context, now_ms=now_ms, clock=certainty)
+            if isinstance(outcome, Refusal):
+                refused.append((waiting, outcome))
+                continue
+            entry = entry_bytes(state, outcome, time_ms=now_ms, clock=certainty)
+            decided.append(Decided(waiting, outcome, entry, leaf_hash(entry), state.size))
+            state.advance(outcome, time_ms=now_ms)
+        return decided, refused
+
+    # ---- committing ---------------------------------------------------------------------
+    async def _commit(self, decided: list[Decided], tree: Batch, *, window: bool) -> bool:
+        first = decided[0].index
+        entries = [item.entry for item in decided]
+        works = [item.waiting.with_commit for item in decided if item.waiting.with_commit]
+        nodes = [(node.level, node.index, node.hash) for node in tree.completed()]
+
+        def store(connection: Connection) -> None:
+            append_entries(connection, first, entries)
+            if nodes:
+                put_nodes(connection, nodes)
+            self._store_checkpoint(connection)
+            if window:
+                self.head.write_intent(connection)
+            for work in works:
+                work(connection)
+
+        try:
+            await self.database.write(store)
+        except StoreError as error:
+            if isinstance(error, Tampered):
+                self.set_mode(Mode.FROZEN_TAMPER)
+            return False
+        self._checkpoint_stored()
+        return True
+
+    def _store_checkpoint(self, connection: Connection) -> None:
+        if self._unsaved is None:
+            return
+        apart = self._unsaved.size - self._kept_size >= CHECKPOINT_SPACING
+        replaced = None if self._stored_size in (None, self._kept_size) else self._stored_size
+        replace_checkpoint(
+            connection,
+            size=self._unsaved.size,
+            checkpoint=self._unsaved.checkpoint,
+            replaced=None if apart else replaced,
+        )
+
+    def _checkpoint_stored(self) -> None:
+        if self._unsaved is None:
+            return
+        # The one before stays when this one is far from the last that was kept.
+        if self._unsaved.size - self._kept_size >= CHECKPOINT_SPACING:
+            self._kept_size = self._stored_size or 0
+        self._stored_size = self._unsaved.size
+        self._unsaved = None
+
+    def _answer_busy(self, decided: list[Decided]) -> None:
+        code = Code.FROZEN_TAMPER if self.mode is Mode.FROZEN_TAMPER else Code.BUSY
+        for item in decided:
+            _answer(
+                item.waiting,
+                Refusal(code=code, detail="not stored", retry_after_ms=BUSY_RETRY_MS),
+            )
+
+    def _file(self, decided: list[Decided]) -> None:
+        for item in decided:
+            proposal = item.waiting.proposal
+            if isinstance(proposal, Payment):
+                names = payment_names(proposal, item.leaf)
+                wallets = payment_wallets(proposal)
+            else:
+                names, wallets = names_of(decode_entry(item.entry), item.leaf)
+            self.recent.add_payment(item.index, names, wallets)
+
+    # ---- signing and answering ----------------------------------------------------------
+    async def _receipt(self, decided: list[Decided], tree: Batch, *, window: bool) -> None:
+        if not await self.sign(tree.root, window=window):
+            refusal = refuse(Code.SEALED, "recorded; its receipt follows when the token is back")
+            for item in decided:
+                _answer(item.waiting, refusal)
+            return
+        receipted = self._receipts(decided, tree)
+        self.on_entries(receipted)
+        for item, made in zip(decided, receipted, strict=True):
+            _answer(item.waiting, made)
+
+    async def sign(self, root: bytes, *, window: bool) -> bool:
+        """Sign the state's size; false, and `sealed`, when the token does not.
+
+        With `window` the counter moves first: its intent must be durable by now.
+        """
+        try:
+            if window:
+                await self.head.move(self.state.size)
+            self.signed = await self.head.sign(self.state, root=root)
+        except HsmError:
+            self.set_mode(Mode.SEALED)
+            return False
+        self._unsaved = self.signed
+        return True
+
+    def _receipts(self, decided: list[Decided], tree: Batch) -> list[Receipted]:
+        if self.signed is None:
+            return []
+        maker = self.head.maker(self.signed)
+        time_ms = self.state.time_ms
+        return [
+            Receipted(
+                index=item.index,
+                kind=item.decision.kind,
+                time_ms=time_ms,
+                entry=item.entry,
+                receipt=maker.receipt(item.index, path),
+                leaf=item.leaf,
+                soft=item.decision.soft,
+            )
+            for item, path in zip(decided, tree.joined_paths(PATH_LEAD), strict=True)
+        ]
+
+    def set_mode(self, mode: Mode) -> None:
+        """Change what the journal can do, and tell."""
+        if mode is not self.mode:
+            self.mode = mode
+            self.on_mode(mode)
+
+    # ---- snapshots ----------------------------------------------------------------------
+    async def _flush(self) -> None:
+        """Names and a snapshot into the store; a disk that is full is tried again later."""
+        snapshot = write_snapshot(self.state, self.frontier)
+        size, names = self.state.size, self.recent
+
+        def store(connection: Connection) -> None:
+            names.flush(connection)
+            put_snapshot(connection, size, snapshot)
+            self._store_checkpoint(connection)
+
+        try:
+            await self.database.write(store)
+        except StoreError as error:
+            if isinstance(error, Tampered):
+                self.set_mode(Mode.FROZEN_TAMPER)
+            return
+        self._checkpoint_stored()
+        self.recent = Recent()
+
+
+def _answer(waiting: Waiting, outcome: Receipted | Refusal) -> None:
+    # Whoever gave up waiting asks again by the order's identity.
+    if not waiting.future.done():
+        waiting.future.set_result(outcome)

@@ -1,0 +1,157 @@
+"""The signed head of a journal: one signature a batch, under the hardware counter's window.
+
+protocol.md, "The hardware counter": the intent is written, the counter moves, then we sign.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from hsm.api import Counter, Signer
+from wallet.clock import Clock
+from wallet.protocol.certificates import Chain, TrustAnchor, journal_chain
+from wallet.protocol.checkpoint import (
+    ReceiptMaker,
+    assemble_checkpoint,
+    checkpoint_protected,
+    checkpoint_signed_bytes,
+)
+from wallet.protocol.keys import PublicKey, from_raw
+from wallet.protocol.policy import JournalLimit
+from wallet.protocol.state import State
+from wallet.store.connection import Connection
+from wallet.store.meta import get_meta, put_meta
+
+_COUNTER = "counter"
+_INTENT = "counter-intent"
+_CHAIN = "chain"
+
+
+class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint and all that its receipts share."""
+
+    size: int
+    root: bytes
+    protected: bytes
+    signature: bytes
+    checkpoint: bytes
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """The counter's window as the store knows it. `intent` is 0 when none is written."""
+
+    counter: int
+    intent: int
+
+
+def load_window(connection: Connection) -> Window:
+    """The counter's value and intent as the store has them."""
+    return Window(
+        counter=int(get_meta(connection, _COUNTER) or b"0"),
+        intent=int(get_meta(connection, _INTENT) or b"0"),
+    )
+
+
+def start_window(connection: Connection, counter: int) -> None:
+    """A new journal begins with what the counter shows."""
+    put_meta(connection, _COUNTER, str(counter).encode())
+    put_meta(connection, _INTENT, b"0")
+
+
+def rolled_back(window: Window, *, hardware: int) -> bool:
+    """Whether the store is older than the hardware's counter, or from another box."""
+    if hardware == window.counter:
+        return False
+    return not (hardware == window.counter + 1 and window.intent == hardware)
+
+
+def load_chain(connection: Connection) -> Chain:
+    """The journal's own certificates, leaf first; empty before provisioning."""
+    stored = get_meta(connection, _CHAIN)
+    return () if stored is None else tuple(msgspec.msgpack.decode(stored, type=list[bytes]))
+
+
+def store_chain(connection: Connection, chain: Chain) -> None:
+    """Keep the journal's certificates."""
+    put_meta(connection, _CHAIN, msgspec.msgpack.encode(list(chain)))
+
+
+class Head:
+    """Signs checkpoints of one journal."""
+
+    def __init__(
+        self,
+        *,
+        signer: Signer,
+        counter: Counter,
+        clock: Clock,
+        anchor: TrustAnchor,
+        chain: Chain,
+        window: Window,
+    ) -> None:
+        self._signer = signer
+        self._counter = counter
+        self._clock = clock
+        self._anchor = anchor
+        self.key: PublicKey = from_raw(int(signer.algorithm), signer.public_key)
+        self.chain: Chain = ()
+        self.not_after_s = 0
+        self.set_chain(chain)
+        self.counter = window.counter
+        self._opened_size: int | None = None
+        self._opened_ms = 0
+
+    def set_chain(self, chain: Chain) -> None:
+        """Use these certificates from now on. Raises: ProtocolError `certificate-invalid`."""
+        certificate = journal_chain(chain, self._anchor)
+        self.chain, self.not_after_s = chain, certificate.not_after_s
+
+    def window_is_due(self, state: State) -> bool:
+        """Whether the next checkpoint begins a new window (policy 105 and 106)."""
+        if self._opened_size is None:
+            return True
+        entries = state.journal_limit(JournalLimit.WINDOW_ENTRIES)
+        seconds = state.journal_limit(JournalLimit.WINDOW_S)
+        old_ms = self._clock.monotonic_ms() - self._opened_ms
+        many = entries is not None and state.size - self._opened_size >= entries
+        return many or (seconds is not None and old_ms >= seconds * 1000)
+
+    @property
+    def window_start(self) -> int:
+        """Size at which the window began: what a rollback could hide lies above it."""
+        return 0 if self._opened_size is None else self._opened_size
+
+    def write_intent(self, connection: Connection) -> None:
+        """In the batch's transaction: the value that the counter is about to take."""
+        put_meta(connection, _COUNTER, str(self.counter).encode())
+        put_meta(connection, _INTENT, str(self.counter + 1).encode())
+
+    async def move(self, size: int) -> None:
+        """Begin a window, after the intent is durable. Raises: HsmError."""
+        self.counter = await self._counter.increment()
+        self._opened_size, self._opened_ms = size, self._clock.monotonic_ms()
+
+    async def sign(self, state: State, *, root: bytes) -> SignedHead:
+        """The checkpoint of the state's size. Raises: HsmError."""
+        protected = checkpoint_protected(
+            self.key,
+            journal=state.journal,
+            epoch=state.epoch,
+            size=state.size,
+            counter=self.counter,
+            issued_s=-(-state.time_ms // 1000),
+        )
+        signature = await self._signer.sign(checkpoint_signed_bytes(protected, root))
+        return SignedHead(
+            size=state.size,
+            root=root,
+            protected=protected,
+            signature=signature,
+            checkpoint=assemble_checkpoint(protected, self.chain, root=root, signature=signature),
+        )
+
+    def maker(self, signed: SignedHead) -> ReceiptMaker:
+        """What makes the receipts under a checkpoint."""
+        return ReceiptMaker(
+            signed.protected, self.chain, size=signed.size, signature=signed.signature
+        )

@@ -1,0 +1,376 @@
+"""The journal of one device: what the rest of the gateway calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from hsm.api import HsmError, Token
+from wallet.clock import Clock, FlooredClock
+from wallet.journal.engine import Engine, Waiting, Work
+from wallet.journal.head import Head, load_window, rolled_back, start_window, store_chain
+from wallet.journal.lookups import Lookups
+from wallet.journal.recovery import Progress, Recovered, keep_list, recover
+from wallet.journal.trust import NO_FACTS, Facts, TrustContext
+from wallet.journal.values import Event, JournalStatus, Listener, Mode, Receipted
+from wallet.protocol.certificates import Chain, TrustAnchor, journal_chain
+from wallet.protocol.cose import Sign1
+from wallet.protocol.entry import Clock as Certainty
+from wallet.protocol.entry import EntryKind, Open, Payment, Void, decode_note
+from wallet.protocol.ids import WalletId, journal_text
+from wallet.protocol.issued import Settlement
+from wallet.protocol.lists import SignedList
+from wallet.protocol.messages import Order, Request, decode_order, decode_request
+from wallet.protocol.policy import JournalLimit
+from wallet.protocol.refusals import Code, ProtocolError, Refusal, refuse
+from wallet.protocol.rules import Proposal, decide, entry_bytes
+from wallet.protocol.state import State
+from wallet.store.checkpoints import prune_checkpoints
+from wallet.store.connection import Connection
+from wallet.store.database import Database
+from wallet.store.journal import append_entries
+from wallet.store.meta import get_meta, put_meta
+
+_ACKNOWLEDGED = "acknowledged"
+
+
+class Journal(Lookups):
+    """One open epoch of one journal. `open` makes it, `close` ends it."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        token: Token,
+        anchor: TrustAnchor,
+        clock: FlooredClock,
+        acknowledged: int,
+    ) -> None:
+        super().__init__(engine, acknowledged=acknowledged)
+        self._token = token
+        self.anchor = anchor
+        self._clock = clock
+        self._listeners: list[Listener] = []
+        engine.on_entries = self._entries_written
+        engine.on_mode = self._mode_changed
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        database: Database,
+        token: Token,
+        clock: Clock,
+        anchor: TrustAnchor,
+        progress: Progress = lambda done, size: None,
+    ) -> Journal:
+        """Rebuild the state and serve.
+
+        A store that is older than the hardware counter opens `frozen-rollback`: it can be looked
+        at, and takes nothing. Raises: JournalTampered, JournalUnopened, StoreError, HsmError.
+        """
+        found = await recover(database, anchor, progress=progress)
+        hardware = await token.counter.read()
+        acknowledged = await database.read(lambda c: get_meta(c, _ACKNOWLEDGED))
+        engine = _engine(database, token, clock, anchor, found)
+        journal = cls(
+            engine=engine,
+            token=token,
+            anchor=anchor,
+            clock=engine.clock,
+            acknowledged=int(acknowledged or b"0"),
+        )
+        if rolled_back(found.window, hardware=hardware):
+            engine.set_mode(Mode.FROZEN_ROLLBACK)
+        else:
+            engine.head.counter = hardware
+            await journal._sign_head()
+        engine.start()
+        return journal
+
+    @classmethod
+    async def create(
+        cls,
+        *,
+        database: Database,
+        token: Token,
+        clock: Clock,
+        anchor: TrustAnchor,
+        chain: Chain,
+        opening: Open,
+    ) -> Journal:
+        """Open an epoch in an empty store: its first entry, its certificates, the counter's value.
+
+        Raises: ProtocolError when the issuer's objects do not hold, OutOfOrder when the store
+        holds a journal already, and as `open` does.
+        """
+        state = State(opening.journal, opening.epoch)
+        now_ms = clock.now_ms()
+        decision = decide(state, opening, TrustContext(anchor), now_ms=now_ms, clock=Certainty.SURE)
+        if isinstance(decision, Refusal):
+            raise ProtocolError(decision.code, decision.detail)
+        journal_chain(chain, anchor)
+        entry = entry_bytes(state, decision, time_ms=now_ms, clock=Certainty.SURE)
+        counter = await token.counter.read()
+
+        def store(connection: Connection) -> None:
+            append_entries(connection, 0, [entry])
+            store_chain(connection, chain)
+            start_window(connection, counter)
+
+        await database.write(store)
+        return await cls.open(database=database, token=token, clock=clock, anchor=anchor)
+
+    async def _sign_head(self) -> None:
+        """The first checkpoint of this start: a window of its own."""
+        await self._database.write(self._engine.head.write_intent)
+        signed = await self._engine.sign(self._engine.frontier.root(), window=True)
+        if signed and self.state.revoked_here:
+            self._engine.set_mode(Mode.FROZEN_BY_ISSUER)
+
+    async def close(self) -> None:
+        """Finish what waits and leave a snapshot. The database stays open."""
+        await self._engine.close()
+
+    # ---- what it is -----------------------------------------------------------------------
+    @property
+    def mode(self) -> Mode:
+        """What the journal can do now."""
+        return self._engine.mode
+
+    @property
+    def chain(self) -> Chain:
+        """The journal's certificates, leaf first."""
+        return self._engine.head.chain
+
+    def now(self) -> tuple[int, int]:
+        """(time in milliseconds that the next entry may bear, SURE or UNCERTAIN)."""
+        now_ms, certainty = self._clock.read()
+        return max(now_ms, self.state.time_ms), certainty
+
+    def status(self) -> JournalStatus:
+        """The journal at a glance."""
+        state, head = self.state, self._engine.head
+        _, certainty = self._clock.read()
+        return JournalStatus(
+            journal=journal_text(state.journal),
+            epoch=state.epoch,
+            currency=state.currency,
+            mode=self.mode,
+            clock="sure" if certainty == Certainty.SURE else "uncertain",
+            size=state.size,
+            acknowledged=self.acknowledged,
+            settled_size=state.settled_size,
+            settled_ms=state.settled_ms,
+            exposure=state.unsettled_total,
+            balance_total=state.balance_total(),
+            wallets=len(state.wallets),
+            policy_sequence=-1 if state.policy is None else state.policy.sequence,
+            lists={held.list_id: (held.sequence, held.issued_ms) for held in state.lists.values()},
+            counter_driver=self._token.counter.driver,
+            counter=head.counter,
+            certificate_not_after_s=head.not_after_s,
+            window_exposure=self._window_exposure(),
+        )
+
+    def _window_exposure(self) -> int:
+        """Value that moved since the counter's window began: what a rollback could hide."""
+        movements = self.state.movements
+        return sum(movements.amounts[movements.cut(self._engine.head.window_start) :])
+
+    def listen(self, listener: Listener) -> None:
+        """Be told of accepted payments, settlements and changes of mode."""
+        self._listeners.append(listener)
+
+    def _tell(self, name: str, **data: object) -> None:
+        for listener in self._listeners:
+            listener(Event(name=name, data=data))
+
+    def _mode_changed(self, mode: Mode) -> None:
+        self._tell("gateway.frozen" if mode is not Mode.OPEN else "gateway.open", mode=str(mode))
+
+    def _entries_written(self, receipted: Sequence[Receipted]) -> None:
+        if not self._listeners:
+            return
+        paid = (EntryKind.PAY, EntryKind.TRANSFER_OUT, EntryKind.TRANSFER_IN, EntryKind.DEFUND)
+        for made in receipted:
+            if made.kind in paid:
+                self._tell("payment.accepted", index=made.index, id=made.leaf.hex())
+            if made.soft:
+                self._tell("limit.soft", index=made.index, limits=list(made.soft))
+            if made.kind == EntryKind.SETTLEMENT:
+                self._tell("payment.settled", below=self.state.settled_size)
+
+    # ---- proposals ------------------------------------------------------------------------
+    async def pay(self, order: bytes, request: bytes | None = None) -> Receipted | Refusal:
+        """Accept a signed order. A known one gets its receipt again."""
+        try:
+            payment = Payment(
+                order=decode_order(order),
+                request=None if request is None else decode_request(request),
+            )
+        except ProtocolError as error:
+            return error.refusal()
+        return await self.pay_decoded(payment)
+
+    async def pay_decoded(
+        self, payment: Payment, *, with_commit: Work | None = None
+    ) -> Receipted | Refusal:
+        """`pay` for who has decoded the order already."""
+        facts = Facts(trusted=self._trusted(payment))
+        if payment.order.refunded is not None:
+            refunded = await self._refundable(payment.order.refunded)
+            facts = Facts(trusted=facts.trusted, refundable=refunded)
+        outcome = await self.submit(payment, facts=facts, with_commit=with_commit)
+        if isinstance(outcome, Refusal):
+            return await self._known(payment.order.identity) or outcome
+        return outcome
+
+    def _trusted(self, payment: Payment) -> tuple[Sign1, ...]:
+        """The signatures that hold, checked while another batch is being committed."""
+        signers: list[tuple[WalletId, Order | Request]] = [(payment.order.payer, payment.order)]
+        if payment.request is not None:
+            signers.append((payment.request.payee, payment.request))
+        trusted = []
+        for signer, message in signers:
+            wallet = self.state.wallets.get(signer)
+            if wallet is None or wallet.key is None:
+                continue
+            try:
+                message.signed.verify(wallet.key)
+            except ProtocolError:
+                # The rules find it again, in their order of refusals.
+                continue
+            trusted.append(message.signed)
+        return tuple(trusted)
+
+    async def redeem(self, entry: bytes, receipt: bytes) -> Receipted | Refusal:
+        """Redeem a note: `transfer-in`. A note redeemed here gets its receipt again."""
+        try:
+            note = decode_note(entry, receipt)
+        except ProtocolError as error:
+            return error.refusal()
+        outcome = await self.submit(note)
+        if isinstance(outcome, Refusal) and outcome.code is Code.NOTE_REDEEMED:
+            return await self._known(note.order.identity) or outcome
+        return outcome
+
+    async def void(self, request: bytes) -> Receipted | Refusal:
+        """Make a request of a payee here unpayable."""
+        try:
+            return await self.submit(Void(request=decode_request(request)))
+        except ProtocolError as error:
+            return error.refusal()
+
+    async def take_list(self, listed: SignedList) -> Receipted | Refusal:
+        """Hold a newer list; the signed list itself is stored with the entry."""
+        return await self.submit(listed, with_commit=lambda c: keep_list(c, listed))
+
+    async def settle(self, settlement: Settlement) -> Receipted | Refusal:
+        """Record the issuer's settlement."""
+        if settlement.size > self.state.size:
+            return refuse(Code.PROOF_INVALID, "a settlement of a size that is not reached")
+        root = await self.root_at(settlement.size)
+        self._clock.raise_floor(settlement.time_ms)
+        return await self.submit(settlement, facts=Facts(root=root))
+
+    async def submit(
+        self, proposal: Proposal, *, facts: Facts = NO_FACTS, with_commit: Work | None = None
+    ) -> Receipted | Refusal:
+        """Have a proposal decided and, if it is accepted, stored and receipted.
+
+        A journal whose certificate has expired for longer than the grace takes nothing: nobody
+        could verify its receipts.
+        """
+        if self.mode is not Mode.OPEN and not self._thaws(proposal):
+            return refuse(Code(self.mode.value))
+        if self._certificate_expired():
+            return refuse(Code.CERTIFICATE_INVALID, "this journal's own certificate has expired")
+        future: asyncio.Future[Receipted | Refusal] = asyncio.get_running_loop().create_future()
+        self._engine.submit(Waiting(proposal, future, facts, with_commit))
+        outcome = await future
+        if self.state.revoked_here and self.mode is Mode.OPEN:
+            self._engine.set_mode(Mode.FROZEN_BY_ISSUER)
+        return outcome
+
+    def _thaws(self, proposal: Proposal) -> bool:
+        """A gateway that the issuer froze still takes the issuer's settlements and lists."""
+        return self.mode is Mode.FROZEN_BY_ISSUER and isinstance(proposal, Settlement | SignedList)
+
+    def _certificate_expired(self) -> bool:
+        grace_s = self.state.journal_limit(JournalLimit.CERTIFICATE_GRACE_S)
+        if grace_s is None:
+            return False
+        return self._clock.read()[0] > (self._engine.head.not_after_s + grace_s) * 1000
+
+    async def resume(self) -> Mode:
+        """The token is back: sign what was recorded meanwhile and go on, if nothing was moved.
+
+        Raises: HsmError while it is not.
+        """
+        if self.mode is not Mode.SEALED:
+            return self.mode
+        await self._token.probe()
+        hardware = await self._token.counter.read()
+        window = await self._database.read(load_window)
+        if rolled_back(window, hardware=hardware):
+            self._engine.set_mode(Mode.FROZEN_ROLLBACK)
+            return self.mode
+        self._engine.head.counter = hardware
+        await self._database.write(self._engine.head.write_intent)
+        if await self._engine.sign(self._engine.frontier.root(), window=True):
+            self._engine.set_mode(Mode.OPEN)
+        return self.mode
+
+    async def probe(self) -> None:
+        """Ask the token; one that is gone seals the journal, one that is back opens it."""
+        try:
+            if self.mode is Mode.SEALED:
+                await self.resume()
+            else:
+                await self._token.probe()
+        except HsmError:
+            if self.mode is Mode.OPEN:
+                self._engine.set_mode(Mode.SEALED)
+
+    # ---- synchronisation ------------------------------------------------------------------
+    async def acknowledge(self, size: int) -> None:
+        """The issuer holds the entries below `size`."""
+        if not self.acknowledged <= size <= self.state.size:
+            return
+
+        def store(connection: Connection) -> None:
+            put_meta(connection, _ACKNOWLEDGED, str(size).encode())
+            prune_checkpoints(connection, below=size)
+
+        await self._database.write(store)
+        self.acknowledged = size
+
+    async def renew(self, chain: Chain) -> None:
+        """Use a renewed certificate. Raises: ProtocolError `certificate-invalid`."""
+        self._engine.head.set_chain(chain)
+        await self._database.write(lambda c: store_chain(c, chain))
+
+
+def _engine(
+    database: Database, token: Token, clock: Clock, anchor: TrustAnchor, found: Recovered
+) -> Engine:
+    context = TrustContext(anchor)
+    return Engine(
+        database=database,
+        state=found.state,
+        frontier=found.frontier,
+        recent=found.recent,
+        head=Head(
+            signer=token.signer,
+            counter=token.counter,
+            clock=clock,
+            anchor=anchor,
+            chain=found.chain,
+            window=found.window,
+        ),
+        signed=None,
+        stored_size=found.checkpoint_size,
+        clock=FlooredClock(clock, floor_ms=found.state.time_ms),
+        context=context,
+    )

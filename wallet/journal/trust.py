@@ -1,0 +1,131 @@
+"""The context of the rules on a gateway or a device: certificates, and facts fetched before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from wallet.protocol.certificates import TrustAnchor, check_role_chain
+from wallet.protocol.context import Refundable, Source
+from wallet.protocol.cose import Sign1
+from wallet.protocol.entry import ListUpdate, Note
+from wallet.protocol.keys import PublicKey
+from wallet.protocol.lists import Held, ListId, SignedList
+from wallet.protocol.receipt import Revocations, verify_receipt
+from wallet.protocol.refusals import Code, ProtocolError
+
+# A limit that a policy leaves out is no limit: longer than any certificate lives.
+ENDLESS_S = 2**40
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What one proposal needs beyond the state, fetched before it is decided.
+
+    `trusted`: signatures that were checked under the enrolled key already.
+    """
+
+    trusted: tuple[Sign1, ...] = ()
+    refundable: Refundable | None = None
+    root: bytes | None = None
+    listed: SignedList | None = None
+
+
+NO_FACTS = Facts()
+
+
+class TrustContext:
+    """`Context` of the rules over the issuer's root. Set `facts` before each decision."""
+
+    def __init__(self, anchor: TrustAnchor) -> None:
+        self.anchor = anchor
+        self.facts = NO_FACTS
+        # Chains by key id, for objects that leave theirs out.
+        self.chains: dict[bytes, tuple[bytes, ...]] = {}
+
+    def check_signature(self, key: PublicKey, signed: Sign1) -> None:
+        """Raises: ProtocolError `bad-signature`."""
+        for trusted in self.facts.trusted:
+            if trusted is signed:
+                return
+        signed.verify(key)
+
+    def check_role(self, signed: Sign1, role: str) -> None:
+        """Raises: ProtocolError `certificate-invalid`, `wrong-role`, `bad-signature`."""
+        check_role(self.anchor, signed, role, held_chains=self.chains)
+
+    def check_note(
+        self, note: Note, *, lists: dict[int, Held], certificate_grace_s: int | None
+    ) -> Source:
+        """Raises: ReceiptError."""
+        return check_note(
+            self.anchor,
+            note,
+            lists=lists,
+            grace_s=certificate_grace_s,
+            held_chains=self.chains,
+        )
+
+    def refundable(self, leaf: bytes) -> Refundable | None:
+        """The payment that was fetched for this proposal."""
+        return self.facts.refundable
+
+    def root_at(self, size: int) -> bytes | None:
+        """The root that was fetched for this proposal."""
+        return self.facts.root
+
+    def list_named(self, update: ListUpdate) -> SignedList | None:
+        """The list that was fetched for this proposal."""
+        return self.facts.listed
+
+
+def check_role(
+    anchor: TrustAnchor,
+    signed: Sign1,
+    role: str,
+    *,
+    held_chains: Mapping[bytes, tuple[bytes, ...]],
+) -> None:
+    """That the issuer's role signed this.
+
+    Raises: ProtocolError `certificate-invalid`, `wrong-role`, `bad-signature`.
+    """
+    chain = signed.chain or held_chains.get(signed.key_id, ())
+    if not chain:
+        raise ProtocolError(Code.CERTIFICATE_INVALID, "no certificate of its signer is held")
+    signed.verify(check_role_chain(chain, anchor, role).key)
+
+
+def check_note(
+    anchor: TrustAnchor,
+    note: Note,
+    *,
+    lists: Mapping[int, Held],
+    grace_s: int | None,
+    held_chains: Mapping[bytes, tuple[bytes, ...]],
+) -> Source:
+    """A note's receipt, judged with the lists held. Raises: ReceiptError."""
+    verified = verify_receipt(
+        note.receipt,
+        note.entry,
+        root=anchor,
+        grace_s=ENDLESS_S if grace_s is None else grace_s,
+        revoked=revocations(lists),
+        held_chains=held_chains,
+    )
+    return Source(
+        journal=verified.journal,
+        epoch=verified.epoch,
+        index=verified.index,
+        not_after_s=verified.certificate.not_after_s,
+    )
+
+
+def revocations(lists: Mapping[int, Held]) -> Revocations:
+    """Certificates and journal epochs that the newest lists revoke."""
+    journals = lists.get(ListId.JOURNALS)
+    certificates = lists.get(ListId.CERTIFICATES)
+    return Revocations(
+        serials=frozenset() if certificates is None else certificates.items,
+        epochs=frozenset() if journals is None else journals.items,
+    )
