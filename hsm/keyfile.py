@@ -1,9 +1,9 @@
 """The sealed file of the software token: its layout, and how a passphrase opens it.
 
 Four lines of ASCII: the header (JSON), the passphrase's check (hex), the box (hex), and the SHA-256
-of the three lines before (hex). The check tells a wrong passphrase from a file that was altered, and
-helps nobody who guesses: opening the box would tell the same. The header is authenticated by the
-box, byte for byte.
+of the three lines before (hex). The check tells a wrong passphrase from a file that was altered,
+and helps nobody who guesses: opening the box would tell the same. The header is authenticated by
+the box, byte for byte.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ FILE_BYTES_MAX = 8192
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What one guess of the passphrase costs (RFC 9106); bounded, for a file may ask for anything."""
+    """What one guess of the passphrase costs (RFC 9106); bounded, for files ask for anything."""
 
     passes: Annotated[int, Meta(ge=1, le=16)]
     memory_bytes: Annotated[int, Meta(ge=8192, le=1024 * MIB)]

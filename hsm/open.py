@@ -1,0 +1,84 @@
+"""Which token a gateway has, from its configuration."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hsm import software
+from hsm.api import Algorithm, KeyMissing, PinWrong, Token, TokenRefused
+from hsm.keyfile import STANDARD, Cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenConfig:
+    """A driver and what it needs; the PIN or passphrase is not among it.
+
+    `folder` holds the key file of the software driver, and the counter of both. `cost` is the
+    software driver's; what follows it is of PKCS#11.
+    """
+
+    driver: Literal["software", "pkcs11"]
+    folder: Path
+    algorithm: Algorithm = Algorithm.EDDSA
+    cost: Cost = STANDARD
+    module_path: Path | None = None
+    token_label: str = ""
+    key_label: str = ""
+    timeout_s: float = 10.0
+
+
+async def open_token(config: TokenConfig, *, secret: bytes) -> Token:
+    """Open the token with its passphrase or PIN.
+
+    Raises:
+        HsmError: as the driver's `open_token`.
+    """
+    if config.driver == "pkcs11":
+        return await _pkcs11(config, secret, new=False)
+    token = await software.open_token(config.folder, passphrase=secret)
+    if token.signer.algorithm is not config.algorithm:
+        await token.close()
+        raise KeyMissing(f"the key file is not of {config.algorithm.name}")
+    return token
+
+
+async def create_token(config: TokenConfig, *, secret: bytes) -> Token:
+    """Make new keys under a passphrase, or in the token that the PIN opens.
+
+    Raises:
+        HsmError: as the driver's `create`.
+    """
+    if config.driver == "pkcs11":
+        return await _pkcs11(config, secret, new=True)
+    return await software.create(
+        config.folder, passphrase=secret, algorithm=config.algorithm, cost=config.cost
+    )
+
+
+async def _pkcs11(config: TokenConfig, secret: bytes, *, new: bool) -> Token:
+    # Imported here, so that a machine without the library opens software tokens.
+    try:
+        from hsm import pkcs11
+    except ImportError as error:
+        raise TokenRefused("the PKCS#11 library of Python is not installed") from error
+
+    if config.module_path is None:
+        raise TokenRefused("a PKCS#11 token needs the path of its module")
+    driver_config = pkcs11.Pkcs11Config(
+        module_path=config.module_path,
+        token_label=config.token_label,
+        key_label=config.key_label,
+        pin=_pin(secret),
+        folder=config.folder,
+        algorithm=config.algorithm,
+        timeout_s=config.timeout_s,
+    )
+    return await (pkcs11.create if new else pkcs11.open_token)(driver_config)
+
+
+def _pin(secret: bytes) -> str:
+    try:
+        return secret.decode()
+    except UnicodeDecodeError:
+        # The cause is left out: its text would show the PIN.
+        raise PinWrong("the PIN is no UTF-8") from None

@@ -1,0 +1,150 @@
+"""The token as the house sees it: each call goes to the module's thread, with a timeout."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from hsm.api import Algorithm, HsmError, TokenRefused, TokenTimeout
+from hsm.counter import SoftwareCounter
+from hsm.files import make_folder
+from hsm.pkcs11 import seals
+from hsm.pkcs11.config import Pkcs11Config
+from hsm.pkcs11.connection import Connection
+from hsm.pkcs11.keys import Keys
+from hsm.pkcs11.module import Module, module_for
+
+Result = TypeVar("Result")
+
+
+class _Line:
+    """The way to the keys of one connection."""
+
+    def __init__(self, config: Pkcs11Config) -> None:
+        self._timeout_s = config.timeout_s
+        self._module: Module = module_for(config.module_path)
+        self.connection = Connection(config, self._module)
+
+    async def begin(self, first: Callable[[], bytes]) -> bytes:
+        """Create or open; whoever gives up on it leaves nothing open."""
+        try:
+            return await self._call(first)
+        except (TokenTimeout, asyncio.CancelledError):
+            self._module.thread.post(self.connection.close)
+            raise
+
+    async def run(self, work: Callable[[Keys], Result]) -> Result:
+        """Do something with the keys."""
+        return await self._call(lambda: self.connection.run(work))
+
+    async def close(self) -> None:
+        """End the session."""
+        await self._call(self.connection.close)
+
+    async def _call(self, work: Callable[[], Result]) -> Result:
+        return await self._module.thread.call(work, timeout_s=self._timeout_s)
+
+
+class Pkcs11Signer:
+    """Signs in the token."""
+
+    def __init__(self, line: _Line, algorithm: Algorithm, public_key: bytes) -> None:
+        self._line = line
+        self.algorithm = algorithm
+        self.public_key = public_key
+
+    async def sign(self, message: bytes) -> bytes:
+        """Sign the message.
+
+        Raises:
+            HsmError: TokenGone, TokenTimeout, PinWrong, KeyMissing or TokenRefused.
+        """
+        return await self._line.run(lambda keys: keys.sign(message))
+
+
+class Pkcs11Sealer:
+    """Seals in the token."""
+
+    def __init__(self, line: _Line) -> None:
+        self._line = line
+
+    async def seal(self, secret: bytes, *, label: str) -> bytes:
+        """Seal a secret under a label.
+
+        Raises:
+            HsmError: as `Pkcs11Signer.sign`; TokenRefused when the secret is too long.
+        """
+        return await self._line.run(lambda keys: seals.seal(keys, secret, label))
+
+    async def unseal(self, sealed: bytes, *, label: str) -> bytes:
+        """Give back what was sealed under this label.
+
+        Raises:
+            SealBroken: altered, of another token, or under another label.
+            HsmError: as `Pkcs11Signer.sign`.
+        """
+        return await self._line.run(lambda keys: seals.unseal(keys, sealed, label))
+
+
+class Pkcs11Token:
+    """An open PKCS#11 token. Its counter is a file, and says so."""
+
+    driver = "pkcs11"
+
+    def __init__(self, config: Pkcs11Config, line: _Line, public_key: bytes) -> None:
+        self._line = line
+        self.signer = Pkcs11Signer(line, config.algorithm, public_key)
+        self.sealer = Pkcs11Sealer(line)
+        self.counter = SoftwareCounter(config.folder)
+
+    async def probe(self) -> None:
+        """Let the token sign, which it does again by itself when it came back.
+
+        Raises:
+            HsmError: TokenGone, TokenTimeout, PinWrong, KeyMissing or TokenRefused.
+        """
+        await self._line.run(Keys.prove)
+
+    async def close(self) -> None:
+        """End the session; later calls say TokenGone.
+
+        Raises:
+            TokenTimeout: the token hangs; the session ends when it wakes up.
+        """
+        await self._line.close()
+
+
+async def create(config: Pkcs11Config) -> Pkcs11Token:
+    """Make new keys in the token and open them.
+
+    Raises:
+        TokenRefused: the token has keys of this label, makes keys that can leave it, or the
+            counter cannot be stored.
+        HsmError: TokenGone, TokenTimeout or PinWrong.
+    """
+    await asyncio.to_thread(_prepare_counter, config)
+    line = _Line(config)
+    return Pkcs11Token(config, line, await line.begin(line.connection.create))
+
+
+async def open_token(config: Pkcs11Config) -> Pkcs11Token:
+    """Open the keys in the token.
+
+    Raises:
+        HsmError: TokenGone, TokenTimeout, PinWrong, KeyMissing or TokenRefused.
+    """
+    line = _Line(config)
+    token = Pkcs11Token(config, line, await line.begin(line.connection.open))
+    try:
+        await token.counter.read()
+    except HsmError:
+        await token.close()
+        raise
+    return token
+
+
+def _prepare_counter(config: Pkcs11Config) -> None:
+    try:
+        make_folder(config.folder)
+        SoftwareCounter(config.folder).prepare()
+    except OSError as error:
+        raise TokenRefused(f"the counter is not stored: {error.strerror}") from error
