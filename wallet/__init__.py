@@ -1,0 +1,1 @@
+"""What value is: the protocol, the store, the journal and the hosted wallets."""

@@ -1,0 +1,1 @@
+"""The encrypted store of one gateway: SQLCipher, one writer thread, explicit migrations."""
