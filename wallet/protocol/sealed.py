@@ -67,14 +67,14 @@ def open_sealed(sealed: bytes, *, keys: Mapping[bytes, X25519PrivateKey]) -> byt
         frame = _SUITE.decrypt(sealed[_HEADER_BYTES:], key, _info(sealed[:_HEADER_BYTES]))
     except (InvalidTag, ValueError) as error:
         raise ProtocolError(Code.NOT_OPENED, "not sealed to this key, or altered") from error
-    return _unpack(frame)
+    return unpack(frame)
 
 
 def _info(front: bytes) -> bytes:
     return b"cbdc-sync/1" + front
 
 
-def _unpack(frame: bytes) -> bytes:
+def unpack(frame: bytes) -> bytes:
     """The content of exactly one frame; never makes more than the limit and a little."""
     try:
         content = _content(frame)

@@ -1,0 +1,1 @@
+"""The command that checks vector files: `python -m wallet.protocol.vectors FILE...`."""
