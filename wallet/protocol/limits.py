@@ -1,27 +1,127 @@
-"""The limits of limits.md, each a small check; the first one broken decides."""
+"""The limits of limits.md, each a small check; the first one broken decides.
+
+The limits of a tier are laid out once as `Bounds`, with a number that nothing reaches where a
+policy sets no limit: every payment compares, none looks anything up.
+"""
 
 from __future__ import annotations
 
+import functools
+
+import msgspec
+
 from wallet.protocol.entry import Clock
-from wallet.protocol.policy import JournalLimit, Limit, Limits, shrunk
+from wallet.protocol.policy import JournalLimit, Limit, Policy, shrunk
 from wallet.protocol.refusals import Code, Refusal, refuse
-from wallet.protocol.state import DAY_HOURS, HOUR_MS, Hours, State, Wallet
+from wallet.protocol.state import DAY_HOURS, HOUR_MS, NEVER, Hours, State, Wallet
+
+_SURE = int(Clock.SURE)
+_CATEGORIES = 3
 
 
-def percent_of(state: State, limits: Limits, *, now_ms: int, clock: int) -> int:
-    """What amount limits shrink to: an uncertain clock (17) and stale lists (113) reduce them."""
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of one tier in force. `NEVER`: no limit. Seconds became milliseconds."""
+
+    payment_max: int
+    payment_min: int
+    pinless_max: int
+    balance_max: int
+    out_amount_since_soft: int
+    out_amount_since_hard: int
+    out_count_since_soft: int
+    out_count_since_hard: int
+    in_amount_since: int
+    out_amount_day: int
+    out_count_day: int
+    pair_amount_day: int
+    hops_max: int
+    offline_age_soft_ms: int
+    offline_age_hard_ms: int
+    refund_age_ms: int
+    category_set: int
+    by_day: bool
+    by_pair: bool
+
+
+class JournalBounds(msgspec.Struct, frozen=True, kw_only=True):
+    """The journal-wide limits that payments are held against."""
+
+    exposure_soft: int
+    exposure_hard: int
+    unsynced_soft: int
+    unsynced_hard: int
+
+
+@functools.lru_cache(maxsize=256)
+def _bounds(limits: tuple[tuple[int, int], ...], percent: int) -> Bounds:
+    given = shrunk(dict(limits), percent)
+
+    def most(limit: Limit, scale: int = 1) -> int:
+        return given[limit] * scale if limit in given else NEVER
+
+    return Bounds(
+        payment_max=most(Limit.PAYMENT_MAX),
+        payment_min=given.get(Limit.PAYMENT_MIN, 0),
+        pinless_max=most(Limit.PINLESS_MAX),
+        balance_max=most(Limit.BALANCE_MAX),
+        out_amount_since_soft=most(Limit.OUT_AMOUNT_SINCE_SOFT),
+        out_amount_since_hard=most(Limit.OUT_AMOUNT_SINCE_HARD),
+        out_count_since_soft=most(Limit.OUT_COUNT_SINCE_SOFT),
+        out_count_since_hard=most(Limit.OUT_COUNT_SINCE_HARD),
+        in_amount_since=most(Limit.IN_AMOUNT_SINCE),
+        out_amount_day=most(Limit.OUT_AMOUNT_DAY),
+        out_count_day=most(Limit.OUT_COUNT_DAY),
+        pair_amount_day=most(Limit.PAIR_AMOUNT_DAY),
+        hops_max=most(Limit.HOPS_MAX),
+        offline_age_soft_ms=most(Limit.OFFLINE_AGE_SOFT_S, 1000),
+        offline_age_hard_ms=most(Limit.OFFLINE_AGE_HARD_S, 1000),
+        refund_age_ms=most(Limit.REFUND_AGE_S, 1000),
+        category_set=most(Limit.CATEGORY_SET),
+        by_day=Limit.OUT_AMOUNT_DAY in given or Limit.OUT_COUNT_DAY in given,
+        by_pair=Limit.PAIR_AMOUNT_DAY in given,
+    )
+
+
+def _laid_out(policy: Policy, tier: int, percent: int) -> Bounds:
+    made = policy.laid_out.get((tier, percent))
+    if made is None:
+        made = _bounds(tuple(sorted(policy.tier(tier).items())), percent)
+        policy.laid_out[(tier, percent)] = made
+    bounds: Bounds = made
+    return bounds
+
+
+def bounds_of(state: State, wallet: Wallet, *, now_ms: int, clock: int) -> Bounds:
+    """The limits in force for a wallet now.
+
+    An uncertain clock (17) and a soft age of policy or lists (113) shrink the amount limits.
+    """
+    policy = state.policy_held()
+    if clock == _SURE and now_ms < state.soft_from_ms:
+        return _laid_out(policy, wallet.tier, 100)
     percent = 100
-    if clock == Clock.UNCERTAIN:
-        percent = limits.get(Limit.UNCERTAIN_CLOCK_PERCENT, 100)
+    if clock != _SURE:
+        percent = policy.tier(wallet.tier).get(Limit.UNCERTAIN_CLOCK_PERCENT, 100)
     if now_ms >= state.soft_from_ms:
-        percent = min(percent, state.policy_held().journal.get(JournalLimit.STALE_PERCENT, 100))
-    return percent
+        percent = min(percent, policy.journal.get(JournalLimit.STALE_PERCENT, 100))
+    return _laid_out(policy, wallet.tier, percent)
 
 
-def limits_of(state: State, wallet: Wallet, *, now_ms: int, clock: int) -> Limits:
-    """The limits in force for a wallet now."""
-    limits = state.policy_held().tier(wallet.tier)
-    return shrunk(limits, percent_of(state, limits, now_ms=now_ms, clock=clock))
+def journal_bounds(state: State) -> JournalBounds:
+    """The journal-wide limits of the policy in force."""
+    policy = state.policy_held()
+    made = policy.laid_out.get(None)
+    if made is None:
+        limits = policy.journal
+        made = JournalBounds(
+            exposure_soft=limits.get(JournalLimit.EXPOSURE_SOFT, NEVER),
+            exposure_hard=limits.get(JournalLimit.EXPOSURE_HARD, NEVER),
+            unsynced_soft=limits.get(JournalLimit.ENTRIES_UNSYNCED_SOFT, NEVER),
+            unsynced_hard=limits.get(JournalLimit.ENTRIES_UNSYNCED_HARD, NEVER),
+        )
+        policy.laid_out[None] = made
+    bounds: JournalBounds = made
+    return bounds
 
 
 def spent_hours(hours: Hours, hour: int, amount: int) -> Hours:
@@ -44,142 +144,108 @@ def day_totals(hours: Hours, hour: int) -> tuple[int, int]:
     return amount, count
 
 
-def _above(limits: Limits, limit: Limit, *, used: int, more: int, code: Code) -> Refusal | None:
-    most = limits.get(limit)
-    if most is None or used + more <= most:
-        return None
+def _above(code: Code, most: int, used: int) -> Refusal:
     return refuse(code, limit=most, left=max(0, most - used))
 
 
 def check_payer(
-    state: State, wallet: Wallet, limits: Limits, *, amount: int, authorisation: int, now_ms: int
+    state: State, wallet: Wallet, bounds: Bounds, *, amount: int, authorisation: int, now_ms: int
 ) -> Refusal | None:
     """Limits 1 to 3, 6, 8, 10, 11 and 15 on what a wallet spends."""
-    if not limits:
-        return None
-    return (
-        _check_payment(limits, amount=amount, authorisation=authorisation)
-        or _check_since(wallet, limits, amount=amount)
-        or _check_day(wallet, limits, amount=amount, hour=now_ms // HOUR_MS)
-        or _check_age(state, limits, now_ms=now_ms)
-    )
-
-
-def _check_payment(limits: Limits, *, amount: int, authorisation: int) -> Refusal | None:
-    least = limits.get(Limit.PAYMENT_MIN)
-    if least is not None and amount < least:
-        return refuse(Code.PAYMENT_BELOW_LIMIT, limit=least)
-    pinless = limits.get(Limit.PINLESS_MAX)
-    above = _above(limits, Limit.PAYMENT_MAX, used=0, more=amount, code=Code.PAYMENT_ABOVE_LIMIT)
-    if above is None and pinless is not None and authorisation == 0 and amount > pinless:
-        return refuse(Code.AUTHORISATION_REQUIRED, limit=pinless)
-    return above
-
-
-def _check_since(wallet: Wallet, limits: Limits, *, amount: int) -> Refusal | None:
-    return _above(
-        limits,
-        Limit.OUT_AMOUNT_SINCE_HARD,
-        used=wallet.out_amount_since,
-        more=amount,
-        code=Code.SPENT_ABOVE_LIMIT,
-    ) or _above(
-        limits,
-        Limit.OUT_COUNT_SINCE_HARD,
-        used=wallet.out_count_since,
-        more=1,
-        code=Code.COUNT_ABOVE_LIMIT,
-    )
-
-
-def _check_day(wallet: Wallet, limits: Limits, *, amount: int, hour: int) -> Refusal | None:
-    if Limit.OUT_AMOUNT_DAY not in limits and Limit.OUT_COUNT_DAY not in limits:
-        return None
-    spent, count = day_totals(wallet.hours, hour)
-    return _above(
-        limits, Limit.OUT_AMOUNT_DAY, used=spent, more=amount, code=Code.DAY_AMOUNT_ABOVE_LIMIT
-    ) or _above(limits, Limit.OUT_COUNT_DAY, used=count, more=1, code=Code.DAY_COUNT_ABOVE_LIMIT)
-
-
-def _check_age(state: State, limits: Limits, *, now_ms: int) -> Refusal | None:
-    hard_s = limits.get(Limit.OFFLINE_AGE_HARD_S)
-    if hard_s is None or now_ms <= state.settled_ms + hard_s * 1000:
-        return None
-    return refuse(Code.OFFLINE_TOO_LONG, limit=hard_s, left=0)
-
-
-def check_pair(
-    state: State, *, pair: tuple[bytes, bytes], limits: Limits, amount: int, now_ms: int
-) -> Refusal | None:
-    """Limit 12: what one wallet pays to one payee in a day."""
-    if Limit.PAIR_AMOUNT_DAY not in limits:
-        return None
-    paid, _ = day_totals(state.pairs.get(pair, ()), now_ms // HOUR_MS)
-    return _above(limits, Limit.PAIR_AMOUNT_DAY, used=paid, more=amount, code=Code.PAIR_ABOVE_LIMIT)
-
-
-def check_category(state: State, limits: Limits, category: str | None) -> Refusal | None:
-    """Limit 18: the set of list `categories` that the wallet may pay."""
-    allowed = limits.get(Limit.CATEGORY_SET)
-    if allowed is None:
-        return None
-    held = state.lists.get(3)
-    if held is None or (allowed, category) not in held.items:
-        return refuse(Code.CATEGORY_NOT_ALLOWED, f"set {allowed}")
+    if amount > bounds.payment_max:
+        return refuse(Code.PAYMENT_ABOVE_LIMIT, limit=bounds.payment_max, left=bounds.payment_max)
+    if amount < bounds.payment_min:
+        return refuse(Code.PAYMENT_BELOW_LIMIT, limit=bounds.payment_min)
+    if authorisation == 0 and amount > bounds.pinless_max:
+        return refuse(Code.AUTHORISATION_REQUIRED, limit=bounds.pinless_max)
+    spent, count = wallet.out_amount_since, wallet.out_count_since
+    if spent + amount > bounds.out_amount_since_hard:
+        return _above(Code.SPENT_ABOVE_LIMIT, bounds.out_amount_since_hard, spent)
+    if count >= bounds.out_count_since_hard:
+        return _above(Code.COUNT_ABOVE_LIMIT, bounds.out_count_since_hard, count)
+    if bounds.by_day:
+        refused = _check_day(wallet, bounds, amount=amount, hour=now_ms // HOUR_MS)
+        if refused is not None:
+            return refused
+    if now_ms - state.settled_ms > bounds.offline_age_hard_ms:
+        return refuse(Code.OFFLINE_TOO_LONG, limit=bounds.offline_age_hard_ms // 1000, left=0)
     return None
 
 
-def check_payee(wallet: Wallet, limits: Limits, *, amount: int) -> Refusal | None:
-    """Limits 4 and 9 on what comes into a wallet."""
-    if not limits:
+def _check_day(wallet: Wallet, bounds: Bounds, *, amount: int, hour: int) -> Refusal | None:
+    spent, count = day_totals(wallet.hours, hour)
+    if spent + amount > bounds.out_amount_day:
+        return _above(Code.DAY_AMOUNT_ABOVE_LIMIT, bounds.out_amount_day, spent)
+    if count >= bounds.out_count_day:
+        return _above(Code.DAY_COUNT_ABOVE_LIMIT, bounds.out_count_day, count)
+    return None
+
+
+def check_pair(
+    state: State, bounds: Bounds, *, payer: bytes, payee: bytes, amount: int, now_ms: int
+) -> Refusal | None:
+    """Limit 12: what one wallet pays to one payee in a day."""
+    paid, _ = day_totals(state.pairs.get((payer, payee), ()), now_ms // HOUR_MS)
+    if paid + amount > bounds.pair_amount_day:
+        return _above(Code.PAIR_ABOVE_LIMIT, bounds.pair_amount_day, paid)
+    return None
+
+
+def check_category(state: State, bounds: Bounds, category: str | None) -> Refusal | None:
+    """Limit 18: the set of list `categories` that the wallet may pay; absent is all."""
+    if bounds.category_set == NEVER:
         return None
-    return _above(
-        limits,
-        Limit.BALANCE_MAX,
-        used=wallet.settled + wallet.unsettled,
-        more=amount,
-        code=Code.BALANCE_ABOVE_LIMIT,
-    ) or _above(
-        limits,
-        Limit.IN_AMOUNT_SINCE,
-        used=wallet.in_amount_since,
-        more=amount,
-        code=Code.RECEIVED_ABOVE_LIMIT,
-    )
+    held = state.lists.get(_CATEGORIES)
+    if held is None or (bounds.category_set, category) not in held.items:
+        return refuse(Code.CATEGORY_NOT_ALLOWED, f"set {bounds.category_set}")
+    return None
+
+
+def check_payee(wallet: Wallet, bounds: Bounds, *, amount: int) -> Refusal | None:
+    """Limits 4 and 9 on what comes into a wallet."""
+    balance = wallet.settled + wallet.unsettled
+    if balance + amount > bounds.balance_max:
+        return _above(Code.BALANCE_ABOVE_LIMIT, bounds.balance_max, balance)
+    if wallet.in_amount_since + amount > bounds.in_amount_since:
+        return _above(Code.RECEIVED_ABOVE_LIMIT, bounds.in_amount_since, wallet.in_amount_since)
+    return None
 
 
 def check_journal(state: State, *, now_ms: int, arriving: int) -> Refusal | None:
     """Limits 102, 104 and 112: the exposure, the unsynchronised entries, the policy's age."""
     if now_ms > state.policy_hard_from_ms:
         return refuse(Code.POLICY_EXPIRED)
-    limits = state.policy_held().journal
-    most = limits.get(JournalLimit.ENTRIES_UNSYNCED_HARD)
-    unsynced = state.size - state.settled_size
-    if most is not None and unsynced >= most:
-        return refuse(Code.JOURNAL_FULL, limit=most, left=0)
-    exposure = limits.get(JournalLimit.EXPOSURE_HARD)
-    if exposure is not None and arriving and state.unsettled_total + arriving > exposure:
-        left = max(0, exposure - state.unsettled_total)
-        return refuse(Code.GATEWAY_EXPOSURE, limit=exposure, left=left)
+    bounds = journal_bounds(state)
+    if state.size - state.settled_size >= bounds.unsynced_hard:
+        return refuse(Code.JOURNAL_FULL, limit=bounds.unsynced_hard, left=0)
+    if arriving and state.unsettled_total + arriving > bounds.exposure_hard:
+        return _above(Code.GATEWAY_EXPOSURE, bounds.exposure_hard, state.unsettled_total)
     return None
 
 
 def soft_signals(
-    state: State, wallet: Wallet, limits: Limits, *, amount: int, now_ms: int
+    state: State, wallet: Wallet, bounds: Bounds, *, amount: int, now_ms: int
 ) -> tuple[str, ...]:
     """Names of the soft limits that this payment crosses: accepted, but the holder is told."""
-    names = []
-    journal = state.policy_held().journal
-    if wallet.out_amount_since + amount > limits.get(Limit.OUT_AMOUNT_SINCE_SOFT, 2**62):
-        names.append("out_amount_since")
-    if wallet.out_count_since + 1 > limits.get(Limit.OUT_COUNT_SINCE_SOFT, 2**62):
-        names.append("out_count_since")
-    if now_ms > state.settled_ms + 1000 * limits.get(Limit.OFFLINE_AGE_SOFT_S, 2**50):
-        names.append("offline_age")
-    if state.size - state.settled_size >= journal.get(JournalLimit.ENTRIES_UNSYNCED_SOFT, 2**62):
-        names.append("entries_unsynced")
-    if state.unsettled_total > journal.get(JournalLimit.EXPOSURE_SOFT, 2**62):
-        names.append("exposure")
-    if now_ms >= state.soft_from_ms:
-        names.append("lists_age")
-    return tuple(names)
+    journal = journal_bounds(state)
+    crossed = (
+        wallet.out_amount_since + amount > bounds.out_amount_since_soft,
+        wallet.out_count_since >= bounds.out_count_since_soft,
+        now_ms - state.settled_ms > bounds.offline_age_soft_ms,
+        state.size - state.settled_size >= journal.unsynced_soft,
+        state.unsettled_total > journal.exposure_soft,
+        now_ms >= state.soft_from_ms,
+    )
+    if not any(crossed):
+        return ()
+    return tuple([name for name, is_crossed in zip(_SOFT, crossed, strict=True) if is_crossed])
+
+
+_SOFT = (
+    "out_amount_since",
+    "out_count_since",
+    "offline_age",
+    "entries_unsynced",
+    "exposure",
+    "lists_age",
+)

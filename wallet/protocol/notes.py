@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wallet.protocol import limits as bounds
+from wallet.protocol import limits
 from wallet.protocol.codec import encode
 from wallet.protocol.context import Context, Source
 from wallet.protocol.entry import EntryKind, Note
@@ -13,7 +13,7 @@ from wallet.protocol.payments import (
     receive,
     request_kept_until,
 )
-from wallet.protocol.policy import JournalLimit, Limit
+from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code, ProtocolError, Refusal, refuse
 from wallet.protocol.state import NEVER, NOBODY, Decision, State, Wallet
 
@@ -91,12 +91,11 @@ def _check_request(
 def _check_limits(
     state: State, note: Note, payee: Wallet, *, now_ms: int, clock: int
 ) -> Refusal | None:
-    limits = bounds.limits_of(state, payee, now_ms=now_ms, clock=clock)
-    most = limits.get(Limit.HOPS_MAX)
-    if most is not None and note.hop + 1 > most:
-        return refuse(Code.HOPS_ABOVE_LIMIT, limit=most)
+    bounds = limits.bounds_of(state, payee, now_ms=now_ms, clock=clock)
+    if note.hop + 1 > bounds.hops_max:
+        return refuse(Code.HOPS_ABOVE_LIMIT, limit=bounds.hops_max)
     amount = note.order.amount_minor
-    return bounds.check_payee(payee, limits, amount=amount) or bounds.check_journal(
+    return limits.check_payee(payee, bounds, amount=amount) or limits.check_journal(
         state, now_ms=now_ms, arriving=amount
     )
 

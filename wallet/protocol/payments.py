@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 
-from wallet.protocol import limits as bounds
+from wallet.protocol import limits
 from wallet.protocol.codec import encode
 from wallet.protocol.context import Context, Refundable
 from wallet.protocol.entry import Clock, EntryKind, Payment, encode_payment_body
 from wallet.protocol.ids import wallet_text
 from wallet.protocol.lists import ListId
 from wallet.protocol.messages import Order, OrderKind, Request
-from wallet.protocol.policy import JournalLimit, Limit, Limits
+from wallet.protocol.limits import Bounds
+from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code, ProtocolError, Refusal, refuse
 from wallet.protocol.state import HOUR_MS, NEVER, NOBODY, Decision, State, Wallet
 
 FUTURE_MS = 5 * 60 * 1000
+_PAY = int(OrderKind.PAY)
 
 
 def decide_payment(
@@ -35,8 +37,8 @@ def decide_payment(
     refused = _check_request(state, payment, payee, context, now_ms=now_ms)
     if refused is not None:
         return refused
-    limits = bounds.limits_of(state, payer, now_ms=now_ms, clock=clock)
-    refunded = _check_refund(state, order, limits, context, now_ms=now_ms)
+    bounds = limits.bounds_of(state, payer, now_ms=now_ms, clock=clock)
+    refunded = _check_refund(state, order, bounds, context, now_ms=now_ms)
     if isinstance(refunded, Refusal):
         return refunded
     # 8. Balance.
@@ -47,7 +49,7 @@ def decide_payment(
     ) or check_lists(state, order, leaves=not here, now_ms=now_ms)
     if refused is not None:
         return refused
-    return _decision(state, payment, payer, payee, limits, refunded, now_ms=now_ms)
+    return _decision(state, payment, payer, payee, bounds, refunded, now_ms=now_ms)
 
 
 def _check_parties(
@@ -153,7 +155,7 @@ def check_request_here(
 
 
 def _check_refund(
-    state: State, order: Order, limits: Limits, context: Context, *, now_ms: int
+    state: State, order: Order, bounds: Bounds, context: Context, *, now_ms: int
 ) -> Refusal | Refundable | None:
     # 7. The refunded entry brought value from this order's payee to its payer.
     if order.refunded is None:
@@ -165,9 +167,8 @@ def _check_refund(
     left = payment.amount_minor - state.refunds.get(order.refunded, 0)
     if order.amount_minor > left:
         return refuse(Code.REFUND_ABOVE_PAYMENT, limit=payment.amount_minor, left=left)
-    age_s = limits.get(Limit.REFUND_AGE_S)
-    if age_s is not None and now_ms > payment.time_ms + age_s * 1000:
-        return refuse(Code.REFUND_TOO_LATE, limit=age_s)
+    if now_ms - payment.time_ms > bounds.refund_age_ms:
+        return refuse(Code.REFUND_TOO_LATE, limit=bounds.refund_age_ms // 1000)
     return payment
 
 
@@ -176,30 +177,31 @@ def _check_limits(
     order: Order,
     payer: Wallet,
     payee: Wallet | None,
-    limits: Limits,
+    bounds: Bounds,
     *,
     now_ms: int,
     clock: int,
 ) -> Refusal | None:
     # 9. Limits, all of them; the first one broken decides.
     amount = order.amount_minor
-    refused = bounds.check_payer(
-        state,
-        payer,
-        limits,
-        amount=amount,
-        authorisation=order.authorisation,
-        now_ms=now_ms,
+    refused = limits.check_payer(
+        state, payer, bounds, amount=amount, authorisation=order.authorisation, now_ms=now_ms
     )
-    if refused is None and limits and order.payee != order.payer:
-        pair = (order.payer, order.payee)
-        refused = bounds.check_pair(state, pair=pair, limits=limits, amount=amount, now_ms=now_ms)
-    if refused is None and limits and order.kind == OrderKind.PAY:
-        refused = bounds.check_category(state, limits, order.category)
+    if refused is None and bounds.by_pair and order.payee != order.payer:
+        refused = limits.check_pair(
+            state,
+            bounds,
+            payer=order.payer,
+            payee=order.payee,
+            amount=amount,
+            now_ms=now_ms,
+        )
+    if refused is None and order.kind == _PAY:
+        refused = limits.check_category(state, bounds, order.category)
     if refused is None and payee is not None:
-        incoming = bounds.limits_of(state, payee, now_ms=now_ms, clock=clock)
-        refused = bounds.check_payee(payee, incoming, amount=amount)
-    return refused or bounds.check_journal(state, now_ms=now_ms, arriving=0)
+        incoming = limits.bounds_of(state, payee, now_ms=now_ms, clock=clock)
+        refused = limits.check_payee(payee, incoming, amount=amount)
+    return refused or limits.check_journal(state, now_ms=now_ms, arriving=0)
 
 
 def check_lists(state: State, order: Order, *, leaves: bool, now_ms: int) -> Refusal | None:
@@ -228,13 +230,13 @@ def _decision(
     payment: Payment,
     payer: Wallet,
     payee: Wallet | None,
-    limits: Limits,
+    bounds: Bounds,
     refunded: Refundable | None,
     *,
     now_ms: int,
 ) -> Decision:
     amount = payment.order.amount_minor
-    soft = bounds.soft_signals(state, payer, limits, amount=amount, now_ms=now_ms)
+    soft = limits.soft_signals(state, payer, bounds, amount=amount, now_ms=now_ms)
     # Paying takes the settled part first.
     settled_part = min(payer.settled, amount)
     unsettled_part = amount - settled_part
@@ -255,7 +257,7 @@ def _decision(
             amount,
             0 if payee is None else unsettled_part,
         ),
-        tables=_facts(state, payment, limits, payee=payee, refunded=refunded, now_ms=now_ms),
+        tables=_facts(state, payment, bounds, payee=payee, refunded=refunded, now_ms=now_ms),
         unsettled_change=0 if payee is not None else -unsettled_part,
         soft=soft,
     )
@@ -271,7 +273,7 @@ def _spend(payer: Wallet, settled_part: int, unsettled_part: int, *, hour: int) 
     spent.next_sequence += 1
     spent.out_amount_since += amount
     spent.out_count_since += 1
-    spent.hours = bounds.spent_hours(payer.hours, hour, amount)
+    spent.hours = limits.spent_hours(payer.hours, hour, amount)
     return spent
 
 
@@ -298,7 +300,7 @@ def _body(state: State, payment: Payment, hop: int) -> tuple[int, bytes]:
 def _facts(
     state: State,
     payment: Payment,
-    limits: Limits,
+    bounds: Bounds,
     *,
     payee: Wallet | None,
     refunded: Refundable | None,
@@ -311,11 +313,11 @@ def _facts(
         facts.append(("refunds", order.refunded, done + order.amount_minor))
     if request is not None and payee is not None:
         facts.append(("requests", request.identity, ("paid", request_kept_until(state, request))))
-    if Limit.PAIR_AMOUNT_DAY in limits and order.payee != order.payer:
+    if bounds.by_pair and order.payee != order.payer:
         pair = (order.payer, order.payee)
         hours = state.pairs.get(pair, ())
         facts.append(
-            ("pairs", pair, bounds.spent_hours(hours, now_ms // HOUR_MS, order.amount_minor))
+            ("pairs", pair, limits.spent_hours(hours, now_ms // HOUR_MS, order.amount_minor))
         )
     return tuple(facts)
 

@@ -77,7 +77,10 @@ Limits = Mapping[int, int]
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """A signed policy. `tiers` and `journal` map the codes of limits.md to values."""
+    """A signed policy. `tiers` and `journal` map the codes of limits.md to values.
+
+    `laid_out` is the room in which wallet.protocol.limits keeps what it made of them.
+    """
 
     signed: Sign1
     sequence: int
@@ -86,6 +89,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     tiers: dict[int, dict[int, int]]
     journal: dict[int, int]
+    laid_out: dict[Any, Any] = msgspec.field(default_factory=dict)
 
     def tier(self, tier: int) -> Limits:
         """Limits of one tier; a tier that the policy leaves out has none of its own."""
