@@ -215,7 +215,7 @@ def verify_inclusion(leaf: bytes, *, index: int, size: int, path: Sequence[bytes
     Raises: ProtocolError `proof-invalid` when the leaf is not in a tree of that size, or the path
     has another length than that tree gives it.
     """
-    if not 0 <= index < size <= SIZE_MAX:
+    if not 0 <= index < size <= SIZE_MAX or len(leaf) != HASH_BYTES:
         raise _invalid("no such leaf")
     at, last = index, size - 1
     root = leaf

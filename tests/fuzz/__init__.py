@@ -1,0 +1,1 @@
+"""Arbitrary and mutated bytes against every decoder."""

@@ -1,0 +1,1 @@
+"""Other people's vectors, and other people's libraries."""
