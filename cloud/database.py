@@ -15,7 +15,7 @@ import msgspec
 
 from cloud.config import Config, DatabaseConfig
 from cloud.embedded import EmbeddedPostgres
-from cloud.errors import DatabaseError
+from cloud.errors import CloudError, DatabaseError
 
 # asyncpg carries no types.
 Connection: TypeAlias = Any
@@ -104,6 +104,17 @@ class Database:
             await asyncio.wait_for(self._pool.close(), self._config.statement_timeout_s)
         except TimeoutError:
             self._pool.terminate()
+
+
+@contextlib.contextmanager
+def constraints_as(error_type: type[CloudError], code: str) -> Iterator[None]:
+    """Give values that a table refuses a code; the transaction is broken then."""
+    try:
+        yield
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise error_type(code, error.constraint_name or "") from error
+    except asyncpg.DataError as error:
+        raise error_type(code, type(error).__name__) from error
 
 
 @contextlib.contextmanager

@@ -110,6 +110,18 @@ async def ensure_accounts(connection: Connection, accounts: Iterable[Account]) -
     return {name: row["account_id"] for name, row in found.items()}
 
 
+async def lock_accounts(connection: Connection, account_ids: Sequence[int]) -> None:
+    """Lock accounts for this transaction, before several postings that touch them.
+
+    Locks are taken in the order of numbers, as each posting does it, so that nobody deadlocks.
+    """
+    await connection.execute(
+        "SELECT FROM ledger_account WHERE account_id = ANY ($1)"
+        " ORDER BY account_id FOR NO KEY UPDATE",
+        account_ids,
+    )
+
+
 async def balances(connection: Connection, account_ids: Sequence[int]) -> Mapping[int, int]:
     """Balances in minor units by account number; an unknown number is left out."""
     rows = await connection.fetch(

@@ -124,6 +124,14 @@ async def post_numbered(connection: Connection, batch: Numbered) -> int:
     return posted
 
 
+async def is_posted(connection: Connection, identity: bytes) -> bool:
+    """Whether a transfer of this identity was posted, by a transaction that has committed."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM ledger_transfer WHERE identity = $1)", identity
+    )
+    return found
+
+
 def _columns(transfers: Sequence[Transfer]) -> Numbered:
     return Numbered(
         currency=transfers[0].currency,

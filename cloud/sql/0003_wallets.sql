@@ -10,6 +10,12 @@ CREATE TABLE online_wallet (
 );
 CREATE INDEX online_wallet_holder ON online_wallet (holder);
 
+-- Where a wallet in a journal redeems to, when it is not the online wallet of the same text.
+CREATE TABLE redeem_target (
+    offline_wallet text PRIMARY KEY CHECK (length(offline_wallet) BETWEEN 1 AND 64),
+    wallet text NOT NULL REFERENCES online_wallet
+);
+
 -- What a holder sends to a wallet in a journal. `sequence` is the grant's, once it is signed.
 CREATE TABLE funding (
     funding_id bytea PRIMARY KEY CHECK (octet_length(funding_id) = 32),

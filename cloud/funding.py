@@ -1,0 +1,210 @@
+"""Value on its way from an online wallet into a journal: held first, then granted, then applied.
+
+The hold takes the amount out of the wallet at once (account `transit-grants/...`). A signed grant
+stands for it until the journal's `fund` entry arrives, which the reconciler posts.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+from cloud.database import Connection, constraints_as
+from cloud.errors import WalletError
+from cloud.ledger.accounts import ensure_accounts, transit_grants
+from cloud.ledger.identities import derived
+from cloud.ledger.posting import Transfer, TransferKind, post
+from cloud.wallets import find_wallet
+from wallet.protocol.ids import journal_text
+
+
+class FundingState(enum.StrEnum):
+    """Held or granted: in transit. Applied: in the journal. Returned: in the wallet again."""
+
+    HELD = "held"
+    GRANTED = "granted"
+    APPLIED = "applied"
+    RETURNED = "returned"
+
+
+class FundingRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a holder asks for; `funding_id` (32 bytes) makes asking again the same hold."""
+
+    funding_id: bytes
+    wallet: str
+    journal: bytes
+    epoch: int
+    offline_wallet: bytes
+    amount: int
+
+
+class Funding(msgspec.Struct, frozen=True, kw_only=True):
+    """A hold and what became of it; `sequence` and `grant_cose` are there once it is granted."""
+
+    funding_id: bytes
+    wallet: str
+    journal: bytes
+    epoch: int
+    offline_wallet: bytes
+    amount: int
+    currency: str
+    state: FundingState
+    sequence: int | None
+    grant_cose: bytes | None
+    created_ms: int
+
+    @property
+    def request(self) -> FundingRequest:
+        """What was asked for."""
+        values = {name: getattr(self, name) for name in FundingRequest.__struct_fields__}
+        return FundingRequest(**values)
+
+
+_COLUMNS = ", ".join(Funding.__struct_fields__)
+
+
+async def hold(connection: Connection, request: FundingRequest, *, now_ms: int) -> Funding:
+    """Take the amount out of the wallet, or answer the hold that is there.
+
+    Raises: WalletError `unknown-wallet`, `wallet-frozen`, `wallet-closed`, `funding-conflict` (the
+    identity names another one), `funding-invalid`; LedgerError `insufficient-funds`.
+    """
+    wallet = await find_wallet(connection, request.wallet)
+    with constraints_as(WalletError, "funding-invalid"):
+        made = await connection.fetchval(
+            "INSERT INTO funding (funding_id, wallet, journal, epoch, offline_wallet, amount,"
+            " currency, created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+            " ON CONFLICT (funding_id) DO NOTHING RETURNING true",
+            *(*msgspec.structs.astuple(request), wallet.currency, now_ms),
+        )
+    funding = await find_funding(connection, request.funding_id)
+    if funding.request != request:
+        raise WalletError("funding-conflict", "the identity names another funding")
+    if made:
+        wallet.require_open()
+        await _move(connection, funding, TransferKind.GRANT_HOLD, now_ms=now_ms)
+    return funding
+
+
+async def find_funding(connection: Connection, funding_id: bytes) -> Funding:
+    """The hold, locked for this transaction. Raises: WalletError `unknown-funding`."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM funding WHERE funding_id = $1 FOR UPDATE", funding_id
+    )
+    if row is None:
+        raise WalletError("unknown-funding")
+    return _funding(row)
+
+
+async def held_for(connection: Connection, journal: bytes, *, epoch: int) -> list[Funding]:
+    """Holds for an epoch that have no grant yet, oldest first; locked for this transaction."""
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM funding WHERE journal = $1 AND epoch = $2 AND state = 'held'"
+        " ORDER BY created_ms, funding_id FOR UPDATE",
+        *(journal, epoch),
+    )
+    return [_funding(row) for row in rows]
+
+
+async def next_sequence(connection: Connection, journal: bytes, *, epoch: int) -> int:
+    """The sequence of the next grant of an epoch: from 0, no gap.
+
+    Callers serialise: only one transaction at a time signs grants for a journal.
+    """
+    found: int = await connection.fetchval(
+        "SELECT coalesce(max(sequence) + 1, 0) FROM funding WHERE journal = $1 AND epoch = $2",
+        *(journal, epoch),
+    )
+    return found
+
+
+async def set_granted(
+    connection: Connection, funding_id: bytes, *, sequence: int, grant_cose: bytes
+) -> Funding:
+    """Keep the signed grant. Raises: WalletError `unknown-funding`, `funding-decided`,
+    `funding-invalid` (the sequence is taken).
+    """
+    funding = await find_funding(connection, funding_id)
+    _require(funding, FundingState.HELD)
+    with constraints_as(WalletError, "funding-invalid"):
+        await connection.execute(
+            "UPDATE funding SET state = 'granted', sequence = $2, grant_cose = $3"
+            " WHERE funding_id = $1",
+            *(funding_id, sequence, grant_cose),
+        )
+    return msgspec.structs.replace(
+        funding, state=FundingState.GRANTED, sequence=sequence, grant_cose=grant_cose
+    )
+
+
+async def grants_from(
+    connection: Connection, journal: bytes, *, epoch: int, sequence: int, limit: int
+) -> list[Funding]:
+    """Grants of an epoch from a sequence on, applied or not, in order; what a `down` carries."""
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM funding"
+        " WHERE journal = $1 AND epoch = $2 AND sequence >= $3 ORDER BY sequence LIMIT $4",
+        *(journal, epoch, sequence, limit),
+    )
+    return [_funding(row) for row in rows]
+
+
+async def set_applied(
+    connection: Connection, journal: bytes, *, epoch: int, sequences: list[int]
+) -> int:
+    """Note that the journal has applied the grants, and answer how many had not been noted."""
+    rows = await connection.fetch(
+        "UPDATE funding SET state = 'applied' WHERE journal = $1 AND epoch = $2"
+        " AND sequence = ANY ($3) AND state = 'granted' RETURNING funding_id",
+        *(journal, epoch, sequences),
+    )
+    return len(rows)
+
+
+async def give_back(connection: Connection, funding_id: bytes, *, now_ms: int) -> Funding:
+    """Return what was held to the wallet; giving it back again changes nothing.
+
+    The caller knows that the journal cannot apply the grant any more: it was never signed, or the
+    epoch is closed and its last state is known.
+    Raises: WalletError `unknown-funding`, `funding-decided` when it was applied.
+    """
+    funding = await find_funding(connection, funding_id)
+    if funding.state is FundingState.RETURNED:
+        return funding
+    _require(funding, FundingState.HELD, FundingState.GRANTED)
+    await connection.execute(
+        "UPDATE funding SET state = 'returned' WHERE funding_id = $1", funding_id
+    )
+    await _move(connection, funding, TransferKind.GRANT_RETURN, now_ms=now_ms)
+    return msgspec.structs.replace(funding, state=FundingState.RETURNED)
+
+
+def _require(funding: Funding, *states: FundingState) -> None:
+    if funding.state not in states:
+        raise WalletError("funding-decided", f"the funding is {funding.state.value}")
+
+
+async def _move(
+    connection: Connection, funding: Funding, kind: TransferKind, *, now_ms: int
+) -> None:
+    """Move the amount into transit, or back."""
+    wallet = await find_wallet(connection, funding.wallet)
+    account = transit_grants(journal_text(funding.journal), currency=funding.currency)
+    transit = (await ensure_accounts(connection, [account]))[account.name]
+    is_hold = kind is TransferKind.GRANT_HOLD
+    transfer = Transfer(
+        identity=derived(kind.name, funding.funding_id),
+        debit=wallet.account_id if is_hold else transit,
+        credit=transit if is_hold else wallet.account_id,
+        amount=funding.amount,
+        currency=funding.currency,
+        kind=kind,
+        created_ms=now_ms,
+    )
+    await post(connection, [transfer])
+
+
+def _funding(row: Any) -> Funding:
+    return msgspec.convert(dict(row), Funding)

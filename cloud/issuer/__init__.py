@@ -1,0 +1,1 @@
+"""The issuer: its officers, the supply, its certificates and keys."""

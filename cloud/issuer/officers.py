@@ -1,0 +1,122 @@
+"""Officers: who may decide what, known by a token that only they hold."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import hashlib
+from collections.abc import Callable, Iterable
+
+import asyncpg
+import msgspec
+
+from cloud.database import Connection
+from cloud.errors import IssuerError
+from cloud.issuer import audit
+
+TOKEN_BYTES = 32
+TOKEN_PREFIX = "cbo_"
+
+
+class Role(enum.StrEnum):
+    """What an officer may do. Decisions about supply need two officers, whatever their roles."""
+
+    ADMIN = "admin"
+    SUPPLY = "supply"
+    GRANTS = "grants"
+    POLICY = "policy"
+    LISTS = "lists"
+    ENROLMENT = "enrolment"
+    COMPLIANCE = "compliance"
+    DEALER = "dealer"
+    AUDITOR = "auditor"
+
+
+class Officer(msgspec.Struct, frozen=True, kw_only=True):
+    """A person who acts for the issuer."""
+
+    officer_id: int
+    name: str
+    roles: frozenset[Role]
+
+    def require(self, role: Role) -> None:
+        """Raises: IssuerError `role-missing`."""
+        if role not in self.roles:
+            raise IssuerError("role-missing", f"{self.name} has no role {role.value}")
+
+
+def new_token(random: Callable[[int], bytes]) -> str:
+    """A token to hand to an officer once; `random(n)` gives n unpredictable bytes."""
+    text = base64.urlsafe_b64encode(random(TOKEN_BYTES)).rstrip(b"=").decode()
+    return TOKEN_PREFIX + text
+
+
+def token_hash(token: str) -> bytes:
+    """What is stored of a token. Raises: IssuerError `token-unknown` for a text that is none."""
+    text = token.removeprefix(TOKEN_PREFIX)
+    try:
+        secret = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise IssuerError("token-unknown") from error
+    if not token.startswith(TOKEN_PREFIX) or len(secret) != TOKEN_BYTES:
+        raise IssuerError("token-unknown")
+    return hashlib.sha256(secret).digest()
+
+
+async def add_officer(
+    connection: Connection,
+    *,
+    name: str,
+    roles: Iterable[Role],
+    token: str,
+    actor: str,
+    now_ms: int,
+) -> Officer:
+    """Add an officer. Raises: IssuerError `officer-exists`; the transaction is broken then."""
+    granted = frozenset(roles)
+    names = sorted(role.value for role in granted)
+    try:
+        officer_id = await connection.fetchval(
+            "INSERT INTO officer (name, token_hash, roles, created_ms) VALUES ($1, $2, $3, $4)"
+            " RETURNING officer_id",
+            *(name, token_hash(token), names, now_ms),
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise IssuerError("officer-exists", name) from error
+    await audit.record(
+        connection,
+        actor=actor,
+        action="officer.add",
+        subject=name,
+        detail={"roles": names},
+        now_ms=now_ms,
+    )
+    return Officer(officer_id=officer_id, name=name, roles=granted)
+
+
+async def authenticate(connection: Connection, token: str) -> Officer:
+    """The officer who holds the token. Raises: IssuerError `token-unknown`."""
+    row = await connection.fetchrow(
+        "SELECT officer_id, name, roles FROM officer WHERE token_hash = $1 AND disabled_ms IS NULL",
+        token_hash(token),
+    )
+    if row is None:
+        raise IssuerError("token-unknown")
+    roles = frozenset(Role(role) for role in row["roles"])
+    return Officer(officer_id=row["officer_id"], name=row["name"], roles=roles)
+
+
+async def disable_officer(connection: Connection, *, name: str, by: Officer, now_ms: int) -> None:
+    """End what an officer may do. Raises: IssuerError `role-missing`, `officer-unknown`."""
+    by.require(Role.ADMIN)
+    changed = await connection.fetchval(
+        "UPDATE officer SET disabled_ms = $2 WHERE name = $1 AND disabled_ms IS NULL"
+        " RETURNING officer_id",
+        *(name, now_ms),
+    )
+    if changed is None:
+        raise IssuerError("officer-unknown", name)
+    await audit.record(
+        connection, actor=by.name, action="officer.disable", subject=name, detail={}, now_ms=now_ms
+    )
