@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from hsm import software
 from hsm.api import Algorithm, KeyMissing, PinWrong, Token, TokenRefused
 from hsm.keyfile import STANDARD, Cost
+
+Driver = Literal["software", "pkcs11"]
+DRIVERS = get_args(Driver)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,9 +18,12 @@ class TokenConfig:
 
     `folder` holds the key file of the software driver, and the counter of both. `cost` is the
     software driver's; what follows it is of PKCS#11.
+
+    Raises:
+        TokenRefused: there is no such driver.
     """
 
-    driver: Literal["software", "pkcs11"]
+    driver: Driver
     folder: Path
     algorithm: Algorithm = Algorithm.EDDSA
     cost: Cost = STANDARD
@@ -25,6 +31,11 @@ class TokenConfig:
     token_label: str = ""
     key_label: str = ""
     timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        # A misspelt driver must not become the weaker one.
+        if self.driver not in DRIVERS:
+            raise TokenRefused(f"the drivers of tokens are {' and '.join(DRIVERS)}")
 
 
 async def open_token(config: TokenConfig, *, secret: bytes) -> Token:

@@ -157,15 +157,20 @@ def _create(
     opened = keyfile.Opened(algorithm=algorithm, public_key=public_key, secret=signing + sealing)
     content = keyfile.close_file(opened, passphrase=passphrase, cost=cost)
     try:
-        make_folder(folder)
-        # The counter first: the key file is what makes the token exist.
-        SoftwareCounter(folder).prepare()
-        create_durably(folder / FILE_NAME, content)
-    except FileExistsError as error:
-        raise TokenRefused("the folder holds a token already") from error
+        _store(folder, content)
     except OSError as error:
         raise TokenRefused(f"the key file is not stored: {error.strerror}") from error
     return _assemble(folder, opened)
+
+
+def _store(folder: Path, content: bytes) -> None:
+    make_folder(folder)
+    # The counter first: the key file is what makes the token exist.
+    SoftwareCounter(folder).prepare()
+    try:
+        create_durably(folder / FILE_NAME, content)
+    except FileExistsError as error:
+        raise TokenRefused("the folder holds a token already") from error
 
 
 def _open(folder: Path, passphrase: bytes) -> SoftwareToken:

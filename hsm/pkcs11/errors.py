@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pkcs11 import exceptions as raised
 
-from hsm.api import HsmError, KeyMissing, PinWrong, SealBroken, TokenGone, TokenRefused
+from hsm.api import HsmError, KeyMissing, PinWrong, TokenGone, TokenRefused
 
 # The session or the token behind it is no more. SoftHSM says ObjectHandleInvalid and GeneralError
 # when its token's folder vanishes; others say DeviceRemoved or DeviceError.
@@ -72,6 +72,4 @@ def _translate(error: raised.PKCS11Error) -> HsmError:
         return TokenGone(f"the token does not answer ({name})")
     if isinstance(error, raised.NoSuchKey):
         return KeyMissing("the token has no key of this label and kind")
-    if isinstance(error, NOT_OPENED):
-        return SealBroken(f"the token does not open this seal ({name})")
     return TokenRefused(f"the token refuses ({name})")

@@ -119,7 +119,8 @@ async def create(config: Pkcs11Config) -> Pkcs11Token:
     Raises:
         TokenRefused: the token has keys of this label, makes keys that can leave it, or the
             counter cannot be stored.
-        HsmError: TokenGone, TokenTimeout or PinWrong.
+        TokenTimeout: the keys may still have been made; then `open_token` finds them.
+        HsmError: TokenGone or PinWrong.
     """
     await asyncio.to_thread(_prepare_counter, config)
     line = _Line(config)

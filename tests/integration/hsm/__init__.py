@@ -1,0 +1,1 @@
+"""The keys in a real token: SoftHSM2."""

@@ -1,0 +1,1 @@
+"""The keys, without a network and without a token."""
