@@ -97,6 +97,19 @@ def _configure(connection: Connection, *, key: bytes, query_only: bool) -> None:
     connection.execute(f"PRAGMA query_only = {'ON' if query_only else 'OFF'}")
 
 
+def fold_log(connection: Connection) -> bool:
+    """Copy the write-ahead log into the file and empty it.
+
+    False when that is not possible now, on a full disk or under somebody's read: the log stays
+    and counts.
+    """
+    try:
+        row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except EngineError:
+        return False
+    return row is not None and row[0] == 0
+
+
 def is_foreign(error: Exception) -> bool:
     """Whether the engine could not read the first page: another key, or no database."""
     return _primary_code(error) == int(dbapi2.SQLITE_NOTADB)

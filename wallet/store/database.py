@@ -6,7 +6,7 @@ snapshot of its own (WAL) and never waits for the writer. Both are shared by eve
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,11 +14,12 @@ from wallet.store.connection import (
     Connection,
     EngineError,
     connect,
+    fold_log,
     is_foreign,
     translated,
     translated_os,
 )
-from wallet.store.errors import StoreClosed, StoreError, Tampered, WrongKey
+from wallet.store.errors import StoreClosed, Tampered, WrongKey
 from wallet.store.files import Lock, ensure_database, knows_key, remember_key, wal_path
 from wallet.store.schema import migrate, migrations
 from wallet.store.wal import check_wal
@@ -38,10 +39,13 @@ class Database:
         self._key = key
         self._writer = Worker("store-writer", jobs_max=jobs_max)
         self._reader = Worker("store-reader", jobs_max=jobs_max)
-        self._lock: Lock | None = None
-        self._writing: Connection | None = None
-        self._reading: Connection | None = None
-        self._tampered: Tampered | None = None
+        # Each connection lives and is closed on its own thread; the stacks hold what to undo.
+        self._writing: Connection
+        self._reading: Connection
+        self._writer_files = contextlib.ExitStack()
+        self._reader_files = contextlib.ExitStack()
+        self._log_folded = False
+        self._tampered: str | None = None
         self._closed = False
 
     @classmethod
@@ -93,8 +97,8 @@ class Database:
         if self._closed:
             return
         self._closed = True
-        await self._reader.finish(self._stop_reading)
-        await self._writer.finish(self._stop_writing)
+        await self._reader.finish(self._reader_files.close)
+        await self._writer.finish(self._writer_files.close)
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
@@ -116,109 +120,91 @@ class Database:
 
     def _start_writing(self) -> bool:
         """Lock and open the file; true when it was created."""
-        try:
-            self._lock = Lock(self._path)
+        with self._translating(), _translating_os():
+            lock = Lock(self._path)
+            self._writer_files.callback(lock.release)
             created = ensure_database(self._path)
             if created and knows_key(self._path, self._key):
                 raise Tampered("the database file is missing or empty")
             if not created:
                 check_wal(wal_path(self._path))
-        except OSError as error:
-            raise translated_os(error) from error
-        try:
-            self._writing = connect(self._path, key=self._key, query_only=False)
-            self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except EngineError as error:
-            raise self._failure_to_open(error) from error
+            self._writing = self._connect(query_only=False)
+            self._writer_files.callback(self._writing.close)
+            self._log_folded = fold_log(self._writing)
+            self._writer_files.callback(fold_log, self._writing)
         return created
 
-    def _failure_to_open(self, error: Exception) -> StoreError:
-        if not is_foreign(error):
-            return translated(error, path=self._path)
-        if knows_key(self._path, self._key):
-            return Tampered("page 1 of the database was changed")
-        return WrongKey(f"{self._path.name} does not open with this key, or is no store")
-
     def _start_reading(self) -> None:
+        with self._translating():
+            self._reading = self._connect(query_only=True)
+            self._reader_files.callback(self._reading.close)
+
+    def _connect(self, *, query_only: bool) -> Connection:
         try:
-            self._reading = connect(self._path, key=self._key, query_only=True)
+            return connect(self._path, key=self._key, query_only=query_only)
         except EngineError as error:
-            raise self._failure_to_open(error) from error
+            if not is_foreign(error):
+                raise
+            if knows_key(self._path, self._key):
+                raise Tampered("page 1 of the database was changed") from error
+            name = self._path.name
+            raise WrongKey(f"{name} does not open with this key, or is no store") from error
 
     def _check_pages(self) -> None:
         """Verify the HMAC of every page of the file, used or not."""
-        finding = self._engine(self._writing, "PRAGMA cipher_integrity_check")
-        if finding is not None:
-            raise Tampered(f"the database: {finding}")
+        if not self._log_folded:
+            # The file may end in half a page that the log holds whole; `_check_structure` reads
+            # every used page, from the log or the file, and each is verified when it is read.
+            return
+        with self._translating():
+            finding = self._writing.execute("PRAGMA cipher_integrity_check").fetchone()
+            if finding is not None:
+                raise Tampered(f"the database: {finding[0]}")
 
     def _check_structure(self) -> None:
         """Verify that the pages fit together: each may be genuine and come from another time."""
-        finding = self._engine(self._reading, "PRAGMA quick_check(1)")
-        if finding != "ok":
-            raise Tampered(f"the database: {finding}")
-
-    def _engine(self, connection: Connection | None, sql: str) -> str | None:
-        """The first column of the statement's first row."""
-        try:
-            row = self._opened(connection).execute(sql).fetchone()
-        except EngineError as error:
-            raise translated(error, path=self._path) from error
-        return str(row[0]) if row else None
+        with self._translating():
+            finding = self._reading.execute("PRAGMA quick_check(1)").fetchone()
+            if finding != ("ok",):
+                raise Tampered(f"the database: {finding}")
 
     def _finish_start(self) -> None:
-        connection = self._opened(self._writing)
-        try:
-            migrate(connection, migrations())
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except EngineError as error:
-            raise translated(error, path=self._path) from error
-        try:
-            if not knows_key(self._path, self._key):
+        with self._translating(), _translating_os():
+            migrate(self._writing, migrations())
+            # From then on an empty file is a lost store: its content must be in the file first.
+            if not knows_key(self._path, self._key) and fold_log(self._writing):
                 remember_key(self._path, self._key)
-        except OSError as error:
-            raise translated_os(error) from error
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         if self._tampered is not None:
-            raise self._tampered
-        try:
-            return _transaction(self._opened(self._writing), "BEGIN IMMEDIATE", work)
-        except EngineError as error:
-            raise self._remembered(translated(error, path=self._path)) from error
+            # The engine turned read-only after a page that failed; say the cause every time.
+            raise Tampered(self._tampered)
+        with self._translating():
+            return _transaction(self._writing, "BEGIN IMMEDIATE", work)
 
     def _read(self, work: Callable[[Connection], T]) -> T:
+        with self._translating():
+            return _transaction(self._reading, "BEGIN", work)
+
+    @contextlib.contextmanager
+    def _translating(self) -> Iterator[None]:
+        """Turn errors of the engine into the store's own, and remember that a page failed."""
         try:
-            return _transaction(self._opened(self._reading), "BEGIN", work)
+            yield
         except EngineError as error:
-            raise self._remembered(translated(error, path=self._path)) from error
+            failure = translated(error, path=self._path)
+            if isinstance(failure, Tampered):
+                self._tampered = failure.detail
+            raise failure from error
 
-    def _remembered(self, error: StoreError) -> StoreError:
-        # The engine turns read-only after a page that fails; say the cause every time.
-        if isinstance(error, Tampered):
-            self._tampered = error
-        return error
 
-    @staticmethod
-    def _opened(connection: Connection | None) -> Connection:
-        if connection is None:
-            raise StoreClosed("the connection is not open")
-        return connection
-
-    def _stop_reading(self) -> None:
-        if self._reading is not None:
-            self._reading.close()
-            self._reading = None
-
-    def _stop_writing(self) -> None:
-        if self._writing is not None:
-            # A log that cannot be folded in now, on a full disk, is read at the next start.
-            with contextlib.suppress(EngineError):
-                self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._writing.close()
-            self._writing = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+@contextlib.contextmanager
+def _translating_os() -> Iterator[None]:
+    """Turn errors of the store's own files into the store's own."""
+    try:
+        yield
+    except OSError as error:
+        raise translated_os(error) from error
 
 
 def _transaction(connection: Connection, begin: str, work: Callable[[Connection], T]) -> T:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,3 +73,22 @@ def wal_of(path: Path) -> Path:
 def frame_offset(frame: int, *, byte: int = 0) -> int:
     """Where a byte of a frame, counted from 0, lies in a write-ahead log."""
     return WAL_HEADER_BYTES + frame * FRAME_BYTES + byte
+
+
+def seal_wal_again(path: Path) -> None:
+    """Give every frame of a write-ahead log the checksum of what it holds now."""
+    content = bytearray(path.read_bytes())
+    sums = _summed(bytes(content[:24]), (0, 0))
+    for start in range(WAL_HEADER_BYTES, len(content), FRAME_BYTES):
+        frame = bytes(content[start : start + FRAME_BYTES])
+        sums = _summed(frame[:8] + frame[24:], sums)
+        content[start + 16 : start + 24] = struct.pack(">2I", *sums)
+    path.write_bytes(content)
+
+
+def _summed(content: bytes, sums: tuple[int, int]) -> tuple[int, int]:
+    first, second = sums
+    for even, odd in struct.iter_unpack("<2I", content):
+        first = (first + even + second) % 2**32
+        second = (second + odd + first) % 2**32
+    return first, second

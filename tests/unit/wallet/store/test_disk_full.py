@@ -41,21 +41,18 @@ async def test_a_full_disk_loses_nothing_and_recovers_by_itself(disk: SmallDisk)
     await database.close()
 
 
-async def test_what_was_acknowledged_before_the_disk_filled_survives_a_restart(
-    disk: SmallDisk,
-) -> None:
+async def test_a_store_that_filled_its_disk_by_itself_opens_again(disk: SmallDisk) -> None:
     path = disk.path / "store.db"
     database = await Database.open(path, key=KEY)
     await append_until_full(database)
     kept = await database.read(entry_count)
     assert kept > 1000
     await database.close()
-    disk.fill()
-    with pytest.raises(DiskFull):
-        await Database.open(path, key=KEY)
-    disk.free()
+    # The log has no room in the file and stays; it counts, and the store can be read.
+    assert path.with_name("store.db-wal").stat().st_size > 0
     database = await Database.open(path, key=KEY)
     assert await all_entries(database) == [entry(index) for index in range(kept)]
+    await append_until_full(database)
     await database.close()
 
 

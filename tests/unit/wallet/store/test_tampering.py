@@ -16,6 +16,7 @@ from tests.unit.wallet.store.stores import (
     frame_offset,
     make_crashed_store,
     make_store,
+    seal_wal_again,
     wal_of,
 )
 from wallet.store.database import Database
@@ -159,6 +160,19 @@ async def test_a_torn_last_transaction_is_a_crash_before_its_acknowledgement(pat
     await database.close()
 
 
+@pytest.mark.parametrize("check", [True, False])
+async def test_a_frame_forged_with_right_checksums_fails_its_hmac(path: Path, check: bool) -> None:
+    await make_crashed_store(path, entries=200)
+    flip(wal_of(path), -1000)
+    seal_wal_again(wal_of(path))
+    with pytest.raises(Tampered):
+        database = await Database.open(path, key=KEY, check=check)
+        try:
+            await all_entries(database)
+        finally:
+            await database.close()
+
+
 async def test_every_failure_has_its_own_code() -> None:
-    kinds = StoreError.__subclasses__()
-    assert len({kind.code for kind in [StoreError, *kinds]}) == len(kinds) + 1
+    kinds: list[type[StoreError]] = [StoreError, *StoreError.__subclasses__()]
+    assert len({kind.code for kind in kinds}) == len(kinds)

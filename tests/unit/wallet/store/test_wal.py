@@ -15,7 +15,7 @@ OLD_SALT = b"SALTsalt"
 
 
 class Log:
-    """A write-ahead log that the test writes by itself, by the format's page and not by our code."""
+    """A write-ahead log that the test writes by itself, from the format's description."""
 
     def __init__(self, order: str = "<") -> None:
         self.order = order
