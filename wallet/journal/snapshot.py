@@ -48,6 +48,7 @@ class _Snapshot(msgspec.Struct, frozen=True):
     wallets: list[Wallet]
     lists: list[_HeldRow]
     requests: list[tuple[bytes, str, int]]
+    requests_from_ms: int
     redeemed: list[tuple[bytes, int, int, int]]
     refunds: list[tuple[bytes, int]]
     pairs: list[tuple[bytes, bytes, Hours]]
@@ -82,6 +83,7 @@ def write_snapshot(state: State, frontier: Frontier) -> bytes:
         wallets=list(state.wallets.values()),
         lists=[_held_row(held) for held in state.lists.values()],
         requests=[(key, *value) for key, value in state.requests.items()],
+        requests_from_ms=state.requests_from_ms,
         redeemed=[(*key, until) for key, until in state.redeemed.items()],
         refunds=list(state.refunds.items()),
         pairs=[(*pair, hours) for pair, hours in state.pairs.items()],
@@ -102,7 +104,8 @@ def read_snapshot(data: bytes) -> tuple[State, Frontier]:
         raise SnapshotError(f"a snapshot of version {snapshot.version}")
     state = State(JournalId(snapshot.journal), snapshot.epoch)
     for name in (
-        "currency size time_ms opened_ms grants_next settled_size settled_ms unsettled_total"
+        "currency size time_ms opened_ms grants_next settled_size settled_ms unsettled_total "
+        "requests_from_ms"
     ).split():
         setattr(state, name, getattr(snapshot, name))
     state.opened, state.closed = snapshot.opened, snapshot.closed

@@ -8,12 +8,12 @@ from wallet.protocol.codec import encode
 from wallet.protocol.context import Context
 from wallet.protocol.cose import Sign1
 from wallet.protocol.entry import Close, EntryKind, Open, Void, encode_open_body
-from wallet.protocol.ids import WalletId
 from wallet.protocol.issued import ROLES, Enrolment, Grant, Settlement
 from wallet.protocol.lists import SignedList, hold
-from wallet.protocol.payments import check_request_here, request_kept_until
+from wallet.protocol.payments import check_request_here
 from wallet.protocol.policy import Policy
 from wallet.protocol.refusals import Code, ProtocolError, Refusal, refuse
+from wallet.protocol.shapes import COUNT_MAX
 from wallet.protocol.state import NEVER, NOBODY, Decision, Movements, State, Wallet
 
 
@@ -44,6 +44,8 @@ def decide_open(
     redeemed = () if statement is None else statement.redeemed
     if statement is not None and not _follows(statement.journal, statement.epoch, state):
         return refuse(Code.WRONG_JOURNAL, "the statement closes no epoch before this one")
+    if len({wallet for wallet, _ in carried}) != len(carried):
+        return refuse(Code.MALFORMED, "the statement carries a wallet twice")
     body = encode_open_body(
         journal=opening.journal,
         epoch=opening.epoch,
@@ -95,6 +97,8 @@ def decide_grant(
     refused = check_issued(context, grant.signed)
     if refused is not None:
         return refused
+    if wallet.settled + wallet.unsettled + grant.amount_minor > COUNT_MAX:
+        return refuse(Code.BALANCE_ABOVE_LIMIT, "no statement could carry it", limit=COUNT_MAX)
     richer = copy.copy(wallet)
     richer.settled += grant.amount_minor
     return Decision(
@@ -170,33 +174,34 @@ def decide_void(state: State, void: Void, context: Context) -> Decision | Refusa
     refused = check_request_here(state, request, payee, context)
     if refused is not None:
         return refused
-    until = request_kept_until(state, request)
     return Decision(
         kind=EntryKind.VOID,
         body=encode(request.signed.raw),
-        tables=(("requests", request.identity, ("void", until)),),
+        tables=(("requests", request.identity, ("void", request.expires_ms)),),
     )
 
 
 def decide_close(close: Close) -> Decision:
-    """The last entry of an epoch."""
+    """The end of an epoch: settlements alone may follow."""
     return Decision(kind=EntryKind.CLOSE, body=encode(close.reason), fields={"closed": True})
 
 
-def decide_settlement(
-    state: State, settlement: Settlement, context: Context, *, now_ms: int
-) -> Decision | Refusal:
-    """The issuer's word: entries below its size are final but for those that it names."""
+def decide_settlement(state: State, settlement: Settlement, context: Context) -> Decision | Refusal:
+    """The issuer's word: entries below its size are final but for those that it names.
+
+    The journal last settled when the issuer says so, however long this took to arrive.
+    """
     if settlement.journal != state.journal or settlement.epoch != state.epoch:
         return refuse(Code.WRONG_JOURNAL)
-    if settlement.size < state.settled_size:
+    # Of the same size, only a newer one says more: a replay must not make the journal look younger.
+    if (settlement.size, settlement.time_ms) <= (state.settled_size, state.settled_ms):
         return refuse(Code.SEQUENCE_USED, "a later settlement is held")
     if settlement.size > state.size or context.root_at(settlement.size) != settlement.root:
         return refuse(Code.PROOF_INVALID, "not a root of this journal")
     refused = check_issued(context, settlement.signed)
     if refused is not None:
         return refused
-    return _settle(state, settlement, now_ms=now_ms)
+    return _settle(state, settlement)
 
 
 class _Sums:
@@ -221,7 +226,7 @@ class _Sums:
         return self.out.keys() | self.incoming.keys() | self.arrived.keys()
 
 
-def _settle(state: State, settlement: Settlement, *, now_ms: int) -> Decision:
+def _settle(state: State, settlement: Settlement) -> Decision:
     named = {verdict.index for verdict in settlement.verdicts}
     sums, held = _Sums(), dict(state.held)
     # Each arrival is settled once: what an earlier settlement named waits for the first one
@@ -247,7 +252,7 @@ def _settle(state: State, settlement: Settlement, *, now_ms: int) -> Decision:
             "movements": state.movements.after(rows),
             "held": held,
             "settled_size": settlement.size,
-            "settled_ms": now_ms,
+            "settled_ms": max(state.settled_ms, settlement.time_ms),
         },
         unsettled_change=change,
     )
@@ -284,9 +289,3 @@ def _settled(wallet: Wallet, number: int, sums: _Sums) -> Wallet:
     after.out_count_since -= count
     after.in_amount_since -= sums.incoming.get(number, 0)
     return after
-
-
-def enrolled(state: State, wallet: WalletId) -> bool:
-    """Whether a wallet is enrolled here, whatever its balance."""
-    known = state.wallets.get(wallet)
-    return known is not None and known.key is not None

@@ -292,7 +292,7 @@ def decode_issued(raw: bytes) -> Issued:
     """
     for type_ in _MAKERS:
         # A cheap look before the strict decoder: the typ stands in the protected header.
-        if type_.encode() in raw[:200]:
+        if type_.encode() in raw[:100]:
             made: Issued = _decode(raw, type_)
             return made
     raise ProtocolError(Code.UNKNOWN_TYPE, "nothing that the issuer signs")

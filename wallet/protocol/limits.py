@@ -13,6 +13,7 @@ import msgspec
 from wallet.protocol.entry import Clock
 from wallet.protocol.policy import JournalLimit, Limit, Policy, shrunk
 from wallet.protocol.refusals import Code, Refusal, refuse
+from wallet.protocol.shapes import COUNT_MAX
 from wallet.protocol.state import DAY_HOURS, HOUR_MS, NEVER, Hours, State, Wallet
 
 _SURE = int(Clock.SURE)
@@ -63,7 +64,8 @@ def _bounds(limits: tuple[tuple[int, int], ...], percent: int) -> Bounds:
         payment_max=most(Limit.PAYMENT_MAX),
         payment_min=given.get(Limit.PAYMENT_MIN, 0),
         pinless_max=most(Limit.PINLESS_MAX),
-        balance_max=most(Limit.BALANCE_MAX),
+        # What the wire's `count` holds is a limit of its own: of statements, and of hops.
+        balance_max=given.get(Limit.BALANCE_MAX, COUNT_MAX),
         out_amount_since_soft=most(Limit.OUT_AMOUNT_SINCE_SOFT),
         out_amount_since_hard=most(Limit.OUT_AMOUNT_SINCE_HARD),
         out_count_since_soft=most(Limit.OUT_COUNT_SINCE_SOFT),
@@ -72,7 +74,7 @@ def _bounds(limits: tuple[tuple[int, int], ...], percent: int) -> Bounds:
         out_amount_day=most(Limit.OUT_AMOUNT_DAY),
         out_count_day=most(Limit.OUT_COUNT_DAY),
         pair_amount_day=most(Limit.PAIR_AMOUNT_DAY),
-        hops_max=most(Limit.HOPS_MAX),
+        hops_max=given.get(Limit.HOPS_MAX, COUNT_MAX),
         offline_age_soft_ms=most(Limit.OFFLINE_AGE_SOFT_S, 1000),
         offline_age_hard_ms=most(Limit.OFFLINE_AGE_HARD_S, 1000),
         refund_age_ms=most(Limit.REFUND_AGE_S, 1000),
@@ -97,12 +99,12 @@ def bounds_of(state: State, wallet: Wallet, *, now_ms: int, clock: int) -> Bound
     An uncertain clock (17) and a soft age of policy or lists (113) shrink the amount limits.
     """
     policy = state.policy_held()
-    if clock == _SURE and now_ms < state.soft_from_ms:
+    if clock == _SURE and now_ms <= state.soft_from_ms:
         return _laid_out(policy, wallet.tier, 100)
     percent = 100
     if clock != _SURE:
         percent = policy.tier(wallet.tier).get(Limit.UNCERTAIN_CLOCK_PERCENT, 100)
-    if now_ms >= state.soft_from_ms:
+    if now_ms > state.soft_from_ms:
         percent = min(percent, policy.journal.get(JournalLimit.STALE_PERCENT, 100))
     return _laid_out(policy, wallet.tier, percent)
 
@@ -191,6 +193,13 @@ def check_pair(
     return None
 
 
+def check_refund_age(bounds: Bounds, *, paid_ms: int, now_ms: int) -> Refusal | None:
+    """Limit 16: since the refunded payment."""
+    if now_ms - paid_ms > bounds.refund_age_ms:
+        return refuse(Code.REFUND_TOO_LATE, limit=bounds.refund_age_ms // 1000)
+    return None
+
+
 def check_category(state: State, bounds: Bounds, category: str | None) -> Refusal | None:
     """Limit 18: the set of list `categories` that the wallet may pay; absent is all."""
     if bounds.category_set == NEVER:
@@ -228,14 +237,34 @@ def soft_signals(
 ) -> tuple[str, ...]:
     """Names of the soft limits that this payment crosses: accepted, but the holder is told."""
     journal = journal_bounds(state)
-    crossed = (
-        wallet.out_amount_since + amount > bounds.out_amount_since_soft,
-        wallet.out_count_since >= bounds.out_count_since_soft,
-        now_ms - state.settled_ms > bounds.offline_age_soft_ms,
-        state.size - state.settled_size >= journal.unsynced_soft,
-        state.unsettled_total > journal.exposure_soft,
-        now_ms >= state.soft_from_ms,
+    return _names(
+        (
+            wallet.out_amount_since + amount > bounds.out_amount_since_soft,
+            wallet.out_count_since >= bounds.out_count_since_soft,
+            now_ms - state.settled_ms > bounds.offline_age_soft_ms,
+            state.size - state.settled_size >= journal.unsynced_soft,
+            state.unsettled_total > journal.exposure_soft,
+            now_ms > state.soft_from_ms,
+        )
     )
+
+
+def arrival_signals(state: State, bounds: Bounds, *, arriving: int, now_ms: int) -> tuple[str, ...]:
+    """Likewise for a note that is redeemed: it is what raises the exposure."""
+    journal = journal_bounds(state)
+    return _names(
+        (
+            False,
+            False,
+            now_ms - state.settled_ms > bounds.offline_age_soft_ms,
+            state.size - state.settled_size >= journal.unsynced_soft,
+            state.unsettled_total + arriving > journal.exposure_soft,
+            now_ms > state.soft_from_ms,
+        )
+    )
+
+
+def _names(crossed: tuple[bool, ...]) -> tuple[str, ...]:
     if not any(crossed):
         return ()
     return tuple([name for name, is_crossed in zip(_SOFT, crossed, strict=True) if is_crossed])

@@ -6,12 +6,13 @@ from wallet.protocol import limits
 from wallet.protocol.codec import encode
 from wallet.protocol.context import Context, Source
 from wallet.protocol.entry import EntryKind, Note
+from wallet.protocol.limits import Bounds
 from wallet.protocol.payments import (
     check_lists,
     check_request_here,
+    check_same,
     check_wallet,
     receive,
-    request_kept_until,
 )
 from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code, ProtocolError, Refusal, refuse
@@ -31,15 +32,16 @@ def decide_note(
     refused = _check_note(state, note, source, payee, grace_s=grace_s, now_ms=now_ms)
     if refused is not None or payee is None:
         return refused or refuse(Code.UNKNOWN_WALLET)
+    bounds = limits.bounds_of(state, payee, now_ms=now_ms, clock=clock)
     refused = (
         check_wallet(state, payee, now_ms=now_ms)
-        or _check_request(state, note, payee, context, now_ms=now_ms)
-        or _check_limits(state, note, payee, now_ms=now_ms, clock=clock)
+        or _check_request(state, note, payee, context)
+        or _check_limits(state, note, payee, bounds, now_ms=now_ms)
         or check_lists(state, note.order, leaves=True, now_ms=now_ms)
     )
     if refused is not None:
         return refused
-    return _decision(state, note, source, payee)
+    return _decision(state, note, source, payee, bounds, now_ms=now_ms)
 
 
 def _check_note(
@@ -71,27 +73,18 @@ def _check_note(
     return None
 
 
-def _check_request(
-    state: State, note: Note, payee: Wallet, context: Context, *, now_ms: int
-) -> Refusal | None:
+def _check_request(state: State, note: Note, payee: Wallet, context: Context) -> Refusal | None:
     """The request that the note pays: unpaid, not void, and not so old that we forgot it."""
     request = note.request
     if request is None:
         missing = note.order.request is not None
         return refuse(Code.UNKNOWN_REQUEST) if missing else None
-    if request.identity != note.order.request:
-        return refuse(Code.REQUEST_MISMATCH)
-    if (request.payee, request.amount_minor) != (note.order.payee, note.order.amount_minor):
-        return refuse(Code.REQUEST_MISMATCH)
-    if now_ms > request_kept_until(state, request):
-        return refuse(Code.REQUEST_EXPIRED)
-    return check_request_here(state, request, payee, context)
+    return check_same(note.order, request) or check_request_here(state, request, payee, context)
 
 
 def _check_limits(
-    state: State, note: Note, payee: Wallet, *, now_ms: int, clock: int
+    state: State, note: Note, payee: Wallet, bounds: Bounds, *, now_ms: int
 ) -> Refusal | None:
-    bounds = limits.bounds_of(state, payee, now_ms=now_ms, clock=clock)
     if note.hop + 1 > bounds.hops_max:
         return refuse(Code.HOPS_ABOVE_LIMIT, limit=bounds.hops_max)
     amount = note.order.amount_minor
@@ -100,15 +93,16 @@ def _check_limits(
     )
 
 
-def _decision(state: State, note: Note, source: Source, payee: Wallet) -> Decision:
+def _decision(
+    state: State, note: Note, source: Source, payee: Wallet, bounds: Bounds, *, now_ms: int
+) -> Decision:
     order = note.order
     grace_s = state.journal_limit(JournalLimit.NOTE_GRACE_S)
     until = NEVER if grace_s is None else order.expires_ms + grace_s * 1000
     key = (source.journal, source.epoch, source.index)
     facts: list[tuple[str, object, object]] = [("redeemed", key, until)]
     if note.request is not None:
-        kept = request_kept_until(state, note.request)
-        facts.append(("requests", note.request.identity, ("paid", kept)))
+        facts.append(("requests", note.request.identity, ("paid", note.request.expires_ms)))
     return Decision(
         kind=EntryKind.TRANSFER_IN,
         body=encode([note.entry, note.receipt]),
@@ -116,4 +110,5 @@ def _decision(state: State, note: Note, source: Source, payee: Wallet) -> Decisi
         movement=(NOBODY, payee.number, order.amount_minor, order.amount_minor),
         tables=tuple(facts),
         unsettled_change=order.amount_minor,
+        soft=limits.arrival_signals(state, bounds, arriving=order.amount_minor, now_ms=now_ms),
     )

@@ -9,15 +9,16 @@ from wallet.protocol.codec import encode
 from wallet.protocol.context import Context, Refundable
 from wallet.protocol.entry import Clock, EntryKind, Payment, encode_payment_body
 from wallet.protocol.ids import wallet_text
+from wallet.protocol.keys import PublicKey
+from wallet.protocol.limits import Bounds
 from wallet.protocol.lists import ListId
 from wallet.protocol.messages import Order, OrderKind, Request
-from wallet.protocol.limits import Bounds
-from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code, ProtocolError, Refusal, refuse
-from wallet.protocol.state import HOUR_MS, NEVER, NOBODY, Decision, State, Wallet
+from wallet.protocol.state import HOUR_MS, NOBODY, Decision, State, Wallet
 
 FUTURE_MS = 5 * 60 * 1000
 _PAY = int(OrderKind.PAY)
+_REDEEM = int(OrderKind.REDEEM)
 
 
 def decide_payment(
@@ -25,12 +26,16 @@ def decide_payment(
 ) -> Decision | Refusal:
     """What an order does, or why it is refused. Steps 2 to 10; step 1 is `decode_order`."""
     order = payment.order
+    refused = _check_place(state, order)
+    if refused is not None:
+        return refused
     payer = state.wallets.get(order.payer)
+    if payer is None or payer.key is None:
+        return refuse(Code.UNKNOWN_WALLET, "the payer is not enrolled here")
     here = order.payee_journal == state.journal
-    refused = _check_parties(state, order, payer, here=here, now_ms=now_ms)
-    if refused is not None or payer is None:
-        return refused or refuse(Code.UNKNOWN_WALLET)
-    refused = _check_order(payment, payer, context, now_ms=now_ms, clock=clock)
+    refused = _check_parties(
+        state, order, payer, payer.key, here=here, now_ms=now_ms
+    ) or _check_order(order, payer, payer.key, context, now_ms=now_ms, clock=clock)
     if refused is not None:
         return refused
     payee = state.wallets[order.payee] if here and order.payee != order.payer else None
@@ -38,34 +43,36 @@ def decide_payment(
     if refused is not None:
         return refused
     bounds = limits.bounds_of(state, payer, now_ms=now_ms, clock=clock)
-    refunded = _check_refund(state, order, bounds, context, now_ms=now_ms)
+    refunded = _check_refund(state, order, context)
     if isinstance(refunded, Refusal):
         return refunded
     # 8. Balance.
     if payer.settled + payer.unsettled < order.amount_minor:
         return refuse(Code.INSUFFICIENT_FUNDS, left=payer.settled + payer.unsettled)
     refused = _check_limits(
-        state, order, payer, payee, limits, now_ms=now_ms, clock=clock
+        state, order, payer, payee, bounds, refunded, now_ms=now_ms, clock=clock
     ) or check_lists(state, order, leaves=not here, now_ms=now_ms)
     if refused is not None:
         return refused
     return _decision(state, payment, payer, payee, bounds, refunded, now_ms=now_ms)
 
 
-def _check_parties(
-    state: State, order: Order, payer: Wallet | None, *, here: bool, now_ms: int
-) -> Refusal | None:
-    # 1. Currency; a kid or alg that is not the enrolled key's.
+def _check_place(state: State, order: Order) -> Refusal | None:
+    # 1. Currency. 2. Journal and epoch.
     if order.currency != state.currency:
         return refuse(Code.WRONG_CURRENCY, f"this journal keeps {state.currency}")
-    # 2. Journal and epoch; enrolled, not frozen, not expired.
     if order.payer_journal != state.journal or order.payer_epoch != state.epoch:
         return refuse(Code.WRONG_JOURNAL)
-    if payer is None or payer.key is None:
-        return refuse(Code.UNKNOWN_WALLET, "the payer is not enrolled here")
-    signed = order.signed
-    if signed.key_id != payer.key.key_id or signed.algorithm != payer.key.algorithm:
+    return None
+
+
+def _check_parties(
+    state: State, order: Order, payer: Wallet, key: PublicKey, *, here: bool, now_ms: int
+) -> Refusal | None:
+    # 1. A kid or alg that is not the enrolled key's, which step 2 alone can find.
+    if order.signed.key_id != key.key_id or order.signed.algorithm != key.algorithm:
         return refuse(Code.BAD_SIGNATURE, "another key or algorithm than the enrolled one")
+    # 2. Enrolled, not frozen, not expired.
     refused = check_wallet(state, payer, now_ms=now_ms)
     if refused is not None or not here or order.payee == order.payer:
         return refused
@@ -86,9 +93,8 @@ def check_wallet(state: State, wallet: Wallet, *, now_ms: int) -> Refusal | None
 
 
 def _check_order(
-    payment: Payment, payer: Wallet, context: Context, *, now_ms: int, clock: int
+    order: Order, payer: Wallet, key: PublicKey, context: Context, *, now_ms: int, clock: int
 ) -> Refusal | None:
-    order = payment.order
     # 3. Sequence. A known order gets its receipt again before it comes here.
     if order.sequence != payer.next_sequence:
         used = order.sequence < payer.next_sequence
@@ -100,10 +106,8 @@ def _check_order(
     if order.created_ms > now_ms + FUTURE_MS and clock == Clock.SURE:
         return refuse(Code.ORDER_FROM_THE_FUTURE)
     # 5. The signature.
-    if payer.key is None:
-        return refuse(Code.UNKNOWN_WALLET)
     try:
-        context.check_signature(payer.key, order.signed)
+        context.check_signature(key, order.signed)
     except ProtocolError as error:
         return error.refusal()
     return None
@@ -116,9 +120,10 @@ def _check_request(
     order, request = payment.order, payment.request
     if order.request is None:
         return None if request is None else refuse(Code.REQUEST_MISMATCH, "none is named")
-    if request is None:
+    # The entry of a redeem has no room for a request.
+    if request is None or order.kind == _REDEEM:
         return refuse(Code.UNKNOWN_REQUEST, "the request did not come with the order")
-    refused = _check_same(order, request)
+    refused = check_same(order, request)
     if refused is None and now_ms > request.expires_ms:
         refused = refuse(Code.REQUEST_EXPIRED)
     if refused is not None or payee is None:
@@ -126,7 +131,8 @@ def _check_request(
     return check_request_here(state, request, payee, context)
 
 
-def _check_same(order: Order, request: Request) -> Refusal | None:
+def check_same(order: Order, request: Request) -> Refusal | None:
+    """That the request is the one which the order names, and asks for just this."""
     asked = (
         request.identity,
         request.payee,
@@ -150,13 +156,13 @@ def check_request_here(
         return error.refusal()
     known = state.requests.get(request.identity)
     if known is None:
-        return None
+        # One so old that it may have been paid and forgotten counts as expired.
+        forgotten = request.expires_ms < state.requests_from_ms
+        return refuse(Code.REQUEST_EXPIRED) if forgotten else None
     return refuse(Code.REQUEST_VOID if known[0] == "void" else Code.REQUEST_PAID)
 
 
-def _check_refund(
-    state: State, order: Order, bounds: Bounds, context: Context, *, now_ms: int
-) -> Refusal | Refundable | None:
+def _check_refund(state: State, order: Order, context: Context) -> Refusal | Refundable | None:
     # 7. The refunded entry brought value from this order's payee to its payer.
     if order.refunded is None:
         return None
@@ -167,8 +173,6 @@ def _check_refund(
     left = payment.amount_minor - state.refunds.get(order.refunded, 0)
     if order.amount_minor > left:
         return refuse(Code.REFUND_ABOVE_PAYMENT, limit=payment.amount_minor, left=left)
-    if now_ms - payment.time_ms > bounds.refund_age_ms:
-        return refuse(Code.REFUND_TOO_LATE, limit=bounds.refund_age_ms // 1000)
     return payment
 
 
@@ -178,11 +182,12 @@ def _check_limits(
     payer: Wallet,
     payee: Wallet | None,
     bounds: Bounds,
+    refunded: Refundable | None,
     *,
     now_ms: int,
     clock: int,
 ) -> Refusal | None:
-    # 9. Limits, all of them; the first one broken decides.
+    # 9. Limits, all of them; the first one broken decides: the payer's, the payee's, the journal's.
     amount = order.amount_minor
     refused = limits.check_payer(
         state, payer, bounds, amount=amount, authorisation=order.authorisation, now_ms=now_ms
@@ -196,6 +201,8 @@ def _check_limits(
             amount=amount,
             now_ms=now_ms,
         )
+    if refused is None and refunded is not None:
+        refused = limits.check_refund_age(bounds, paid_ms=refunded.time_ms, now_ms=now_ms)
     if refused is None and order.kind == _PAY:
         refused = limits.check_category(state, bounds, order.category)
     if refused is None and payee is not None:
@@ -220,7 +227,7 @@ def check_lists(state: State, order: Order, *, leaves: bool, now_ms: int) -> Ref
         parties = (wallet_text(order.payer), wallet_text(order.payee))
         if not named.items.isdisjoint(parties):
             return refuse(Code.SANCTIONED)
-    if leaves and now_ms >= state.lists_hard_from_ms:
+    if leaves and now_ms > state.lists_hard_from_ms:
         return refuse(Code.LISTS_STALE, "too old for payments to or from other journals")
     return None
 
@@ -312,7 +319,7 @@ def _facts(
         done = state.refunds.get(order.refunded or b"", 0)
         facts.append(("refunds", order.refunded, done + order.amount_minor))
     if request is not None and payee is not None:
-        facts.append(("requests", request.identity, ("paid", request_kept_until(state, request))))
+        facts.append(("requests", request.identity, ("paid", request.expires_ms)))
     if bounds.by_pair and order.payee != order.payer:
         pair = (order.payer, order.payee)
         hours = state.pairs.get(pair, ())
@@ -320,9 +327,3 @@ def _facts(
             ("pairs", pair, limits.spent_hours(hours, now_ms // HOUR_MS, order.amount_minor))
         )
     return tuple(facts)
-
-
-def request_kept_until(state: State, request: Request) -> int:
-    """How long a paid or void request is remembered: as long as a note for it may be redeemed."""
-    grace_s = state.journal_limit(JournalLimit.NOTE_GRACE_S)
-    return NEVER if grace_s is None else request.expires_ms + grace_s * 1000

@@ -95,10 +95,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         """Limits of one tier; a tier that the policy leaves out has none of its own."""
         return self.tiers.get(tier, {})
 
-    def of_journal(self, limit: JournalLimit) -> int | None:
-        """A journal-wide limit, or None where there is no limit."""
-        return self.journal.get(limit)
-
 
 _limits = shapes.mapping(shapes.count, shapes.count)
 POLICY_CLAIMS = {

@@ -84,7 +84,7 @@ def _decide_issued(
         case ListUpdate():
             return _decide_named(state, proposal, context)
         case Settlement():
-            return decide_settlement(state, proposal, context, now_ms=now_ms)
+            return decide_settlement(state, proposal, context)
         case Void():
             return decide_void(state, proposal, context)
         case Close():
@@ -96,7 +96,7 @@ def _decide_issued(
 def _decide_named(state: State, update: ListUpdate, context: Context) -> Decision | Refusal:
     """A list by its hash, as an entry names it."""
     given = context.list_named(update)
-    if given is None:
+    if given is None or given.hash != update.hash:
         return refuse(Code.PARENT_MISSING, f"list {update.list_id} is not known by this hash")
     return decide_list(state, given, context)
 
@@ -113,10 +113,9 @@ def apply(state: State, entry: Entry, context: Context) -> Accepted | Refusal:
     decision = decide(state, entry.body, context, now_ms=entry.time_ms, clock=entry.clock)
     if isinstance(decision, Refusal):
         return decision
-    if decision.kind != entry.kind:
-        return refuse(Code.MALFORMED, "the order asks for another kind of entry")
-    if entry.hop is not None and decision.hop != entry.hop:
-        return refuse(Code.MALFORMED, "the hop is not that of the payer")
+    # The kind, the hop, the number of a list: all that the journal wrote is what the rules give.
+    if entry_bytes(state, decision, time_ms=entry.time_ms, clock=entry.clock) != entry.raw:
+        return refuse(Code.MALFORMED, "not the entry that the rules give")
     state.advance(decision, time_ms=entry.time_ms)
     return Accepted(decision=decision)
 

@@ -143,6 +143,7 @@ _SCALARS = (
     "movements",
     "held",
     "swept_hour",
+    "requests_from_ms",
     "soft_from_ms",
     "lists_hard_from_ms",
     "policy_hard_from_ms",
@@ -170,8 +171,10 @@ class State:
         self.wallets: dict[WalletId, Wallet] = {}
         self.numbers: dict[int, WalletId] = {}
         self.lists: dict[int, Held] = {}
-        # Requests of payees here: identity -> (paid or void, kept until).
+        # Requests of payees here: identity -> (paid or void, expires), and from which expiry on
+        # all of them are remembered.
         self.requests: dict[bytes, tuple[str, int]] = {}
+        self.requests_from_ms = 0
         # Redeemed notes: (journal, epoch, index) -> kept until.
         self.redeemed: dict[tuple[bytes, int, int], int] = {}
         # Leaf hash of a payment -> what has been refunded of it.
@@ -241,14 +244,16 @@ class State:
         def begins(limit: JournalLimit, from_ms: int) -> int:
             return from_ms + limits[limit] * 1000 if limit in limits else NEVER
 
-        self.soft_from_ms = min(
-            begins(JournalLimit.REVOCATION_AGE_SOFT_S, revoked),
-            begins(JournalLimit.SANCTIONS_AGE_SOFT_S, named),
-            begins(JournalLimit.POLICY_AGE_SOFT_S, since),
-        )
         self.lists_hard_from_ms = min(
             begins(JournalLimit.REVOCATION_AGE_HARD_S, revoked),
             begins(JournalLimit.SANCTIONS_AGE_HARD_S, named),
+        )
+        # Past the hard age of lists, payments inside the branch are reduced: soft is no later.
+        self.soft_from_ms = min(
+            self.lists_hard_from_ms,
+            begins(JournalLimit.REVOCATION_AGE_SOFT_S, revoked),
+            begins(JournalLimit.SANCTIONS_AGE_SOFT_S, named),
+            begins(JournalLimit.POLICY_AGE_SOFT_S, since),
         )
         self.policy_hard_from_ms = min(
             begins(JournalLimit.POLICY_AGE_HARD_S, since), self.policy.valid_until_ms
@@ -265,7 +270,12 @@ class State:
         """Once an hour of entry time: forget requests, notes and pairs that can matter no more."""
         self.swept_hour = now_ms // HOUR_MS
         oldest = self.swept_hour - DAY_HOURS
-        self._drop(self.requests, [key for key, (_, end) in self.requests.items() if end < now_ms])
+        grace_s = self.journal_limit(JournalLimit.NOTE_GRACE_S)
+        if grace_s is not None:
+            # A note for a request may come that much later; a longer grace reaches no further back.
+            self.requests_from_ms = max(self.requests_from_ms, now_ms - grace_s * 1000)
+        kept = self.requests_from_ms
+        self._drop(self.requests, [key for key, (_, end) in self.requests.items() if end < kept])
         self._drop(self.redeemed, [key for key, end in self.redeemed.items() if end < now_ms])
         self._drop(self.pairs, [key for key, hours in self.pairs.items() if hours[-1][0] <= oldest])
 
