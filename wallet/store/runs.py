@@ -9,10 +9,11 @@ A record is a key of fixed width and an 8-byte index, big-endian, so that bytes 
 Small runs are folded into the next flush, so that there are about `records / RECORDS_MIN` runs.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
 from wallet.store.connection import Connection
+from wallet.store.errors import Tampered
 
 INDEX_BYTES = 8
 BLOCK_BYTES = 3800
@@ -50,11 +51,27 @@ def find_records(
         (projection,),
     )
     for first_block, fences in runs.fetchall():
-        starts = [fences[at : at + width] for at in range(0, len(fences), width)]
-        low = max(bisect_right(starts, lowest) - 1, 0)
-        for block in range(bisect_right(starts, highest) - 1, low - 1, -1):
-            found = _read_block(conn, first_block + block, width=width)
-            yield from reversed(found[bisect_left(found, lowest) : bisect_right(found, highest)])
+        first = max(_count_up_to(fences, lowest, width=width) - 1, 0)
+        for block in range(_count_up_to(fences, highest, width=width) - 1, first - 1, -1):
+            yield from _within(_body(conn, first_block + block), lowest, highest, width=width)
+
+
+def _within(body: bytes, lowest: bytes, highest: bytes, *, width: int) -> Iterator[bytes]:
+    """The records of a block within the bounds, the highest first."""
+    for number in range(_count_up_to(body, highest, width=width) - 1, -1, -1):
+        record = body[number * width : (number + 1) * width]
+        if record < lowest:
+            return
+        yield record
+
+
+def _count_up_to(records: bytes, bound: bytes, *, width: int) -> int:
+    """How many of the joined records are not above the bound; only those compared are cut out."""
+    return bisect_right(
+        range(len(records) // width),
+        bound,
+        key=lambda number: records[number * width : (number + 1) * width],
+    )
 
 
 def _write_run(conn: Connection, projection: int, run: int, records: Sequence[bytes]) -> None:
@@ -78,8 +95,8 @@ def _write_run(conn: Connection, projection: int, run: int, records: Sequence[by
 
 def _taken_run(conn: Connection, *, first_block: int, blocks: int, width: int) -> list[bytes]:
     """The records of a run, whose blocks are deleted."""
-    numbers = range(first_block, first_block + blocks)
-    records = [record for block in numbers for record in _read_block(conn, block, width=width)]
+    bodies = [_body(conn, block) for block in range(first_block, first_block + blocks)]
+    records = [body[at : at + width] for body in bodies for at in range(0, len(body), width)]
     conn.execute(
         "DELETE FROM run_blocks WHERE block >= ? AND block < ?", (first_block, first_block + blocks)
     )
@@ -91,8 +108,8 @@ def _next_block(conn: Connection) -> int:
     return int(row[0]) if row else 1
 
 
-def _read_block(conn: Connection, block: int, *, width: int) -> list[bytes]:
-    rows = conn.execute("SELECT body FROM run_blocks WHERE block = ?", (block,))
-    return [
-        body[at : at + width] for (body,) in rows.fetchall() for at in range(0, len(body), width)
-    ]
+def _body(conn: Connection, block: int) -> bytes:
+    row = conn.execute("SELECT body FROM run_blocks WHERE block = ?", (block,)).fetchone()
+    if row is None:
+        raise Tampered(f"block {block} of a lookup projection is missing")
+    return bytes(row[0])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.wallet.store.stores import KEY
 from wallet.store import runs
 from wallet.store.connection import Connection, connect
+from wallet.store.errors import Tampered
 from wallet.store.names import find_names, put_names, put_wallet_entries, wallet_entries
 from wallet.store.schema import migrate, migrations
 
@@ -89,6 +90,13 @@ def test_one_prefix_may_fill_many_blocks(conn: Connection) -> None:
     assert find_names(conn, 5) == list(range(2000))
     assert find_names(conn, 4) == [1]
     assert find_names(conn, 6) == [2]
+
+
+def test_a_block_that_is_missing_is_no_empty_answer(conn: Connection) -> None:
+    put_names(conn, [(5, 1)])
+    conn.execute("DELETE FROM run_blocks")
+    with pytest.raises(Tampered):
+        find_names(conn, 5)
 
 
 def test_records_of_two_widths_are_refused(conn: Connection) -> None:
