@@ -59,14 +59,24 @@ END $$;
 CREATE TRIGGER supply_draft_guard BEFORE UPDATE OR DELETE ON supply_draft
     FOR EACH ROW EXECUTE FUNCTION supply_draft_guard();
 
--- Private keys of the issuer, sealed; the newest of a name is in use.
+-- Private keys of the issuer, sealed; the newest of a name is in use. Some have no certificate.
 CREATE TABLE issuer_key (
     key_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text NOT NULL,
     sealed bytea NOT NULL,
-    certificate bytea NOT NULL,
-    serial bytea NOT NULL UNIQUE,
+    certificate bytea,
     not_after_ms bigint NOT NULL,
     created_ms bigint NOT NULL
 );
 CREATE INDEX issuer_key_name ON issuer_key (name, key_id DESC);
+
+-- Every certificate that was issued: what may be revoked.
+CREATE TABLE issued_certificate (
+    serial bytea PRIMARY KEY CHECK (octet_length(serial) BETWEEN 1 AND 20),
+    purpose text NOT NULL,
+    subject text NOT NULL,
+    certificate bytea NOT NULL,
+    not_after_ms bigint NOT NULL,
+    issued_ms bigint NOT NULL
+);
+CREATE INDEX issued_certificate_subject ON issued_certificate (subject, issued_ms DESC);
