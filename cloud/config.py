@@ -88,9 +88,16 @@ def load_config(
     for name, text in flags.items():
         _set(values, name.split("."), text)
     try:
-        return msgspec.convert(values, Config, strict=False)
+        return msgspec.convert(values, Config, strict=False, dec_hook=_decoded)
     except msgspec.ValidationError as error:
         raise ConfigError("config-invalid", str(error)) from error
+
+
+def _decoded(kind: type, value: object) -> object:
+    """Paths, the one kind of value that msgspec does not know; they come as text."""
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"{value!r} is no {kind.__name__}")
 
 
 def _files(path: Path | None) -> Iterable[Path]:

@@ -66,7 +66,11 @@ class EmbeddedPostgres:
 
     @classmethod
     async def start(
-        cls, folder: Path, *, settings: Mapping[str, str] | None = None
+        cls,
+        folder: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        timeout_s: int = START_TIMEOUT_S,
     ) -> EmbeddedPostgres:
         """Start the server whose data is in `folder`, which is created where there is none.
 
@@ -80,7 +84,7 @@ class EmbeddedPostgres:
             lock = FolderLock(folder / "lock")
             stack.callback(lock.release)
             try:
-                async with asyncio.timeout(START_TIMEOUT_S):
+                async with asyncio.timeout(timeout_s):
                     await _stop_orphan(folder / "data")
                     await _initialise(folder, runner)
                     socket = _socket_folder(folder, runner)
@@ -114,20 +118,23 @@ class EmbeddedPostgres:
         """The exit status of the server, once it has ended for whatever reason."""
         return await self._process.wait()
 
-    async def stop(self) -> None:
+    async def stop(self, *, timeout_s: int = STOP_TIMEOUT_S) -> None:
         """End all sessions, write a checkpoint and stop; a server that does not is killed."""
         with self._leaving:
-            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-                if await _ended(self._process, number):
-                    break
+            for number in (signal.SIGINT, signal.SIGQUIT):
+                if await _ended(self._process, number, timeout_s):
+                    return
+            await _ended(self._process, signal.SIGKILL, timeout_s)
 
 
-async def _ended(process: asyncio.subprocess.Process, number: signal.Signals) -> bool:
+async def _ended(
+    process: asyncio.subprocess.Process, number: signal.Signals, timeout_s: int
+) -> bool:
     """Whether the server ends on the signal: SIGINT is a fast shutdown, SIGQUIT needs recovery."""
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
     try:
-        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+        await asyncio.wait_for(process.wait(), timeout_s)
     except TimeoutError:
         return False
     return True
@@ -224,7 +231,7 @@ async def _is_ready(process: asyncio.subprocess.Process, data: Path) -> bool:
                 return True
             await asyncio.sleep(_POLL_S)
     except asyncio.CancelledError:
-        await _ended(process, signal.SIGQUIT)
+        await _ended(process, signal.SIGQUIT, STOP_TIMEOUT_S)
         raise
     return False
 

