@@ -1,0 +1,1 @@
+"""The rules: every refusal, what an acceptance does, and that gateway and issuer agree."""
