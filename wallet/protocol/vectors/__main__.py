@@ -26,7 +26,7 @@ def main(names: list[str]) -> int:
     if not names:
         print("usage: python -m wallet.protocol.vectors FILE...", file=sys.stderr)
         return 2
-    report = Report(print)
+    report = Report(_print)
     for name in names:
         report.file = Path(name).name
         with report.frame("file", name) as case:
@@ -34,6 +34,11 @@ def main(names: list[str]) -> int:
                 case.fail(problem)
     print(f"{report.passed} passed, {report.failed} failed")
     return 1 if report.failed else 0
+
+
+def _print(line: str) -> None:
+    """A file may hold text that no terminal can show."""
+    print(line.encode("ascii", "backslashreplace").decode())
 
 
 def _check(path: Path, report: Report) -> list[str]:

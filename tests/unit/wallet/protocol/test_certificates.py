@@ -1,10 +1,13 @@
 """Certificate chains: a journal under the sub-CA, a role under the root, and nothing else."""
 
+import warnings
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ObjectIdentifier
 
 from tests.support.issuer import (
@@ -283,4 +286,13 @@ def test_other_versions_and_serials_are_refused() -> None:
     for wrong in (first, negative, der.replace(version, b"\xa0\x03\x02\x01\x09", 1)):
         with pytest.raises(ProtocolError) as caught:
             parse_certificate(wrong)
+        assert caught.value.code == Code.CERTIFICATE_INVALID
+
+
+def test_a_serial_that_is_not_positive_is_refused_where_the_library_only_warns() -> None:
+    der = wrong_leaf(serial=5)
+    for serial in (b"\x02\x01\x85", b"\x02\x01\x00"):
+        with warnings.catch_warnings(), pytest.raises(ProtocolError) as caught:
+            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            parse_certificate(der.replace(b"\x02\x01\x05", serial, 1))
         assert caught.value.code == Code.CERTIFICATE_INVALID
