@@ -59,6 +59,8 @@ FAULTS: list[tuple[str, str, dict[str, Any], str]] = [
     ("merkle", "inclusion", {"path": None}, "TypeError"),
     ("merkle", "consistency", {"path": ["00"]}, "path: got"),
     ("merkle", "invalid_inclusion", {"expected_code": "busy"}, "want busy"),
+    ("merkle", "invalid_inclusion", load(PROTOCOL / "merkle.json")["inclusion"][0], "accepted"),
+    ("sync", "invalid", load(PROTOCOL / "sync.json")["envelopes"][0], ": opened"),
     ("forks", "cases", {"expected": "not-proven"}, "accepted"),
     ("forks", "cases", {"kind": "fork-index"}, "kind: got"),
     ("sync", "envelopes", {"direction": "down"}, "unknown-type"),
@@ -96,6 +98,12 @@ def test_a_fault_is_printed_with_its_case(
     assert any(line.startswith(f"FAIL vectors.json: {section}: ") for line in lines)
     assert any(printed in line for line in lines), lines
     assert lines[-1].endswith(" 1 failed")
+
+
+def test_a_file_of_journals_may_leave_the_sub_ca_to_the_chains(run: Run) -> None:
+    document = cut("journal", "edge_receipts", {})
+    del document["sub_ca_certificate"]
+    assert run(document)[0] == 0
 
 
 def journal_faults() -> Iterator[tuple[str, Callable[[dict[str, Any]], None], str]]:
