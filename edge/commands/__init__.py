@@ -1,0 +1,1 @@
+"""The subcommands of `cbdc-edge`, one module a subject."""

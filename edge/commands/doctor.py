@@ -1,0 +1,122 @@
+"""`doctor`: what an operator should look at before calling somebody."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from edge.authority import has_authority, server_certificate
+from edge.commands.common import (
+    DEGRADED,
+    FAILED,
+    WELL,
+    Arguments,
+    Subparsers,
+    await_it,
+    daemon,
+)
+from edge.config import Config
+from edge.errors import DaemonRefused, DaemonSilent
+from edge.folder import Folder
+from edge.http.types import GatewayAnswer
+
+FREE_BYTES_MIN = 512 * 1024 * 1024
+CONNECT_S = 5.0
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One look: `well`, `look` for something to mind, or `bad`."""
+
+    state: str
+    text: str
+
+
+class DoctorArguments(Arguments):
+    """What `doctor` takes."""
+
+    offline: bool
+
+
+def add_commands(commands: Subparsers) -> None:
+    """Add it to the parser."""
+    parser = commands.add_parser("doctor", help="check folder, disk, token, daemon and cloud")
+    parser.add_argument("--offline", action="store_true", help="do not try the network")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(parsed: DoctorArguments, config: Config) -> int:
+    folder = Folder(config.folder)
+    findings = [_folder(folder.root), _disk(folder.root), _keys(folder), _certificates(folder)]
+    findings += await_it(_daemon(config))
+    if not parsed.offline and config.sync.url is not None:
+        findings.append(_cloud(config.sync.url))
+    for finding in findings:
+        print(f"{finding.state:<6}{finding.text}")
+    states = {finding.state for finding in findings}
+    if "bad" in states:
+        return FAILED
+    return DEGRADED if "look" in states else WELL
+
+
+def _folder(root: Path) -> Finding:
+    if not root.is_dir():
+        return Finding("bad", f"{root} does not exist")
+    if root.stat().st_mode & 0o077:
+        return Finding("bad", f"{root} can be read by others: chmod 700")
+    if not os.access(root, os.W_OK):
+        return Finding("bad", f"{root} cannot be written")
+    return Finding("well", f"{root} is for its user alone")
+
+
+def _disk(root: Path) -> Finding:
+    if not root.is_dir():
+        return Finding("look", "no folder, no disk to look at")
+    free = shutil.disk_usage(root).free
+    state = "well" if free >= FREE_BYTES_MIN else "look"
+    return Finding(state, f"{free // 1024 // 1024} MiB are free on its disk")
+
+
+def _keys(folder: Folder) -> Finding:
+    if not folder.store_key.is_file():
+        return Finding("look", "not provisioned: there is no sealed store key")
+    return Finding("well", "the store's key is there, sealed by the token")
+
+
+def _certificates(folder: Folder) -> Finding:
+    if not has_authority(folder):
+        return Finding("look", "no certificates of the branch's network yet")
+    until = server_certificate(folder).not_valid_after_utc
+    return Finding("well", f"the server's certificate is good until {until:%Y-%m-%d}")
+
+
+async def _daemon(config: Config) -> list[Finding]:
+    try:
+        status = await daemon(config).call("GET", "/status", GatewayAnswer)
+    except (DaemonSilent, DaemonRefused) as error:
+        return [Finding("look", f"the daemon is not running: {error.detail}")]
+    if status.mode != "open":
+        return [Finding("bad", f"the daemon refuses payments: {status.mode} {status.cause or ''}")]
+    findings = [Finding("well", f"the daemon takes payments; the cloud is {status.state}")]
+    if status.clock != "sure":
+        findings.append(Finding("look", "the clock is behind the newest signed time"))
+    if status.counter_driver == "software":
+        findings.append(
+            Finding("look", "the counter is a file: a rolled-back disk is not detected by hardware")
+        )
+    if status.offline_left_s is not None and status.offline_left_s < 86_400:
+        findings.append(Finding("look", "less than a day is left to stay offline"))
+    return findings
+
+
+def _cloud(url: str) -> Finding:
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 443), CONNECT_S):
+            return Finding("well", f"{parts.netloc} can be reached")
+    except OSError as error:
+        return Finding("look", f"{parts.netloc} cannot be reached: {error}")

@@ -1,0 +1,163 @@
+"""`run`, `status`, `sync now`, `report x`, `key show`: the gateway as a whole."""
+
+from __future__ import annotations
+
+import msgspec
+
+from edge.commands.common import (
+    DEGRADED,
+    SEALED,
+    WELL,
+    Arguments,
+    Subparsers,
+    add_json,
+    await_it,
+    daemon,
+    print_json,
+    print_table,
+)
+from edge.config import Config
+from edge.folder import Folder
+from edge.gateway import hsm_config
+from edge.http.local import SyncAnswer
+from edge.http.octets import to_text
+from edge.http.types import GatewayAnswer, ReportAnswer
+from edge.main import run_daemon
+from edge.moments import duration, moment
+from edge.secret_input import token_secret
+from hsm.open import open_token
+from wallet.protocol.ids import journal_text
+from wallet.protocol.keys import from_raw
+from wallet.protocol.money import Currency, decimal_text
+
+_CLOSED = {"sealed", "not-provisioned"}
+
+
+def add_commands(commands: Subparsers) -> None:
+    """Add them to the parser."""
+    parser = commands.add_parser("run", help="run the gateway until SIGTERM")
+    parser.set_defaults(run=_run)
+    parser = commands.add_parser("status", help="how the running gateway is")
+    add_json(parser)
+    parser.set_defaults(run=_status)
+    parser = commands.add_parser("sync", help="synchronise with the cloud")
+    what = parser.add_subparsers(metavar="WHAT", required=True)
+    now = what.add_parser("now", help="exchange now and say what came of it")
+    now.set_defaults(run=_sync_now)
+    parser = commands.add_parser("report", help="totals")
+    what = parser.add_subparsers(metavar="WHAT", required=True)
+    x = what.add_parser("x", help="totals of the epoch so far; closes nothing")
+    add_json(x)
+    x.set_defaults(run=_report_x)
+    parser = commands.add_parser("key", help="the gateway's own key")
+    what = parser.add_subparsers(metavar="WHAT", required=True)
+    show = what.add_parser("show", help="public key and journal identifier; opens the token")
+    add_json(show)
+    show.set_defaults(run=_key_show)
+
+
+def _run(parsed: Arguments, config: Config) -> int:
+    return run_daemon(config, secret=token_secret(config.token))
+
+
+def _status(parsed: Arguments, config: Config) -> int:
+    status = await_it(daemon(config).call("GET", "/status", GatewayAnswer))
+    if parsed.json:
+        print_json(status)
+    else:
+        for name, text in _lines(status):
+            print(f"{name:<14}{text}")
+    if status.mode in _CLOSED:
+        return SEALED
+    return WELL if status.mode == "open" and status.clock == "sure" else DEGRADED
+
+
+def _lines(status: GatewayAnswer) -> list[tuple[str, str]]:
+    lines = [("mode", status.mode), ("version", status.version)]
+    if status.cause:
+        lines.append(("cause", status.cause))
+    if status.id is None or status.currency is None:
+        return lines
+    currency = Currency(status.currency)
+    lines += [
+        ("gateway", f"{status.id}, epoch {status.epoch}"),
+        ("cloud", f"{status.state}; settled {moment(status.settled_ms)}"),
+        ("may stay", duration(status.offline_left_s) + " offline"),
+        ("journal", f"{status.size} entries, {status.acknowledged} held by the issuer"),
+        ("exposure", f"{decimal_text(status.exposure or 0, currency)} {currency.code} unsettled"),
+        (
+            "rollback",
+            f"could hide {decimal_text(status.window_exposure or 0, currency)} {currency.code}",
+        ),
+        ("wallets", str(status.wallets)),
+        ("policy", f"{status.policy_sequence}, {duration(status.policy_left_s)} left"),
+        ("certificate", f"{duration(status.certificate_left_s)} left"),
+        ("clock", str(status.clock)),
+        ("counter", f"{status.counter}, kept by: {status.counter_driver}"),
+    ]
+    lines += [
+        ("list", f"{held.list} {held.sequence}, {duration(held.age_s)} old")
+        for held in status.lists
+    ]
+    return lines
+
+
+def _sync_now(parsed: Arguments, config: Config) -> int:
+    done = await_it(daemon(config).call("POST", "/sync", SyncAnswer, body={}))
+    print(f"{done.result}{': ' + done.detail if done.detail else ''}")
+    print(f"the issuer holds {done.acknowledged} entries")
+    return WELL if done.result == "completed" else DEGRADED
+
+
+def _report_x(parsed: Arguments, config: Config) -> int:
+    report = await_it(daemon(config).call("GET", "/reports/x", ReportAnswer))
+    if parsed.json:
+        print_json(report)
+        return WELL
+    currency = Currency(report.currency)
+    print(f"X report of {report.journal}, epoch {report.epoch}: {report.size} entries")
+    head = ("kind", "count", "amount", "final", "provisional", "rejected")
+    rows = []
+    for line in report.lines:
+        amounts = (line.amount, line.final, line.provisional, line.rejected)
+        texts = [decimal_text(amount, currency) for amount in amounts]
+        rows.append((line.kind, str(line.count), *texts))
+    print_table(head, rows)
+    print(f"amounts in {currency.code}")
+    return WELL
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """The public side of the gateway's key."""
+
+    journal: str
+    algorithm: str
+    public_key: str
+    driver: str
+    counter: str
+
+
+def _key_show(parsed: Arguments, config: Config) -> int:
+    view = await_it(_read_key(config))
+    if parsed.json:
+        print_json(view)
+    else:
+        for name, text in msgspec.structs.asdict(view).items():
+            print(f"{name:<12}{text}")
+    return WELL
+
+
+async def _read_key(config: Config) -> KeyView:
+    settings = hsm_config(config.token, Folder(config.folder))
+    token = await open_token(settings, secret=token_secret(config.token))
+    try:
+        key = from_raw(int(token.signer.algorithm), token.signer.public_key)
+        return KeyView(
+            journal=journal_text(key.id),
+            algorithm=token.signer.algorithm.name.lower(),
+            public_key=to_text(key.raw),
+            driver=token.driver,
+            counter=token.counter.driver,
+        )
+    finally:
+        await token.close()

@@ -1,0 +1,164 @@
+"""The gateway's configuration: TOML files, then the environment, then flags; all of it checked.
+
+An unknown key is an error; every key has a default, so that an empty file is a configuration.
+Secrets are named by the file that holds them, never written here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from edge.errors import ConfigInvalid
+
+ENVIRONMENT_PREFIX = "CBDC_EDGE_"
+DEFAULT_PATH = Path("/etc/cbdc-edge/config.toml")
+FILE_BYTES_MAX = 1 << 20
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=86_400)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+class ListenConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the gateway listens; port 0 is any free one, written to `ports.json`."""
+
+    host: str = "127.0.0.1"
+    # Terminals, by mutual TLS.
+    port: Port = 8440
+    # Terminals that have no certificate yet.
+    pairing_port: Port = 8441
+    # Prometheus, on loopback whatever `host` says.
+    metrics_port: Port = 9440
+    # Names and addresses that the server's certificate is good for.
+    names: tuple[str, ...] = ("localhost", "127.0.0.1")
+
+
+class TokenConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the keys are. The secret that opens them stands in a file of its own."""
+
+    driver: Literal["software", "pkcs11"] = "software"
+    algorithm: Literal["eddsa", "es256"] = "eddsa"
+    # The software token's passphrase; without it: CBDC_EDGE_PASSPHRASE, or a question.
+    passphrase_file: Path | None = None
+    # A PKCS#11 token: its module, its label, the label of our keys, its PIN.
+    module: Path | None = None
+    label: Text = "cbdc-edge"
+    key_label: Text = "journal"
+    pin_file: Path | None = None
+    timeout_s: Seconds = 10
+
+    def __post_init__(self) -> None:
+        if self.driver == "pkcs11" and self.module is None:
+            raise ValueError("the driver pkcs11 needs `module`, the library of the token")
+
+
+class SyncConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When to synchronise; the cloud's address comes from provisioning unless it is given here."""
+
+    url: str | None = None
+    interval_s: Seconds = 60
+    timeout_s: Seconds = 30
+
+
+class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds of the interfaces; what money may do is the issuer's policy, not here."""
+
+    body_bytes_max: Annotated[int, msgspec.Meta(ge=4096, le=64 * 1024 * 1024)] = 4 * 1024 * 1024
+    connections_max: Count = 2048
+    requests_max: Count = 1024
+    request_timeout_s: Seconds = 30
+    event_streams_max: Count = 64
+    events_kept: Count = 100_000
+
+
+class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """JSON lines on the standard error output."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of it. `folder` holds what the gateway keeps: the store, sealed keys, certificates."""
+
+    folder: Path = Path("/var/lib/cbdc-edge")
+    listen: ListenConfig = msgspec.field(default_factory=ListenConfig)
+    token: TokenConfig = msgspec.field(default_factory=TokenConfig)
+    sync: SyncConfig = msgspec.field(default_factory=SyncConfig)
+    limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
+    log: LogConfig = msgspec.field(default_factory=LogConfig)
+
+
+def load_config(
+    path: Path | None, *, environment: Mapping[str, str], flags: Mapping[str, str]
+) -> Config:
+    """Read the file and the parts in `config.d` beside it, then apply what stands over them.
+
+    `environment` holds variables such as CBDC_EDGE_LISTEN__PORT, `flags` dotted keys such as
+    `listen.port`. A file that was named has to exist; the default one need not.
+    Raises: ConfigInvalid.
+    """
+    values: dict[str, Any] = {}
+    for file in _files(path):
+        _merge(values, _read(file))
+    for name, text in sorted(environment.items()):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in _SECRETS:
+            _set(values, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), text)
+    for name, text in flags.items():
+        _set(values, name.split("."), text)
+    try:
+        return msgspec.convert(values, Config, strict=False, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise ConfigInvalid(str(error)) from error
+
+
+def _path(kind: type[Any], value: Any) -> Any:
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value).expanduser()
+    raise ValueError("not a path")
+
+
+def _files(path: Path | None) -> Iterable[Path]:
+    main = path or DEFAULT_PATH
+    if main.is_file():
+        yield main
+    elif path is not None:
+        raise ConfigInvalid(f"{path} does not exist")
+    yield from sorted((main.parent / "config.d").glob("*.toml"))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            return tomllib.loads(stream.read(FILE_BYTES_MAX).decode())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigInvalid(f"{file}: {error}") from error
+
+
+def _merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        known = values.get(key)
+        if isinstance(known, dict) and isinstance(value, dict):
+            _merge(known, value)
+        else:
+            values[key] = value
+
+
+def _set(values: dict[str, Any], keys: list[str], text: str) -> None:
+    """Put a text where its keys say; lists are written with commas."""
+    *parents, last = keys
+    for key in parents:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ConfigInvalid(f"{'.'.join(keys)}: {key} is no table")
+    values[last] = text.split(",") if last in _LISTS else text
+
+
+_LISTS = {"names"}
+# Variables of the same prefix that are secrets or point to the file, never part of it.
+_SECRETS = {"CBDC_EDGE_PASSPHRASE", "CBDC_EDGE_TOKEN_PIN", "CBDC_EDGE_CONFIG"}

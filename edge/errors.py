@@ -1,0 +1,81 @@
+"""What can go wrong in the edge's programs, apart from refusals, which are values."""
+
+from __future__ import annotations
+
+
+class EdgeError(Exception):
+    """Root of the edge's errors; `code` is stable, `detail` is for people and names no secret."""
+
+    code = "edge-error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"{self.code}: {detail}")
+        self.detail = detail
+
+
+class ConfigInvalid(EdgeError):
+    """The configuration cannot be read, or says something that has no meaning."""
+
+    code = "edge-config-invalid"
+
+
+class FileUnreadable(EdgeError):
+    """A file that the command needs is missing, too large or not what it should be."""
+
+    code = "edge-file-unreadable"
+
+
+class NotProvisioned(EdgeError):
+    """The folder belongs to no gateway that was enrolled."""
+
+    code = "edge-not-provisioned"
+
+
+class AlreadyProvisioned(EdgeError):
+    """The folder belongs to an enrolled gateway already."""
+
+    code = "edge-already-provisioned"
+
+
+class EnrolmentFailed(EdgeError):
+    """The cloud refused the enrolment, or what it answered does not hold."""
+
+    code = "edge-enrolment-failed"
+
+
+class PairingRefused(EdgeError):
+    """No pairing is open, the code is wrong, or somebody refused."""
+
+    code = "edge-pairing-refused"
+
+
+class DaemonSilent(EdgeError):
+    """The daemon of this folder does not answer on its local socket."""
+
+    code = "edge-daemon-silent"
+
+
+class DaemonRefused(EdgeError):
+    """The daemon answered that it will not."""
+
+    code = "edge-daemon-refused"
+
+    def __init__(self, detail: str, *, problem: str) -> None:
+        super().__init__(detail)
+        self.problem = problem
+
+
+class GatewayUnreachable(EdgeError):
+    """No gateway answers at the address, or what answers is another one."""
+
+    code = "pos-gateway-unreachable"
+
+
+class OrderRefused(EdgeError):
+    """The gateway refused; `problem` is its code."""
+
+    code = "pos-order-refused"
+
+    def __init__(self, detail: str, *, problem: str) -> None:
+        super().__init__(detail)
+        self.problem = problem

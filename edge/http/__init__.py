@@ -1,0 +1,1 @@
+"""The gateway's HTTP interfaces: the branch, pairing, metrics and the local administration."""

@@ -1,0 +1,216 @@
+"""The local administration: a socket in the data folder that only its user may open."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from aiohttp import web
+from msgspec import Meta
+
+from edge.errors import PairingRefused
+from edge.health import gateway_answer
+from edge.http.body import BodyType, answer
+from edge.http.context import Context, Handler
+from edge.http.problem import HttpCode, problem
+from edge.http.reports import x_report
+from edge.http.routes import METRICS, Route
+from edge.http.types import Answer, Body, GatewayAnswer, Pin, ReportAnswer, Tier, WalletAnswer
+from edge.http.wallets import wallet_answer, wish_hosted
+from edge.pairing import Pairing, PairingState
+from wallet.protocol.ids import WalletId
+from wallet.store.hosted import list_hosted
+
+WALLETS_MAX = 10_000
+
+
+class ConfirmBody(Body, frozen=True, kw_only=True):
+    """The short string as the terminal shows it."""
+
+    sas: Annotated[str, Meta(min_length=8, max_length=9)]
+
+
+class NewWalletBody(Body, frozen=True, kw_only=True):
+    """A hosted wallet."""
+
+    pin: Pin
+    tier: Tier = 1
+    label: str | None = None
+
+
+class PairingView(Answer, frozen=True, kw_only=True):
+    """The pairing of this moment; `code` until a terminal came, `sas` from then on."""
+
+    state: Literal["open", "met", "waiting", "confirmed", "refused", "none"]
+    code: str | None = None
+    name: str | None = None
+    sas: str | None = None
+    terminal: str | None = None
+    left_s: int | None = None
+
+
+class TerminalView(Answer, frozen=True, kw_only=True):
+    """One terminal."""
+
+    id: str
+    name: str
+    created_ms: int
+    revoked_ms: int | None = None
+
+
+class TerminalsAnswer(Answer, frozen=True, kw_only=True):
+    """All terminals."""
+
+    terminals: list[TerminalView]
+
+
+class WalletsAnswer(Answer, frozen=True, kw_only=True):
+    """All wallets of this journal, and those that wait to be."""
+
+    wallets: list[WalletAnswer]
+
+
+class SyncAnswer(Answer, frozen=True, kw_only=True):
+    """What an exchange came to."""
+
+    result: str
+    detail: str | None = None
+    acknowledged: int | None = None
+
+
+CONFIRM = BodyType(ConfirmBody)
+NEW_WALLET = BodyType(NewWalletBody)
+
+
+async def get_local_status(context: Context, request: web.Request) -> web.Response:
+    """The gateway at a glance."""
+    return answer(request, gateway_answer(context.gateway, online=context.control.online()))
+
+
+async def post_reload(context: Context, request: web.Request) -> web.Response:
+    """Try again to open what is not open, as after provisioning."""
+    await context.control.reload()
+    return answer(request, gateway_answer(context.gateway, online=context.control.online()))
+
+
+async def post_sync(context: Context, request: web.Request) -> web.Response:
+    """Synchronise now, and say what came of it."""
+    result, detail = await context.control.sync_now()
+    acknowledged = context.opened.journal.acknowledged
+    return answer(
+        request, SyncAnswer(result=result, detail=detail or None, acknowledged=acknowledged)
+    )
+
+
+async def post_pairing(context: Context, request: web.Request) -> web.Response:
+    """Open a pairing: the answer has the code."""
+    now_ms = context.gateway.clock.monotonic_ms()
+    pairing = context.opened.terminals.desk.open(now_ms)
+    return answer(request, _view(pairing, now_ms), status=201)
+
+
+async def get_pairing(context: Context, request: web.Request) -> web.Response:
+    """The pairing of this moment."""
+    now_ms = context.gateway.clock.monotonic_ms()
+    return answer(request, _view(context.opened.terminals.desk.current(now_ms), now_ms))
+
+
+async def delete_pairing(context: Context, request: web.Request) -> web.Response:
+    """Refuse it."""
+    now_ms = context.gateway.clock.monotonic_ms()
+    desk = context.opened.terminals.desk
+    desk.refuse(now_ms)
+    return answer(request, _view(desk.current(now_ms), now_ms))
+
+
+async def post_confirm(context: Context, request: web.Request) -> web.Response:
+    """Both strings are the same: let the terminal in."""
+    body = await CONFIRM.read(request)
+    try:
+        terminal = await context.opened.terminals.confirm(sas=body.sas)
+    except PairingRefused as error:
+        raise problem(HttpCode.PAIRING_REFUSED, error.detail) from error
+    return answer(
+        request,
+        TerminalView(id=terminal.id, name=terminal.name, created_ms=terminal.created_ms),
+        status=201,
+    )
+
+
+def _view(pairing: Pairing | None, now_ms: int) -> PairingView:
+    if pairing is None:
+        return PairingView(state="none")
+    return PairingView(
+        state=pairing.state.value,
+        code=pairing.code if pairing.state is PairingState.OPEN else None,
+        name=pairing.name or None,
+        sas=pairing.sas or None,
+        terminal=pairing.terminal or None,
+        left_s=(pairing.expires_ms - now_ms) // 1000,
+    )
+
+
+async def get_terminals(context: Context, request: web.Request) -> web.Response:
+    """All terminals, revoked ones too."""
+    found = await context.opened.terminals.all()
+    views = [
+        TerminalView(
+            id=terminal.id,
+            name=terminal.name,
+            created_ms=terminal.created_ms,
+            revoked_ms=terminal.revoked_ms,
+        )
+        for terminal in found
+    ]
+    return answer(request, TerminalsAnswer(terminals=views))
+
+
+async def delete_terminal(context: Context, request: web.Request) -> web.Response:
+    """Revoke a terminal."""
+    if not await context.opened.terminals.revoke(request.match_info["terminal"]):
+        raise problem(HttpCode.TERMINAL_UNKNOWN)
+    return await get_terminals(context, request)
+
+
+async def get_wallets(context: Context, request: web.Request) -> web.Response:
+    """Wallets of this journal."""
+    opened = context.opened
+    hosted = await opened.database.read(lambda c: list_hosted(c, b"", WALLETS_MAX))
+    known = dict.fromkeys([WalletId(item.wallet) for item in hosted])
+    known |= dict.fromkeys(list(opened.journal.state.wallets)[:WALLETS_MAX])
+    answers = [await wallet_answer(opened, wallet) for wallet in known]
+    return answer(request, WalletsAnswer(wallets=answers))
+
+
+async def post_hosted_wallet(context: Context, request: web.Request) -> web.Response:
+    """Make a hosted wallet; the issuer enrols it at the next exchange."""
+    body = await NEW_WALLET.read(request)
+    opened = context.opened
+    wallet = await wish_hosted(opened, pin=body.pin, tier=body.tier, label=body.label)
+    context.control.wake_sync()
+    return answer(request, await wallet_answer(opened, wallet), status=202)
+
+
+async def get_local_x_report(context: Context, request: web.Request) -> web.Response:
+    """Totals of the epoch so far."""
+    return answer(request, await x_report(context.opened))
+
+
+def _route(method: str, path: str, handler: Handler, kind: type[Answer]) -> Route:
+    return Route(method=method, path=path, handler=handler, answers={200: kind}, closed=False)
+
+
+LOCAL = [
+    _route("GET", "/status", get_local_status, GatewayAnswer),
+    _route("POST", "/reload", post_reload, GatewayAnswer),
+    _route("POST", "/sync", post_sync, SyncAnswer),
+    _route("POST", "/pairing", post_pairing, PairingView),
+    _route("GET", "/pairing", get_pairing, PairingView),
+    _route("DELETE", "/pairing", delete_pairing, PairingView),
+    _route("POST", "/pairing/confirm", post_confirm, TerminalView),
+    _route("GET", "/terminals", get_terminals, TerminalsAnswer),
+    _route("DELETE", "/terminals/{terminal}", delete_terminal, TerminalsAnswer),
+    _route("GET", "/wallets", get_wallets, WalletsAnswer),
+    _route("POST", "/wallets", post_hosted_wallet, WalletAnswer),
+    _route("GET", "/reports/x", get_local_x_report, ReportAnswer),
+    *[route for route in METRICS if route.path != "/statusz"],
+]

@@ -1,0 +1,217 @@
+"""The daemon: builds the drivers, and owns every task in one group."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+import uvloop
+
+from edge.config import Config
+from edge.errors import EdgeError
+from edge.folder import Folder
+from edge.gateway import Gateway
+from edge.http.context import Context
+from edge.http.local import LOCAL
+from edge.http.problem import HttpCode, problem
+from edge.http.routes import BRANCH, METRICS, PAIRING
+from edge.http.server import Server, branch_tls
+from edge.log import Log, start_logging
+from edge.notify import ALIVE, READY, STOPPING, notify, watchdog_s
+from edge.schedule import Schedule
+from edge.synchronising import Synchronising
+from hsm.api import HsmError
+from hsm.files import replace_durably
+from wallet.clock import SystemClock
+from wallet.journal import JournalError, Mode
+from wallet.store.errors import StoreError
+
+PROBE_S = 2.0
+LOOPBACK = "127.0.0.1"
+WELL, FAILED = 0, 1
+_log = Log("daemon")
+
+
+class Daemon:
+    """One gateway with its servers; also what the local administration asks."""
+
+    def __init__(self, config: Config, *, secret: bytes) -> None:
+        self._config = config
+        self._folder = Folder(config.folder)
+        self._gateway = Gateway(config, secret=secret, clock=SystemClock())
+        self._context = Context(self._gateway, control=self)
+        self._sync: Synchronising | None = None
+        self._branch: list[Server] = []
+        self._fixed: list[Server] = []
+        self._group: asyncio.TaskGroup | None = None
+        self._opened_tasks: list[asyncio.Task[None]] = []
+        self._schedule = Schedule(config)
+        self._stopping = asyncio.Event()
+        self._changing = asyncio.Lock()
+
+    # ---- what the interfaces ask ----------------------------------------------------------
+    def online(self) -> bool | None:
+        """Whether the last exchange reached the cloud."""
+        return None if self._sync is None else self._sync.online
+
+    def wake_sync(self) -> None:
+        """Synchronise soon."""
+        if self._sync is not None:
+            self._sync.wake()
+
+    async def sync_now(self) -> tuple[str, str]:
+        """Synchronise and wait for what comes of it. Raises: ProblemRaised."""
+        sync = self._sync
+        if sync is None:
+            _ = self._context.opened
+            raise problem(HttpCode.SYNC_UNAVAILABLE, "the gateway has just been opened")
+        return await sync.now()
+
+    async def reload(self) -> None:
+        """Try again to open what is not open."""
+        await self._open()
+
+    # ---- life -----------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Serve until a signal. Raises: what `Gateway.open` raises, OSError for a taken port."""
+        self._folder.prepare()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await self._open()
+                await self._start_fixed()
+                notify(READY)
+                _log.info("daemon.ready", mode=str(self._gateway.mode))
+                supervision = group.create_task(self._supervise())
+                await self._stopping.wait()
+                notify(STOPPING)
+                supervision.cancel()
+                await self._stop()
+        finally:
+            await self._gateway.close()
+        _log.info("daemon.stopped")
+
+    async def _open(self) -> None:
+        """Open the gateway if it can be, and let the branch's servers say what it is."""
+        async with self._changing:
+            before = self._gateway.opened
+            await self._gateway.open()
+            if self._gateway.opened is not None and before is None:
+                self._begin_opened()
+            if not self._branch or (self._gateway.opened is not None and before is None):
+                await self._start_branch()
+
+    def _begin_opened(self) -> None:
+        opened = self._gateway.opened
+        if opened is None or self._group is None:
+            return
+        self._sync = Synchronising(opened, self._config, clock=self._gateway.clock)
+        for work in (opened.events.run(), self._sync.run()):
+            self._opened_tasks.append(self._group.create_task(_until_cancelled(work)))
+        self._schedule.start(wake=self._sync.wake, prune=self._prune)
+
+    async def _prune(self) -> None:
+        opened = self._gateway.opened
+        if opened is not None:
+            await opened.prune(self._gateway.clock.now_ms())
+
+    async def _start_branch(self) -> None:
+        for server in self._branch:
+            await server.stop()
+        listen = self._config.listen
+        branch = Server(self._context, BRANCH, described=True)
+        pairing = Server(self._context, PAIRING, described=False)
+        self._branch = [branch, pairing]
+        trusted = branch_tls(self._folder, clients=True)
+        await branch.start(host=listen.host, port=listen.port, tls=trusted)
+        anybody = branch_tls(self._folder, clients=False)
+        await pairing.start(host=listen.host, port=listen.pairing_port, tls=anybody)
+        self._write_ports()
+
+    async def _start_fixed(self) -> None:
+        metrics = Server(self._context, METRICS, described=False)
+        await metrics.start(host=LOOPBACK, port=self._config.listen.metrics_port, tls=None)
+        local = Server(self._context, LOCAL, described=False)
+        self._folder.socket.unlink(missing_ok=True)
+        self._fixed = [metrics, local]
+        # Bound by ourselves, so that nobody may open it before its mode is set.
+        await local.start_local(_private_socket(str(self._folder.socket)))
+        self._write_ports()
+
+    def _write_ports(self) -> None:
+        names = ("port", "pairing_port", "metrics_port")
+        ports = [server.port for server in (*self._branch, *self._fixed[:1])]
+        content = msgspec.json.encode(dict(zip(names, ports, strict=False)))
+        replace_durably(self._folder.ports, content)
+
+    async def _supervise(self) -> None:
+        """Ask the token; feed the watchdog only when the store and the token answer, or say no."""
+        every_s = min(PROBE_S, watchdog_s() or PROBE_S)
+        while True:
+            await asyncio.sleep(every_s)
+            opened = self._gateway.opened
+            if opened is None:
+                await self._open_again()
+            else:
+                await opened.journal.probe()
+                await opened.probe_store()
+            notify(ALIVE)
+
+    async def _open_again(self) -> None:
+        if self._gateway.mode is Mode.SEALED:
+            await self._open()
+
+    async def _stop(self) -> None:
+        self._context.stopping.set()
+        opened = self._gateway.opened
+        if opened is not None:
+            opened.events.stop()
+        self._schedule.stop()
+        for server in (*self._branch, *self._fixed):
+            await server.stop()
+        for task in self._opened_tasks:
+            task.cancel()
+        self._folder.socket.unlink(missing_ok=True)
+        self._folder.ports.unlink(missing_ok=True)
+
+
+async def _until_cancelled(work: Coroutine[Any, Any, None]) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+def _private_socket(path: str) -> socket.socket:
+    """A listening socket that its owner alone may open."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.bind(path)
+    os.chmod(path, 0o600)
+    return made
+
+
+def run_daemon(config: Config, *, secret: bytes) -> int:
+    """Run until SIGTERM; gives the exit code."""
+    start_logging(config.log.level)
+
+    async def run() -> None:
+        await Daemon(config, secret=secret).run()
+
+    outcome = WELL
+    try:
+        uvloop.run(run())
+    except* (EdgeError, HsmError, StoreError, JournalError, OSError) as group:
+        for error in group.exceptions:
+            code = getattr(error, "code", "os-error")
+            _log.error("daemon.failed", code=str(code), detail=str(error))
+            print(f"cbdc-edge: {error}", file=sys.stderr)
+        outcome = FAILED
+    return outcome

@@ -1,0 +1,1 @@
+"""A till and a phone for people and scripts: the `cbdc-pos` command."""

@@ -1,0 +1,47 @@
+"""Arguments that the commands of `cbdc-pos` share."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+
+class PosArguments(argparse.Namespace):
+    """Parsed arguments. Each command sets its own part of them."""
+
+    run: Callable[[PosArguments], Coroutine[Any, Any, int]]
+    folder: Path
+    json: bool
+    payer: str | None
+    payee: str | None
+    amount: str | None
+    journal: str | None
+    reference: str | None
+    category: str | None
+    request: str | None
+    file: Path | None
+    hosted: str | None
+    pin_file: Path | None
+    receipts: Path | None
+    payment: str
+    files: list[Path]
+    root: Path
+    connections: int
+    count: int | None
+    wallet: str
+    expires_s: int
+    names: list[str]
+    tier: int
+    label: str | None
+    pairing_url: str
+    url: str
+    code_file: Path | None
+    name: str
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,305 @@
+"""Provisioning: keys, the store, the enrolment call, the opening of the journal.
+
+It may be killed at any moment and run again: every step looks for what is there already, and the
+cloud gives the same answer to the same key and token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import ssl
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from edge.authority import make_authority
+from edge.config import Config
+from edge.errors import AlreadyProvisioned, EnrolmentFailed
+from edge.folder import Folder
+from edge.gateway import hsm_config, make_store_key
+from edge.http.octets import Octets, decode_hook, encode_text_hook, to_text
+from edge.identity import (
+    Identity,
+    Pending,
+    load_identity,
+    load_pending,
+    store_identity,
+    store_pending,
+)
+from edge.intake import take_objects
+from hsm.api import KeyMissing, Token
+from hsm.open import create_token, open_token
+from wallet.clock import Clock
+from wallet.journal import Journal
+from wallet.protocol.certificates import TrustAnchor, journal_chain
+from wallet.protocol.entry import Open
+from wallet.protocol.ids import JournalId, parse_journal
+from wallet.protocol.issued import decode_issued, decode_statement
+from wallet.protocol.keys import from_raw
+from wallet.protocol.policy import Policy
+from wallet.protocol.refusals import ProtocolError
+from wallet.store.database import Database
+from wallet.store.journal import entry_count
+
+PROOF_CONTEXT = b"cbdc-enrolment/1"
+ANSWER_BYTES_MAX = 64 * 1024 * 1024
+TIMEOUT_S = 60
+Say = Callable[[str], None]
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to enrol, with what."""
+
+    cloud: str
+    cloud_ca: str
+    enrolment_token: str
+    hosted_tier: int | None = None
+
+
+class EnrolmentBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the cloud is sent."""
+
+    token: str
+    journal_key: dict[str, object]
+    proof: Octets
+    tls_csr: str
+    hpke_key: Octets
+    hosted_tier: int | None = None
+
+
+class EnrolmentAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cloud answers; members that a later release adds are left alone."""
+
+    journal: str
+    epoch: int
+    currency: str
+    chain: list[Octets]
+    root: Octets
+    transport_certificate: str
+    transport_ca: str
+    objects: list[Octets]
+    statement: Octets | None = None
+
+
+async def provision(config: Config, wish: Wish, *, secret: bytes, clock: Clock, say: Say) -> str:
+    """Make this folder a gateway; gives the journal's identifier.
+
+    Raises: AlreadyProvisioned, EnrolmentFailed, HsmError, StoreError, JournalError, OSError.
+    """
+    folder = Folder(config.folder)
+    folder.prepare()
+    with _sole_right(folder):
+        say("keys")
+        token = await _token(config, folder, secret)
+        try:
+            return await _with_token(config, folder, token, wish, clock=clock, say=say)
+        finally:
+            await token.close()
+
+
+@contextlib.contextmanager
+def _sole_right(folder: Folder) -> Iterator[None]:
+    """The right to provision a folder, for one process at a time; gone when it ends."""
+    descriptor = os.open(folder.provisioning, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise AlreadyProvisioned("another command is provisioning this folder") from error
+    finally:
+        os.close(descriptor)
+
+
+async def _token(config: Config, folder: Folder, secret: bytes) -> Token:
+    wanted = hsm_config(config.token, folder)
+    try:
+        return await open_token(wanted, secret=secret)
+    except KeyMissing:
+        return await create_token(wanted, secret=secret)
+
+
+async def _with_token(
+    config: Config, folder: Folder, token: Token, wish: Wish, *, clock: Clock, say: Say
+) -> str:
+    key = await make_store_key(folder, token)
+    database = await Database.open(folder.store, key=key)
+    try:
+        if await database.read(load_identity) is not None:
+            raise AlreadyProvisioned("this folder belongs to an enrolled gateway")
+        say("enrolment")
+        pending = await _pending(database)
+        answer = await _enrol(token, pending, wish)
+        say("journal")
+        await _open_journal(database, token, answer, clock=clock)
+        await make_authority(folder, token.sealer, names=config.listen.names)
+        identity = Identity(
+            root=answer.root.raw,
+            cloud_url=wish.cloud,
+            cloud_ca=answer.transport_ca,
+            transport_certificate=answer.transport_certificate,
+            transport_key=pending.transport_key,
+            hpke_private=pending.hpke_private,
+            currency=answer.currency,
+        )
+        await database.write(lambda connection: store_identity(connection, identity))
+        return answer.journal
+    finally:
+        await database.close()
+
+
+async def _pending(database: Database) -> Pending:
+    """Keys of the transport: made once, before anybody is asked."""
+    known = await database.read(load_pending)
+    if known is not None:
+        return known
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway transport")])
+    csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    made = Pending(
+        hpke_private=x25519.X25519PrivateKey.generate().private_bytes_raw(),
+        transport_key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        transport_csr=csr.public_bytes(Encoding.PEM).decode(),
+    )
+    await database.write(lambda connection: store_pending(connection, made))
+    return made
+
+
+async def _enrol(token: Token, pending: Pending, wish: Wish) -> EnrolmentAnswer:
+    signer = token.signer
+    secret = wish.enrolment_token.encode()
+    proof = await signer.sign(PROOF_CONTEXT + hashlib.sha256(secret).digest())
+    hpke = x25519.X25519PrivateKey.from_private_bytes(pending.hpke_private)
+    body = EnrolmentBody(
+        token=wish.enrolment_token,
+        journal_key={
+            "algorithm": int(signer.algorithm),
+            "public_key": to_text(signer.public_key),
+        },
+        proof=Octets(proof),
+        tls_csr=pending.transport_csr,
+        hpke_key=Octets(hpke.public_key().public_bytes_raw()),
+        hosted_tier=wish.hosted_tier,
+    )
+    raw = await _post(wish, msgspec.json.encode(body, enc_hook=encode_text_hook))
+    try:
+        answer = msgspec.json.decode(raw, type=EnrolmentAnswer, dec_hook=decode_hook)
+    except msgspec.MsgspecError as error:
+        raise EnrolmentFailed(f"the cloud's answer cannot be read: {error}") from error
+    _check(answer, token)
+    return answer
+
+
+async def _post(wish: Wish, body: bytes) -> bytes:
+    url = wish.cloud.rstrip("/") + "/v1/enrolment"
+    if urlsplit(url).scheme != "https":
+        raise EnrolmentFailed("the cloud's address begins with https://")
+    try:
+        tls = ssl.create_default_context(cadata=wish.cloud_ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise EnrolmentFailed("the file of the cloud's CA holds no certificate") from error
+    tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.post(
+                url, data=body, ssl=tls, headers={"Content-Type": "application/json"}
+            ) as response,
+        ):
+            content = await response.content.read(ANSWER_BYTES_MAX + 1)
+            while not response.content.at_eof() and len(content) <= ANSWER_BYTES_MAX:
+                content += await response.content.read(ANSWER_BYTES_MAX)
+            status = response.status
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise EnrolmentFailed(f"the cloud does not answer: {error}") from error
+    if status not in (200, 201):
+        raise EnrolmentFailed(f"the cloud refused: {_problem(status, content)}")
+    return content
+
+
+class _Problem(msgspec.Struct):
+    code: str = ""
+    detail: str = ""
+
+
+def _problem(status: int, content: bytes) -> str:
+    try:
+        problem = msgspec.json.decode(content[:65536], type=_Problem)
+    except msgspec.MsgspecError:
+        return f"status {status}"
+    return f"{problem.code or status} {problem.detail}".strip()
+
+
+def _check(answer: EnrolmentAnswer, token: Token) -> None:
+    """That the certificates are ours and hold under the root. Raises: EnrolmentFailed."""
+    key = from_raw(int(token.signer.algorithm), token.signer.public_key)
+    try:
+        anchor = TrustAnchor(answer.root.raw)
+        certificate = journal_chain(tuple(part.raw for part in answer.chain), anchor)
+        journal = parse_journal(answer.journal)
+    except ProtocolError as error:
+        raise EnrolmentFailed(f"the cloud's certificates do not hold: {error}") from error
+    same = (certificate.journal, certificate.epoch) == (journal, answer.epoch)
+    if not same or certificate.key != key or JournalId(key.id) != journal:
+        raise EnrolmentFailed("the cloud's certificates are of another journal or key")
+
+
+async def _open_journal(
+    database: Database, token: Token, answer: EnrolmentAnswer, *, clock: Clock
+) -> None:
+    """The first entry, then what came with it. Raises: EnrolmentFailed."""
+    anchor = TrustAnchor(answer.root.raw)
+    objects = [part.raw for part in answer.objects]
+    if await database.read(entry_count) == 0:
+        try:
+            journal = await _create(database, token, answer, anchor, clock=clock)
+        except ProtocolError as error:
+            raise EnrolmentFailed(f"the opening is refused: {error}") from error
+    else:
+        journal = await Journal.open(database=database, token=token, clock=clock, anchor=anchor)
+    try:
+        await take_objects(journal, database, objects)
+    finally:
+        await journal.close()
+
+
+async def _create(
+    database: Database,
+    token: Token,
+    answer: EnrolmentAnswer,
+    anchor: TrustAnchor,
+    *,
+    clock: Clock,
+) -> Journal:
+    policies = []
+    for part in answer.objects:
+        decoded = decode_issued(part.raw)
+        if isinstance(decoded, Policy):
+            policies.append(decoded)
+    if not policies:
+        raise EnrolmentFailed("the cloud sent no policy")
+    statement = None if answer.statement is None else decode_statement(answer.statement.raw)
+    return await Journal.create(
+        database=database,
+        token=token,
+        clock=clock,
+        anchor=anchor,
+        chain=tuple(part.raw for part in answer.chain),
+        opening=Open(
+            journal=parse_journal(answer.journal),
+            epoch=answer.epoch,
+            currency=answer.currency,
+            policy=max(policies, key=lambda policy: policy.sequence),
+            statement=statement,
+        ),
+    )
