@@ -21,3 +21,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
         first = metafunc.config.getoption("--first-seed")
         metafunc.parametrize("seed", range(first, first + metafunc.config.getoption("--seeds")))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: they may be fresh at each run, and workers compare names."""
+    return argname if isinstance(val, bytes) else None

@@ -159,6 +159,12 @@ def test_a_code_may_be_used_again_by_its_name() -> None:
     assert errors.repeated_codes([source(text)]) == []
 
 
+def test_a_field_of_a_record_is_no_code() -> None:
+    text = "class Problem(msgspec.Struct):\n    code: str = ''\n"
+    assert errors.repeated_codes([source(text)]) == []
+    assert errors.repeated_codes([source(text.replace("msgspec.Struct", "EdgeError"))])
+
+
 @pytest.mark.parametrize("code", ["Token-Gone", "token_gone", "token-", ""])
 def test_a_code_is_lower_case_with_hyphens(code: str) -> None:
     assert errors.repeated_codes([source(f"class E(Exception):\n    code = {code!r}\n")])
