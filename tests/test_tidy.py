@@ -1,11 +1,13 @@
 """The house rules that no other tool holds. Each names the places that break it."""
 
+import importlib.metadata
+import tomllib
 from collections.abc import Callable, Iterable
 
 import pytest
 
 from tests.tidy import drivers, errors, leftovers, money, places, sizes
-from tests.tidy.finding import ROOMS, Finding, Source, project_paths, read_sources
+from tests.tidy.finding import ROOMS, ROOT, Finding, Source, project_paths, read_sources
 
 DATA = ("tests/vectors/data", "tests/fuzz/corpus", "bench/data")
 
@@ -78,6 +80,15 @@ def test_the_protocol_reads_no_clock(shipped: list[Source]) -> None:
 
 def test_each_driver_is_imported_in_its_place_alone(shipped: list[Source]) -> None:
     each(drivers.strayed_drivers, shipped)
+
+
+def test_a_room_imports_only_the_packages_that_its_installation_brings(
+    shipped: list[Source],
+) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    packages = drivers.declared(project)
+    owners = importlib.metadata.packages_distributions()
+    each(lambda source: drivers.undeclared(source, packages, owners), shipped)
 
 
 def test_nothing_is_left_to_do(texts: list[Source]) -> None:

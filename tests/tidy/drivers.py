@@ -1,9 +1,11 @@
-"""Each driver is imported in its own place alone."""
+"""Each driver is imported in its own place alone, and nothing that is not declared."""
 
 import ast
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterator, Mapping
 
-from tests.tidy.finding import Finding, Source
+from tests.tidy.finding import ROOMS, Finding, Source
 
 PLACES = {
     "sqlcipher3": "wallet/store",
@@ -21,6 +23,40 @@ def strayed_drivers(source: Source) -> list[Finding]:
         for node, name in _imports(source.tree)
         if (driver := name.split(".")[0]) in PLACES and not source.within(PLACES[driver])
     ]
+
+
+# Which extra of pyproject.toml a place may count on beside what every installation has.
+EXTRAS = {"edge": "edge", "wallet/store": "edge", "cloud": "cloud"}
+
+
+def declared(project: Mapping[str, object]) -> dict[str, set[str]]:
+    """The packages that `[project]` of pyproject.toml names, by extra; "" is what all have."""
+    extras = project.get("optional-dependencies", {})
+    assert isinstance(extras, dict)
+    needs = {"": project.get("dependencies", []), **extras}
+    return {extra: {_name(need) for need in listed} for extra, listed in needs.items()}
+
+
+def undeclared(
+    source: Source, packages: Mapping[str, set[str]], owners: Mapping[str, list[str]]
+) -> list[Finding]:
+    """Imports of packages that the room's installation would not bring.
+
+    `owners` tells which packages a top-level module comes from.
+    """
+    extras = ["", *(extra for place, extra in EXTRAS.items() if source.within(place))]
+    allowed = {name for extra in extras for name in packages.get(extra, set())}
+    return [
+        source.finding(node, f"{top} is in no package that this room declares")
+        for node, name in _imports(source.tree)
+        if (top := name.split(".")[0]) not in sys.stdlib_module_names and top not in ROOMS
+        if not allowed & {_name(owner) for owner in owners.get(top, [])}
+    ]
+
+
+def _name(requirement: str) -> str:
+    """The normal form of a package's name, without the version that is asked for."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", requirement)[0]).lower()
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:

@@ -11,7 +11,7 @@ from tests.tidy.finding import Finding, Source
 # Written in two halves, so that this file does not find itself.
 MARKS = re.compile(r"\b(FIX" r"ME|TO" r"DO|XX" r"X|HA" r"CK|NotImplemented" r"Error)\b")
 SWITCH = re.compile(r"type:\s*ignore(\[[^\]]*\])?|noqa(:\s*[A-Z0-9, ]+)?|pragma:\s*no \w+|nosec\b")
-REASON_LETTERS_MIN = 8
+REASON_LETTERS_MIN = 6
 MOCKS = {"MagicMock", "AsyncMock", "Mock", "patch"}
 SKIPS = {"skip", "skipif", "xfail", "skipTest", "importorskip"}
 

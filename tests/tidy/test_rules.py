@@ -133,6 +133,29 @@ def test_a_driver_is_at_home_in_its_place(driver: str, place: str) -> None:
     assert drivers.strayed_drivers(source(text, f"{place}_other.py"))
 
 
+PROJECT = {
+    "dependencies": ["PyNaCl>=1.6", "msgspec"],
+    "optional-dependencies": {"edge": ["apscheduler>=3.11,<4"], "dev": ["pytest[x]==9"]},
+}
+OWNERS = {"nacl": ["pynacl"], "apscheduler": ["APScheduler"], "pytest": ["pytest"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "fine"),
+    [
+        ("import nacl.bindings, json", "wallet/protocol/keys.py", True),
+        ("from edge import main", "edge/cli.py", True),
+        ("import apscheduler", "edge/schedule.py", True),
+        ("import apscheduler", "cloud/main.py", False),
+        ("import pytest", "edge/main.py", False),
+        ("import unheard_of", "edge/main.py", False),
+    ],
+)
+def test_a_room_has_the_packages_of_its_installation(text: str, path: str, fine: bool) -> None:
+    found = drivers.undeclared(source(text, path), drivers.declared(PROJECT), OWNERS)
+    assert bool(found) is not fine
+
+
 def test_a_private_module_may_be_silent() -> None:
     assert sizes.undocumented(source("x = 1", "hsm/_tables.py")) == []
     assert sizes.undocumented(source("x = 1", "hsm/__init__.py"))
