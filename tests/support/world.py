@@ -83,6 +83,7 @@ class Surroundings:
 
     def __init__(self) -> None:
         self.entries: list[bytes] = []
+        self.read: list[Entry] = []
         self.leaves: list[bytes] = []
         self.roots = [EMPTY_ROOT]
         self.frontier = Frontier()
@@ -93,6 +94,7 @@ class Surroundings:
         """One more entry that stands."""
         leaf = leaf_hash(entry.raw)
         self.entries.append(entry.raw)
+        self.read.append(entry)
         self.leaves.append(leaf)
         self.frontier, _ = self.frontier.append(leaf)
         self.roots.append(self.frontier.root())

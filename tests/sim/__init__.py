@@ -1,0 +1,1 @@
+"""Simulations: many steps in any order, invariants after each."""
