@@ -96,10 +96,22 @@ class Engine:
         self._arrived = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self) -> None:
         """Begin to serve the queue."""
         self._task = asyncio.get_running_loop().create_task(self._serve())
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A broken invariant: nobody may wait for ever, and the daemon has to stop."""
+        self._closing = True
+        failure = None if task.cancelled() else task.exception()
+        for waiting in self._queue:
+            _answer(waiting, refuse(Code.BUSY, "the journal stopped"))
+        self._queue.clear()
+        if failure is not None and not self.failed.done():
+            self.failed.set_exception(failure)
 
     async def close(self) -> None:
         """Finish what waits, then leave a snapshot for a quick start."""
