@@ -93,6 +93,7 @@ class Engine:
         self._kept_size = stored_size or 0
         self._unsaved: SignedHead | None = None
         self._queue: deque[Waiting] = deque()
+        self._current: list[Waiting] = []
         self._arrived = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -107,7 +108,7 @@ class Engine:
         """A broken invariant: nobody may wait for ever, and the daemon has to stop."""
         self._closing = True
         failure = None if task.cancelled() else task.exception()
-        for waiting in self._queue:
+        for waiting in (*self._current, *self._queue):
             _answer(waiting, refuse(Code.BUSY, "the journal stopped"))
         self._queue.clear()
         if failure is not None and not self.failed.done():
@@ -137,7 +138,9 @@ class Engine:
             self._arrived.clear()
             while self._queue:
                 size = min(len(self._queue), BATCH_MAX)
-                await self.process([self._queue.popleft() for _ in range(size)])
+                self._current = [self._queue.popleft() for _ in range(size)]
+                await self.process(self._current)
+            self._current = []
             if self.recent.entries >= FLUSH_ENTRIES:
                 await self._flush()
             if self._closing:
