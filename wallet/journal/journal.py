@@ -268,11 +268,14 @@ class Journal(Lookups):
 
     async def settle(self, settlement: Settlement) -> Receipted | Refusal:
         """Record the issuer's settlement."""
-        if settlement.size > self.state.size:
-            return refuse(Code.PROOF_INVALID, "a settlement of a size that is not reached")
+        if not 0 < settlement.size <= self.state.size:
+            return refuse(Code.PROOF_INVALID, "a settlement of a size that this journal never had")
         root = await self.root_at(settlement.size)
-        self._clock.raise_floor(settlement.time_ms)
-        return await self.submit(settlement, facts=Facts(root=root))
+        outcome = await self.submit(settlement, facts=Facts(root=root))
+        # Only what the issuer did sign is a signed time.
+        if isinstance(outcome, Receipted):
+            self._clock.raise_floor(settlement.time_ms)
+        return outcome
 
     async def submit(
         self, proposal: Proposal, *, facts: Facts = NO_FACTS, with_commit: Work | None = None

@@ -7,7 +7,7 @@ from typing import Any
 from wallet.protocol.certificates import TrustAnchor, check_role_chain
 from wallet.protocol.context import Refundable, Source
 from wallet.protocol.cose import Sign1
-from wallet.protocol.entry import Entry, ListUpdate, Note, Payment
+from wallet.protocol.entry import Entry, EntryKind, ListUpdate, Note, Payment
 from wallet.protocol.ids import JournalId
 from wallet.protocol.keys import PublicKey
 from wallet.protocol.lists import Held, ListId, SignedList
@@ -55,7 +55,8 @@ class Surroundings:
         leaf = leaf_hash(entry.raw)
         self.frontier, _ = self.frontier.append(leaf)
         self.roots[self.frontier.size] = self.frontier.root()
-        if isinstance(entry.body, (Payment, Note)):
+        came = entry.kind in (EntryKind.PAY, EntryKind.TRANSFER_IN)
+        if came and isinstance(entry.body, (Payment, Note)):
             order = entry.body.order
             self._payments[leaf] = Refundable(
                 payer=order.payer,
