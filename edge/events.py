@@ -22,6 +22,7 @@ from wallet.store.events import StoredEvent, append_events, events_after, prune_
 
 GATHER_S = 0.25
 RETRY_S = 2.0
+ALIVE_S = 15
 PAYMENTS_A_EVENT = 200
 WAITING_MAX = 50_000
 PAGE = 200
@@ -40,6 +41,7 @@ class Events:
         self._others: deque[tuple[str, dict[str, Any]]] = deque(maxlen=WAITING_MAX)
         self._arrived = asyncio.Event()
         self._stored = asyncio.Event()
+        self._ended = False
 
     def take(self, event: Event) -> None:
         """Remember an event of the journal; never waits."""
@@ -64,7 +66,8 @@ class Events:
                 self._arrived.set()
 
     def stop(self) -> None:
-        """Let every stream end at its next look."""
+        """End every stream."""
+        self._ended = True
         self._wake()
 
     async def flush(self) -> bool:
@@ -103,7 +106,7 @@ class Events:
 
     async def stream(self, event_id: int) -> AsyncIterator[list[StoredEvent]]:
         """Pages of events after an id, then those that come; an empty page is a sign of life."""
-        while True:
+        while not self._ended:
             changed = self._stored
             page = await self.after(event_id)
             if page:
@@ -111,7 +114,7 @@ class Events:
                 yield page
                 continue
             try:
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(ALIVE_S):
                     await changed.wait()
             except TimeoutError:
                 yield []

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import uvloop
 
+from edge.authority import has_authority
 from edge.config import Config
 from edge.errors import EdgeError
 from edge.folder import Folder
@@ -50,10 +51,12 @@ class Daemon:
         self._sync: Synchronising | None = None
         self._branch: list[Server] = []
         self._fixed: list[Server] = []
+        self._trusted = False
         self._group: asyncio.TaskGroup | None = None
         self._opened_tasks: list[asyncio.Task[None]] = []
         self._schedule = Schedule(config)
         self._stopping = asyncio.Event()
+        self.ready = asyncio.Event()
         self._changing = asyncio.Lock()
 
     # ---- what the interfaces ask ----------------------------------------------------------
@@ -79,6 +82,15 @@ class Daemon:
         await self._open()
 
     # ---- life -----------------------------------------------------------------------------
+    def stop(self) -> None:
+        """End as a signal would."""
+        self._stopping.set()
+
+    @property
+    def context(self) -> Context:
+        """What its handlers are given."""
+        return self._context
+
     async def run(self) -> None:
         """Serve until a signal. Raises: what `Gateway.open` raises, OSError for a taken port."""
         self._folder.prepare()
@@ -90,6 +102,7 @@ class Daemon:
                 self._group = group
                 await self._open()
                 await self._start_fixed()
+                self.ready.set()
                 notify(READY)
                 _log.info("daemon.ready", mode=str(self._gateway.mode))
                 supervision = group.create_task(self._supervise())
@@ -108,7 +121,7 @@ class Daemon:
             await self._gateway.open()
             if self._gateway.opened is not None and before is None:
                 self._begin_opened()
-            if not self._branch or (self._gateway.opened is not None and before is None):
+            if not self._branch or self._trusted != has_authority(self._folder):
                 await self._start_branch()
 
     def _begin_opened(self) -> None:
@@ -128,6 +141,7 @@ class Daemon:
     async def _start_branch(self) -> None:
         for server in self._branch:
             await server.stop()
+        self._trusted = has_authority(self._folder)
         listen = self._config.listen
         branch = Server(self._context, BRANCH, described=True)
         pairing = Server(self._context, PAIRING, described=False)
@@ -172,7 +186,6 @@ class Daemon:
             await self._open()
 
     async def _stop(self) -> None:
-        self._context.stopping.set()
         opened = self._gateway.opened
         if opened is not None:
             opened.events.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -46,7 +45,6 @@ class Context:
         self.running = 0
         self.streams = 0
         self.keys_running: set[tuple[str, str]] = set()
-        self.stopping = asyncio.Event()
 
     @property
     def opened(self) -> Opened:

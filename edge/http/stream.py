@@ -29,8 +29,6 @@ async def get_events(context: Context, request: web.Request) -> web.StreamRespon
         await response.prepare(request)
         await response.write(b"retry: %d\n\n" % RETRY_MS)
         async for page in opened.events.stream(after):
-            if context.stopping.is_set() or context.gateway.opened is not opened:
-                break
             await response.write(b"".join(map(encode_event, page)) or b": alive\n\n")
     except (ConnectionResetError, TimeoutError):
         # The listener left; it will say where it was when it comes back.

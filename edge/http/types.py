@@ -276,13 +276,13 @@ class WalletAnswer(Answer, frozen=True, kw_only=True):
     state: Literal["enrolled", "pending", "frozen", "expired", "locked"]
     hosted: bool
     currency: str
-    balance: int = 0
-    settled: int = 0
-    unsettled: int = 0
-    next_sequence: int = 0
-    tier: int = 0
-    enrolment_expires_ms: int = 0
-    limits: list[LimitLeft] = []
+    balance: int
+    settled: int
+    unsettled: int
+    next_sequence: int
+    tier: int
+    enrolment_expires_ms: int
+    limits: list[LimitLeft]
 
 
 class StatementEntry(Answer, frozen=True, kw_only=True):
@@ -292,8 +292,8 @@ class StatementEntry(Answer, frozen=True, kw_only=True):
     id: str
     kind: str
     time_ms: int
-    amount: int = 0
-    state: State = "accepted"
+    amount: int
+    state: State
     other: str | None = None
     reference: str | None = None
 

@@ -49,6 +49,8 @@ async def wallet_answer(opened: Opened, wallet_id: WalletId) -> WalletAnswer:
         wish = await opened.database.read(lambda c: find_wish(c, wallet_id))
         if wish is None and wallet is None and hosted is None:
             raise ProblemRaised(refuse(Code.UNKNOWN_WALLET))
+        # A statement may have carried value over for a holder who is not enrolled anew yet.
+        carried = 0 if wallet is None else wallet.balance
         return WalletAnswer(
             wallet=wallet_text(wallet_id),
             journal=journal_text(state.journal),
@@ -56,8 +58,13 @@ async def wallet_answer(opened: Opened, wallet_id: WalletId) -> WalletAnswer:
             state="pending",
             hosted=hosted is not None,
             currency=state.currency,
-            balance=0 if wallet is None else wallet.balance,
+            balance=carried,
+            settled=carried,
+            unsettled=0,
+            next_sequence=0,
             tier=0 if wish is None else wish.tier,
+            enrolment_expires_ms=0,
+            limits=[],
         )
     return _enrolled(opened, wallet, hosted)
 

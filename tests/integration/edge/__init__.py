@@ -1,0 +1,1 @@
+"""Tests of the edge with real ports, stores, tokens and processes."""
