@@ -18,6 +18,7 @@ from tests.sim.naive import NoteKey, Sheet, leaves
 from tests.support.books import Book
 from tests.support.issuer import Key
 from tests.support.world import NOW_MS, picture, policy_of
+from wallet.journal.snapshot import read_snapshot, write_snapshot
 from wallet.protocol.entry import Close, Entry, EntryKind, Note, Payment, Void
 from wallet.protocol.ids import WalletId
 from wallet.protocol.limits import day_totals
@@ -41,6 +42,7 @@ AMOUNTS = st.integers(1, 120)
 SOME = st.integers(0, 2**16)
 Orders = list[tuple[int, int, int]]
 ORDERS = st.lists(st.tuples(PLACES, PLACES, AMOUNTS), max_size=5)
+GRACES = st.sampled_from([0, 1, 30, None])
 ENDS = st.sampled_from(["crash", "commit"])
 
 
@@ -218,6 +220,19 @@ class Economy(RuleBasedStateMachine):
         self.gateway_and_issuer_agree()
         self.states_are_what_their_entries_add_up_to()
         self.nothing_is_made_and_nothing_lost()
+        for book in self.books:
+            state, _ = read_snapshot(write_snapshot(book.state, book.context.frontier))
+            assert picture(state) == picture(book.state)
+
+    @rule(at=PLACES, grace_h=GRACES)
+    def rule_anew(self, at: int, grace_h: int | None) -> None:
+        """A newer policy remembers for longer or shorter."""
+        book = self.books[at]
+        book.now_ms = self.now_ms
+        wide = {JournalLimit.EXPOSURE_HARD: 1_500}
+        if grace_h is not None:
+            wide[JournalLimit.NOTE_GRACE_S] = grace_h * 3_600
+        self._do(book, policy_of({0: TIER}, wide, sequence=book.state.policy_held().sequence + 1))
 
     # ---- what always holds ----------------------------------------------------------------------
     @invariant()
@@ -322,6 +337,7 @@ def test_a_long_life_of_three_journals(seed: int) -> None:
         (2, lambda: economy.redeem(at=place(), which=chance.getrandbits(16))),
         (9, lambda: economy.deliver(which=chance.randint(1, 4))),
         (1, lambda: economy.void(at=place(), payee=place(), which=chance.getrandbits(16))),
+        (1, lambda: economy.rule_anew(at=place(), grace_h=chance.choice([0, 1, 30, None]))),
         (2, lambda: economy.replay(at=place(), which=chance.getrandbits(16))),
         (
             4,
