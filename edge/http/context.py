@@ -12,6 +12,7 @@ from edge.http.metrics import Metrics
 from edge.http.problem import AnyRefusal, HttpCode, HttpRefusal, ProblemRaised, problem_response
 from edge.log import Log
 from hsm.api import HsmError
+from wallet.hosted import HostedError
 from wallet.journal import EntryMissing, JournalError
 from wallet.protocol.refusals import Code, ProtocolError, Refusal
 from wallet.store.errors import DiskFull, StoreBusy, StoreClosed, StoreError, Tampered
@@ -73,6 +74,8 @@ def refusal_of(error: Exception) -> AnyRefusal:
             return Refusal(code=Code.FROZEN_TAMPER)
         case EntryMissing():
             return HttpRefusal(code=HttpCode.PAYMENT_UNKNOWN)
+        case HostedError():
+            return HttpRefusal(code=HttpCode.BODY_INVALID, detail=str(error))
         case HsmError():
             return Refusal(code=Code.SEALED)
         case web.HTTPRequestEntityTooLarge():
@@ -88,6 +91,7 @@ EXPECTED = (
     ProtocolError,
     StoreError,
     JournalError,
+    HostedError,
     HsmError,
     TimeoutError,
     web.HTTPRequestEntityTooLarge,

@@ -22,16 +22,19 @@ from edge.config import Config, ListenConfig, SyncConfig
 from edge.folder import Folder
 from edge.gateway import Opened
 from edge.http.octets import to_text
+from edge.intake import Intake, take_objects
 from edge.main import Daemon
 from edge.pos.client import Client
 from edge.pos.purse import DeviceKey
 from edge.pos.terminal import Terminal
 from edge.provision import Wish, provision
+from edge.wishes import Wish as EnrolmentWish
+from edge.wishes import read_wishes
 from hsm import software
 from hsm.keyfile import LIGHT
 from tests.support.live_issuer import ENROLMENT_TOKEN, EnrolmentCloud, LiveIssuer
 from wallet.clock import SystemClock
-from wallet.protocol.ids import journal_text
+from wallet.protocol.ids import WalletId, journal_text
 from wallet.store.terminals import Terminal as StoredTerminal
 from wallet.store.terminals import insert_terminal
 
@@ -99,11 +102,19 @@ class Branch:
             key=private.decode(),
         )
 
+    async def wishes(self) -> list[EnrolmentWish]:
+        """Wallets that wait to be enrolled."""
+        return await self.opened.database.read(read_wishes)
+
+    async def take(self, *objects: bytes) -> Intake:
+        """Objects of the issuer, as an exchange brings them."""
+        return await take_objects(self.opened.journal, self.opened.database, objects)
+
     def order(self, payer: DeviceKey, to: bytes, amount: int, **changes: Any) -> bytes:
         """The payer's next order."""
         state = self.opened.journal.state
         now = SystemClock().now_ms()
-        wallet = state.wallets.get(payer.public.id)  # type: ignore[arg-type]  # a wallet's id
+        wallet = state.wallets.get(WalletId(payer.public.id))
         claims: dict[str, Any] = {
             "sequence": 0 if wallet is None else wallet.next_sequence,
             "payee": to,

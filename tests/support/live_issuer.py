@@ -85,7 +85,7 @@ class LiveIssuer:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
             .add_extension(usage, True)
             .add_extension(x509.SubjectAlternativeName(names), False)
-            .sign(self.issuer.sub_key.private, None)  # type: ignore[arg-type]  # an Ed25519 key
+            .sign(self.issuer.sub_key.private, None)
             .public_bytes(Encoding.DER)
         )
 
@@ -109,7 +109,8 @@ class LiveIssuer:
     def list(self, list_id: int, content: Any, *, sequence: int = 0) -> bytes:
         """A full list."""
         now_ms = self.now_s * 1000
-        claims = {2: list_id, 3: sequence, 4: now_ms, 5: now_ms + DAY_MS, 6: None}
+        claims: dict[int, Any] = {2: list_id, 3: sequence, 4: now_ms, 5: now_ms + DAY_MS}
+        claims[6] = None
         claims[7] = lists.content(content)
         return self.issue(issued.LIST_TYPE, claims)
 

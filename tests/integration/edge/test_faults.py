@@ -6,6 +6,7 @@ import shutil
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -136,7 +137,7 @@ async def test_a_full_disk_refuses_with_busy_and_recovers_by_itself(
 
 async def _pay_until_refused(
     branch: Branch, http: Http, payer: DeviceKey, payee: bytes
-) -> tuple[int, dict[str, int]]:
+) -> tuple[int, dict[str, Any]]:
     """The log has room that was there before; a few thousand payments use it up."""
     for _ in range(5_000):
         status, problem = await http.pay(branch.order(payer, payee, 1))

@@ -55,7 +55,8 @@ async def test_a_statement_pages_by_an_opaque_cursor(
     shop = keys["shop"]
     for amount in (1, 2, 3):
         await http.pay(branch.order(keys["alice"], shop.public.id, amount, reference=f"r{amount}"))
-    amounts, cursor = [], ""
+    amounts: list[int] = []
+    cursor: str | None = ""
     while cursor is not None:
         path = f"/v1/wallets/{shop.text}/statement?limit=2{cursor}"
         status, page = await http.get(path)
