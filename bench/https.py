@@ -1,0 +1,177 @@
+"""Payments over mutual TLS against a handler that only decodes the body and answers the size.
+
+The gateway and the handler run as processes of their own; the load tool shares their two cores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import ssl
+import tempfile
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+from aiohttp import web
+
+from bench.branch import FUNDED_MINOR, JOURNAL, TIER, Purse
+from bench.figures import Figure, figure, percentile
+from bench.loadtool import Load, closed_loop, connect, open_loop, request_of
+from edge.http.octets import to_text
+from edge.http.types import PaymentBody
+from edge.pos.terminal import Terminal
+from tests.support.branch import Daemon, provisioned
+from tests.support.live_issuer import LiveIssuer
+from wallet.protocol.ids import JournalId, parse_journal
+
+CONNECTIONS = 64
+WALLETS = 64
+REQUESTS = 12_000
+ROUNDS = 3
+PATH = "/v1/payments"
+JSON = "application/json"
+
+
+def handler(pipe: Pipe, terminal: Terminal, answer_bytes: int) -> None:
+    """The peer, in its own process: TLS with client certificates, decode, answer."""
+    uvloop.run(_serve(pipe, terminal, answer_bytes))
+
+
+async def _serve(pipe: Pipe, terminal: Terminal, answer_bytes: int) -> None:
+    body = b"x" * answer_bytes
+    decoder = msgspec.json.Decoder(dict[str, Any])
+
+    async def post(request: web.Request) -> web.Response:
+        decoder.decode(await request.read())
+        return web.Response(body=body, status=201, content_type=JSON)
+
+    app = web.Application()
+    app.router.add_post(PATH, post)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_verify_locations(cadata=terminal.authority)
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(terminal.key + terminal.certificate)
+        file.flush()
+        tls.load_cert_chain(file.name)
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    pipe.send(runner.addresses[0][1])
+    await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
+    await runner.cleanup()
+
+
+def objects(issuer: LiveIssuer, journal: bytes, purses: list[Purse]) -> list[bytes]:
+    """Policy, lists, enrolments and grants for the bench's wallets."""
+    made = [issuer.policy({1: TIER}, JOURNAL)]
+    made += [issuer.list(number, []) for number in (1, 2, 5, 6)]
+    made += [issuer.enrolment(journal, purse.key) for purse in purses]
+    return made + [
+        issuer.grant(journal, purse.key.id, FUNDED_MINOR, sequence=number)
+        for number, purse in enumerate(purses)
+    ]
+
+
+def requests_of(purses: list[Purse], journal: JournalId, count: int) -> list[bytes]:
+    """Requests with one order each; a wallet's orders stand far apart, for they keep their order."""
+    made = []
+    for number in range(count):
+        payer, payee = purses[number % WALLETS], purses[(number + 1) % WALLETS]
+        order = payer.order(payee.key.id, journal=journal, payee_journal=journal)
+        body = msgspec.json.encode({"order": to_text(order)})
+        made.append(request_of(PATH, body, content_type=JSON))
+    return made
+
+
+class Peer:
+    """The handler process."""
+
+    def __init__(self, terminal: Terminal, answer_bytes: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=handler, args=(theirs, terminal, answer_bytes))
+        self._process.start()
+        self.port: int = self._pipe.recv()
+
+    def stop(self) -> None:
+        """End it."""
+        self._pipe.send(None)
+        self._process.join(20)
+
+
+async def measure() -> list[Figure]:
+    """Rounds of the gateway and the handler in turn; then the gateway at half its rate."""
+    purses = [Purse(number) for number in range(1, WALLETS + 1)]
+    with tempfile.TemporaryDirectory(prefix="cbdc-bench-") as name:
+        folder = Path(name)
+        made = provisioned(folder, objects=lambda issuer, j: objects(issuer, j, purses))
+        async with made as (daemon, _):
+            await daemon.start()
+            terminal = await daemon.pair(folder / "till")
+            try:
+                return await _compare(daemon, terminal, purses)
+            finally:
+                await daemon.stop()
+
+
+async def _compare(daemon: Daemon, terminal: Terminal, purses: list[Purse]) -> list[Figure]:
+    journal = parse_journal(terminal.gateway)
+    tls = terminal.tls()
+    ours = await connect(daemon.ports["port"], tls, CONNECTIONS)
+    status, answer = await ours[0].ask(requests_of(purses, journal, 1)[0])
+    if status != 201:
+        raise RuntimeError(f"the gateway answered {status}: {answer[:300]!r}")
+    peer = Peer(terminal, len(answer))
+    tls.check_hostname = False
+    theirs = await connect(peer.port, tls, CONNECTIONS)
+    # Each wallet's first orders: the sequence goes on from the one above.
+    rounds = []
+    for _ in range(ROUNDS):
+        requests = _aligned(purses, journal, REQUESTS)
+        rate = _accepted(await closed_loop(ours, requests)).rate
+        rounds.append((rate, (await closed_loop(theirs, requests)).rate))
+    rate, ceiling = sorted(rounds, key=lambda pair: pair[0] / pair[1])[ROUNDS // 2]
+    half = _accepted(await open_loop(ours, _aligned(purses, journal, REQUESTS), rate=rate / 2))
+    half_peer = await open_loop(theirs, _aligned(purses, journal, 0) or requests, rate=rate / 2)
+    peer.stop()
+    return [
+        figure(
+            "payments over mutual TLS, 64 connections",
+            rate,
+            "payments/s",
+            beside="aiohttp TLS handler, same sizes",
+            beside_value=ceiling,
+            goal=">= 0.30",
+        ),
+        figure(
+            "p95 at half of that rate",
+            percentile(half.seconds, 0.95) * 1000,
+            "ms",
+            beside="the handler's at the same rate",
+            beside_value=percentile(half_peer.seconds, 0.95) * 1000,
+            goal="< 50 ms",
+        ),
+    ]
+
+
+def _aligned(purses: list[Purse], journal: JournalId, count: int) -> list[bytes]:
+    """Requests that begin with the wallet whose turn it is, so that none overtakes another."""
+    turn = min(range(WALLETS), key=lambda number: (purses[number].sequence, number))
+    rotated = purses[turn:] + purses[:turn]
+    return requests_of(rotated, journal, count)
+
+
+def _accepted(load: Load) -> Load:
+    if set(load.statuses) != {201}:
+        raise RuntimeError(f"not all were accepted: {load.statuses}")
+    return load
+
+
+def run() -> list[Figure]:
+    """Measure on all the cores that there are: two."""
+    return uvloop.run(measure())
