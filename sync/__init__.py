@@ -1,0 +1,1 @@
+"""How journals travel: envelopes, the exchange, its states, and what carries it."""
