@@ -367,6 +367,13 @@ def test_soft_limits_accept_and_tell() -> None:
     assert soft(book, book.pay(ANNA, BERT, 1)) == ("out_amount_since", "out_count_since")
 
 
+def test_soft_amounts_shrink_as_hard_ones_do() -> None:
+    book = limited({Limit.OUT_AMOUNT_SINCE_SOFT: 100, Limit.UNCERTAIN_CLOCK_PERCENT: 50})
+    book.clock = Clock.UNCERTAIN
+    assert soft(book, book.pay(ANNA, BERT, 50)) == ()
+    assert soft(book, book.pay(ANNA, BERT, 51)) == ("out_amount_since",)
+
+
 def test_soft_ages_and_a_filling_journal_are_told() -> None:
     book = limited(
         {Limit.OFFLINE_AGE_SOFT_S: 60},

@@ -36,6 +36,12 @@ def test_a_request_is_paid_once_whoever_pays(book: Book) -> None:
     book.agree()
 
 
+def test_a_request_is_payable_up_to_the_millisecond_of_its_end(book: Book) -> None:
+    request = book.request(BERT, 10, created_ms=1, expires_ms=NOW_MS)
+    book.accept(book.pay(ANNA, BERT, 10, request=request))
+    book.agree()
+
+
 def test_a_void_request_is_not_paid_nor_voided_again(book: Book) -> None:
     request = book.request(BERT, 10)
     book.accept(Void(request=request))
