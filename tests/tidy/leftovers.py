@@ -36,14 +36,17 @@ def switches_without_reason(source: Source) -> list[Finding]:
 
 def tests_that_do_not_test(source: Source) -> list[Finding]:
     """Skipped tests, mocks, and tests that sleep a fixed time instead of waiting for a state."""
-    return [
-        source.finding(node, what)
-        for node in ast.walk(source.tree)
-        if (what := _evasion(node, is_case=source.path.rpartition("/")[2].startswith("test_")))
-    ]
+    nodes = list(ast.walk(source.tree))
+    found = [source.finding(node, what) for node in nodes if (what := _evasion(node))]
+    if source.path.rpartition("/")[2].startswith("test_"):
+        loops = (node for node in nodes if isinstance(node, ast.While))
+        polling = {inner for loop in loops for inner in ast.walk(loop)}
+        slept = [node for node in nodes if _is_sleep(node) and node not in polling]
+        found += [source.finding(node, "a sleep where no state is waited for") for node in slept]
+    return found
 
 
-def _evasion(node: ast.AST, *, is_case: bool) -> str | None:
+def _evasion(node: ast.AST) -> str | None:
     match node:
         case ast.Attribute(attr=name) if name in SKIPS and _is_of_pytest(node):
             return f"{name}: a test that may not run"
@@ -51,10 +54,14 @@ def _evasion(node: ast.AST, *, is_case: bool) -> str | None:
             return f"{name} stands where a real part may run"
         case ast.Call(func=ast.Attribute(attr="setattr", value=ast.Name(id="monkeypatch"))):
             return "monkeypatch.setattr stands where a real part may run"
-        case ast.Call(func=ast.Attribute(attr="sleep"), args=[argument, *_]):
-            if is_case and not (isinstance(argument, ast.Constant) and argument.value == 0):
-                return "a sleep where a state should be waited for"
     return None
+
+
+def _is_sleep(node: ast.AST) -> bool:
+    match node:
+        case ast.Call(func=ast.Attribute(attr="sleep"), args=[argument, *_]):
+            return not (isinstance(argument, ast.Constant) and argument.value == 0)
+    return False
 
 
 def _is_of_pytest(node: ast.Attribute) -> bool:

@@ -114,10 +114,12 @@ def test_a_finding_names_its_line() -> None:
     ]
 
 
-def test_a_test_case_does_not_sleep_but_its_helpers_may_poll() -> None:
-    text = "async def test_x(): await asyncio.sleep(0.1)"
-    assert leftovers.tests_that_do_not_test(source(text, "tests/unit/test_x.py"))
-    assert leftovers.tests_that_do_not_test(source(text, "tests/support/waiting.py")) == []
+def test_a_test_case_does_not_sleep_but_may_poll_for_a_state() -> None:
+    sleeping = "async def test_x(): await asyncio.sleep(0.1)"
+    polling = "async def test_x():\n    while not ready(): await asyncio.sleep(0.1)"
+    assert leftovers.tests_that_do_not_test(source(sleeping, "tests/unit/test_x.py"))
+    assert leftovers.tests_that_do_not_test(source(polling, "tests/unit/test_x.py")) == []
+    assert leftovers.tests_that_do_not_test(source(sleeping, "tests/support/waiting.py")) == []
 
 
 def test_floats_are_free_outside_the_money_paths() -> None:
