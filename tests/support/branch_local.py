@@ -64,7 +64,10 @@ async def provision_light(folder: Path, cloud: EnrolmentCloud) -> None:
 class Branch:
     """A running gateway and what tests do with it."""
 
-    def __init__(self, daemon: Daemon, config: Config, issuer: LiveIssuer) -> None:
+    def __init__(
+        self, daemon: Daemon, config: Config, issuer: LiveIssuer, task: asyncio.Task[None]
+    ) -> None:
+        self._task = task
         self.daemon = daemon
         self.config = config
         self.issuer = issuer
@@ -101,6 +104,11 @@ class Branch:
             certificate=issued.pem,
             key=private.decode(),
         )
+
+    async def ended(self) -> None:
+        """Wait until the daemon has ended."""
+        async with asyncio.timeout(WAIT_S):
+            await self._task
 
     async def wishes(self) -> list[EnrolmentWish]:
         """Wallets that wait to be enrolled."""
@@ -142,7 +150,7 @@ async def running(config: Config, issuer: LiveIssuer) -> AsyncIterator[Branch]:
             await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             await task
-        yield Branch(daemon, config, issuer)
+        yield Branch(daemon, config, issuer, task)
     finally:
         ready.cancel()
         daemon.stop()

@@ -148,6 +148,7 @@ class EnrolmentCloud:
         self.enrolled: Enrolled | None = None
         self.objects: Callable[[bytes], list[bytes]] = lambda journal: [issuer.policy()]
         self.fail_next = False
+        self.changes: dict[str, Any] = {}
         self.port = 0
         self._folder = folder
         self._runner: web.AppRunner | None = None
@@ -212,10 +213,10 @@ class EnrolmentCloud:
         if self.fail_next:
             self.fail_next = False
             return web.Response(status=502)
-        return web.json_response(self._answer(key))
+        return web.json_response({**self._answer(key), **self.changes})
 
     def _answer(self, key: Any) -> dict[str, Any]:
-        leaf = self.issuer.leaf(_public(key), key.id)
+        leaf = self.issuer.leaf(public_key(key.algorithm, key.raw), key.id)
         return {
             "journal": journal_text(key.id),
             "epoch": 1,
@@ -228,10 +229,11 @@ class EnrolmentCloud:
         }
 
 
-def _public(key: Any) -> Any:
-    if key.algorithm == EDDSA:
-        return ed25519.Ed25519PublicKey.from_public_bytes(key.raw)
-    return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + key.raw)
+def public_key(algorithm: int, raw: bytes) -> Any:
+    """The key as `cryptography` has it."""
+    if algorithm == EDDSA:
+        return ed25519.Ed25519PublicKey.from_public_bytes(raw)
+    return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + raw)
 
 
 def funded(

@@ -1,0 +1,169 @@
+"""The journal as the synchronisation sees it: what to send, what is held, what came back."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from edge.folder import Folder
+from edge.gateway import Opened
+from edge.intake import Intake, held_keys, take_objects
+from edge.version import version
+from edge.wishes import Wish, read_wishes
+from wallet.clock import Clock
+from wallet.protocol.cose import assemble
+from wallet.protocol.envelope import (
+    NEWEST_GRANTS,
+    NEWEST_KEYS,
+    NEWEST_LISTS,
+    NEWEST_POLICY,
+    Down,
+    Up,
+)
+from wallet.protocol.keys import from_raw
+from wallet.protocol.messages import to_sign
+from wallet.protocol.policy import JournalLimit
+from wallet.protocol.sealed import short_id
+from wallet.store.objects import delete_receipts, oldest_receipts
+
+SEGMENT_ENTRIES_MAX = 5_000
+SEGMENT_BYTES_MAX = 4 * 1024 * 1024
+ENTRY_BYTES_USUAL = 512
+COLLECTED_MAX = 200
+TEXT_MAX = 64
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """Entries from the acknowledged size on, and the checkpoint that covers exactly those."""
+
+    acknowledged: int
+    entries: tuple[bytes, ...]
+    checkpoint: bytes
+
+
+class JournalPort:
+    """One open gateway's side of an exchange."""
+
+    def __init__(self, opened: Opened, *, folder: Folder, clock: Clock) -> None:
+        self._opened = opened
+        self._folder = folder
+        self._clock = clock
+
+    # ---- what to send ---------------------------------------------------------------------
+    async def segment(self) -> Segment | None:
+        """The next entries, by the policy's bounds; None before anything is signed.
+
+        Raises: StoreError.
+        """
+        journal = self._opened.journal
+        end = await journal.segment_end(entries_max=self._entries_max())
+        if end is None:
+            return None
+        size, checkpoint = end
+        first = journal.acknowledged
+        entries: tuple[bytes, ...] = ()
+        if size > first:
+            entries = tuple(await journal.entries(first, size - first))
+        return Segment(acknowledged=first, entries=entries, checkpoint=checkpoint)
+
+    def _entries_max(self) -> int:
+        """Entries a segment may have: the policy's, and what its bytes allow on average."""
+        journal = self._opened.journal
+        entries = journal.state.journal_limit(JournalLimit.SEGMENT_ENTRIES_MAX)
+        size = journal.state.journal_limit(JournalLimit.SEGMENT_BYTES_MAX)
+        by_bytes = (SEGMENT_BYTES_MAX if size is None else size) // ENTRY_BYTES_USUAL
+        return max(1, min(entries or SEGMENT_ENTRIES_MAX, by_bytes, SEGMENT_ENTRIES_MAX))
+
+    async def held(self) -> dict[int, int]:
+        """The newest sequence of everything that is held (wire.cddl, up, item 8)."""
+        state = self._opened.journal.state
+        newest = {NEWEST_LISTS + number: held.sequence for number, held in state.lists.items()}
+        if state.policy is not None:
+            newest[NEWEST_POLICY] = state.policy.sequence
+        if state.grants_next > 0:
+            newest[NEWEST_GRANTS] = state.grants_next - 1
+        keys = await held_keys(self._opened.database)
+        if keys is not None:
+            newest[NEWEST_KEYS] = keys.sequence
+        return newest
+
+    async def collected(self) -> list[tuple[bytes, bytes, bytes]]:
+        """(leaf, entry, receipt) of other journals, the oldest first. Raises: StoreError."""
+        found = await self._opened.database.read(lambda c: oldest_receipts(c, COLLECTED_MAX))
+        return [(kept.hash, kept.entry, kept.receipt) for kept in found]
+
+    async def handed_over(self, leaves: Sequence[bytes]) -> None:
+        """The issuer has these. Raises: StoreError."""
+        await self._opened.database.write(lambda c: delete_receipts(c, leaves))
+
+    async def health(self) -> dict[str, Any]:
+        """Release, mode, disk, and the wallets that wait to be enrolled."""
+        wishes = await self._opened.database.read(read_wishes)
+        health: dict[str, Any] = {
+            "version": version()[:TEXT_MAX],
+            "mode": str(self._opened.journal.mode),
+            "disk_free_mib": shutil.disk_usage(self._folder.root).free // 1024 // 1024,
+            "time_ms": self._clock.now_ms(),
+        }
+        if wishes:
+            health["enrol"] = [_wanted(wish) for wish in wishes]
+        return health
+
+    async def up(self, exchange: bytes) -> tuple[Up, list[bytes]] | None:
+        """The claims of the next report, and the leaves of the receipts that travel with it."""
+        segment = await self.segment()
+        if segment is None:
+            return None
+        collected = await self.collected()
+        state = self._opened.journal.state
+        claims = Up(
+            journal=state.journal,
+            epoch=state.epoch,
+            exchange=exchange,
+            acknowledged_size=segment.acknowledged,
+            entries=segment.entries,
+            checkpoint=segment.checkpoint,
+            newest=await self.held(),
+            collected=tuple([(entry, receipt) for _, entry, receipt in collected]),
+            health=await self.health(),
+        )
+        return claims, [leaf for leaf, _, _ in collected]
+
+    async def sign(self, payload: bytes, type_: str) -> bytes:
+        """A COSE_Sign1 by the journal's key, with its certificates. Raises: HsmError."""
+        signer = self._opened.token.signer
+        key = from_raw(int(signer.algorithm), signer.public_key)
+        protected, message = to_sign(key, type_, payload)
+        signature = await signer.sign(message)
+        return assemble(protected, payload, signature, self._opened.journal.chain)
+
+    # ---- keys of the envelopes ------------------------------------------------------------
+    async def recipient(self) -> bytes | None:
+        """The issuer's X25519 key that is good for longest; None when none is held."""
+        keys = await held_keys(self._opened.database)
+        good = (
+            [] if keys is None else [k for k in keys.keys if k.not_after_ms > self._clock.now_ms()]
+        )
+        return max(good, key=lambda key: key.not_after_ms).x25519 if good else None
+
+    def own_keys(self) -> dict[bytes, X25519PrivateKey]:
+        """The key that answers are sealed to, by its short id."""
+        key = X25519PrivateKey.from_private_bytes(self._opened.identity.hpke_private)
+        return {short_id(key.public_key().public_bytes_raw()): key}
+
+    # ---- what came back -------------------------------------------------------------------
+    async def take(self, down: Down) -> Intake:
+        """Take the objects, then record what the issuer holds. Raises: StoreError."""
+        journal, database = self._opened.journal, self._opened.database
+        intake = await take_objects(journal, database, down.objects)
+        await journal.acknowledge(down.acknowledged_size)
+        return intake
+
+
+def _wanted(wish: Wish) -> dict[str, Any]:
+    wanted: dict[str, Any] = {"key": wish.key, "tier": wish.tier, "hosted": wish.hosted}
+    return wanted if wish.label is None else {**wanted, "label": wish.label}
