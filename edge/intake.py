@@ -15,7 +15,6 @@ from edge.log import Log
 from edge.verdicts import keep_verdicts
 from edge.wishes import drop_wish
 from wallet.journal import Journal, Receipted
-from wallet.journal.trust import check_role
 from wallet.protocol.certificates import Chain, journal_chain, parse_certificate
 from wallet.protocol.codec import decode
 from wallet.protocol.issued import (
@@ -33,6 +32,7 @@ from wallet.protocol.issued import (
 from wallet.protocol.lists import SignedList
 from wallet.protocol.policy import Policy
 from wallet.protocol.refusals import Code, ProtocolError, Refusal
+from wallet.protocol.trust import check_role
 from wallet.store.connection import Connection
 from wallet.store.database import Database
 from wallet.store.objects import (

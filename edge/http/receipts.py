@@ -9,10 +9,10 @@ from edge.http.body import BodyType, answer, read_bytes
 from edge.http.context import Context
 from edge.http.idempotency import once
 from edge.http.types import NoteBody, ReceiptKept, ReceiptsAnswer, ReceiptsBody
-from wallet.journal.trust import ENDLESS_S, revocations
 from wallet.protocol.policy import JournalLimit
 from wallet.protocol.receipt import verify_receipt
 from wallet.protocol.refusals import ProtocolError
+from wallet.protocol.trust import ENDLESS_S, revocations
 from wallet.store.objects import CollectedReceipt, add_receipt
 
 RECEIPTS = BodyType(ReceiptsBody)

@@ -10,13 +10,13 @@ import msgspec
 from edge.errors import FileUnreadable
 from edge.http.octets import Octets, decode_hook, encode_text_hook
 from hsm.files import make_folder, replace_durably
-from wallet.journal.trust import ENDLESS_S
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import Note, Payment, decode_entry
 from wallet.protocol.ids import journal_text, wallet_text
 from wallet.protocol.money import Currency, Money
 from wallet.protocol.receipt import NOTHING_REVOKED, verify_receipt
 from wallet.protocol.refusals import ProtocolError
+from wallet.protocol.trust import ENDLESS_S
 
 FILE_BYTES_MAX = 64 * 1024 * 1024
 CERTIFICATE_GRACE_S = ENDLESS_S

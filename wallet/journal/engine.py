@@ -16,7 +16,6 @@ from hsm.api import HsmError
 from wallet.clock import FlooredClock
 from wallet.journal.head import Head, SignedHead
 from wallet.journal.index import Recent, names_of, payment_names, payment_wallets
-from wallet.journal.snapshot import write_snapshot
 from wallet.journal.trust import NO_FACTS, Facts, TrustContext
 from wallet.journal.values import Mode, Receipted
 from wallet.protocol.checkpoint import PATH_LEAD
@@ -24,6 +23,7 @@ from wallet.protocol.entry import Payment, decode_entry
 from wallet.protocol.merkle import Batch, Frontier, leaf_hash
 from wallet.protocol.refusals import Code, Refusal, refuse
 from wallet.protocol.rules import Proposal, decide, entry_bytes
+from wallet.protocol.snapshot import write_snapshot
 from wallet.protocol.state import Decision, State
 from wallet.store.checkpoints import replace_checkpoint
 from wallet.store.connection import Connection

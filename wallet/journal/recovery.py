@@ -9,8 +9,7 @@ import msgspec
 from wallet.journal.errors import JournalTampered, JournalUnopened
 from wallet.journal.head import Window, load_chain, load_window
 from wallet.journal.index import Recent, names_of
-from wallet.journal.snapshot import SnapshotError, read_snapshot
-from wallet.journal.trust import ENDLESS_S, Facts, TrustContext
+from wallet.journal.trust import Facts, TrustContext
 from wallet.protocol.certificates import Chain, TrustAnchor
 from wallet.protocol.checkpoint import decode_checkpoint
 from wallet.protocol.context import Refundable, Source
@@ -20,7 +19,9 @@ from wallet.protocol.lists import Held, SignedList
 from wallet.protocol.merkle import Frontier, leaf_hash
 from wallet.protocol.refusals import ProtocolError, Refusal
 from wallet.protocol.rules import apply
+from wallet.protocol.snapshot import SnapshotError, read_snapshot
 from wallet.protocol.state import State
+from wallet.protocol.trust import ENDLESS_S
 from wallet.store.connection import Connection
 from wallet.store.database import Database
 from wallet.store.journal import entry_count, last_checkpoint, last_snapshot, read_entries

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
-from wallet.protocol.certificates import TrustAnchor, check_role_chain
+from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.context import Refundable, Source
 from wallet.protocol.cose import Sign1
 from wallet.protocol.entry import ListUpdate, Note
 from wallet.protocol.keys import PublicKey
-from wallet.protocol.lists import Held, ListId, SignedList
-from wallet.protocol.receipt import Revocations, verify_receipt
-from wallet.protocol.refusals import Code, ProtocolError
-
-# A limit that a policy leaves out is no limit: longer than any certificate lives.
-ENDLESS_S = 2**40
+from wallet.protocol.lists import Held, SignedList
+from wallet.protocol.trust import check_note, check_role
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,55 +71,3 @@ class TrustContext:
     def list_named(self, update: ListUpdate) -> SignedList | None:
         """The list that was fetched for this proposal."""
         return self.facts.listed
-
-
-def check_role(
-    anchor: TrustAnchor,
-    signed: Sign1,
-    role: str,
-    *,
-    held_chains: Mapping[bytes, tuple[bytes, ...]],
-) -> None:
-    """That the issuer's role signed this.
-
-    Raises: ProtocolError `certificate-invalid`, `wrong-role`, `bad-signature`.
-    """
-    chain = signed.chain or held_chains.get(signed.key_id, ())
-    if not chain:
-        raise ProtocolError(Code.CERTIFICATE_INVALID, "no certificate of its signer is held")
-    signed.verify(check_role_chain(chain, anchor, role).key)
-
-
-def check_note(
-    anchor: TrustAnchor,
-    note: Note,
-    *,
-    lists: Mapping[int, Held],
-    grace_s: int | None,
-    held_chains: Mapping[bytes, tuple[bytes, ...]],
-) -> Source:
-    """A note's receipt, judged with the lists held. Raises: ReceiptError."""
-    verified = verify_receipt(
-        note.receipt,
-        note.entry,
-        root=anchor,
-        grace_s=ENDLESS_S if grace_s is None else grace_s,
-        revoked=revocations(lists),
-        held_chains=held_chains,
-    )
-    return Source(
-        journal=verified.journal,
-        epoch=verified.epoch,
-        index=verified.index,
-        not_after_s=verified.certificate.not_after_s,
-    )
-
-
-def revocations(lists: Mapping[int, Held]) -> Revocations:
-    """Certificates and journal epochs that the newest lists revoke."""
-    journals = lists.get(ListId.JOURNALS)
-    certificates = lists.get(ListId.CERTIFICATES)
-    return Revocations(
-        serials=frozenset() if certificates is None else certificates.items,
-        epochs=frozenset() if journals is None else journals.items,
-    )
