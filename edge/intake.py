@@ -119,7 +119,8 @@ async def _take(journal: Journal, database: Database, given: Issued) -> Receipte
 async def _enrol(
     journal: Journal, database: Database, enrolment: Enrolment
 ) -> Receipted | Refusal | None:
-    known = journal.state.wallets.get(enrolment.wallet)
+    state = journal.state
+    known = state.wallets.get(enrolment.wallet) if enrolment.journal == state.journal else None
     same = known is not None and known.key == enrolment.key and known.tier == enrolment.tier
     if known is not None and same and known.enrolment_expires_ms >= enrolment.expires_ms:
         await database.write(lambda connection: drop_wish(connection, enrolment.wallet))

@@ -64,6 +64,10 @@ class LiveIssuer:
         )
         return key, (leaf,)
 
+    def role_key(self, role: str) -> tuple[Key, tuple[bytes, ...]]:
+        """The key of a role, and its chain."""
+        return self._roles[role]
+
     def issue(self, type_: str, claims: dict[int, Any]) -> bytes:
         """An object of the issuer, by its role."""
         key, chain = self._roles[issued.ROLES[type_]]
@@ -152,7 +156,7 @@ class EnrolmentCloud:
         self.port = 0
         self._folder = folder
         self._runner: web.AppRunner | None = None
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = self._key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         made = (
@@ -182,17 +186,23 @@ class EnrolmentCloud:
 
     async def start(self) -> None:
         """Listen."""
-        app = web.Application()
+        app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/v1/enrolment", self._enrol)
+        self.add_routes(app)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(self._pem)
-        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls).start()
+        tls.load_verify_locations(self.ca)
+        tls.verify_mode = ssl.CERT_OPTIONAL
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=tls).start()
         self.port = self._runner.addresses[0][1]
 
+    def add_routes(self, app: web.Application) -> None:
+        """More of what the cloud does; nothing here."""
+
     async def stop(self) -> None:
-        """Be gone."""
+        """Be gone; a later start is at the same port."""
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -223,10 +233,27 @@ class EnrolmentCloud:
             "currency": "EUR",
             "chain": [to_text(leaf), to_text(self.issuer.sub)],
             "root": to_text(self.issuer.root),
-            "transport_certificate": self.ca.read_text(),
+            "transport_certificate": self._client_certificate(),
             "transport_ca": self.ca.read_text(),
             "objects": [to_text(raw) for raw in self.objects(key.id)],
         }
+
+    def _client_certificate(self) -> str:
+        """For the transport, by the cloud's own CA."""
+        assert self.enrolled is not None
+        csr = x509.load_pem_x509_csr(self.enrolled.body["tls_csr"].encode())
+        now = datetime.datetime.now(datetime.UTC)
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(_name("gateway"))
+            .issuer_name(_name("cloud"))
+            .public_key(csr.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .sign(self._key, hashes.SHA256())
+        )
+        return made.public_bytes(Encoding.PEM).decode()
 
 
 def public_key(algorithm: int, raw: bytes) -> Any:

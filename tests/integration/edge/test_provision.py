@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -127,7 +128,7 @@ async def test_a_refused_or_lost_call_says_why(
 async def test_answers_that_do_not_hold_are_refused(cloud: EnrolmentCloud, tmp_path: Path) -> None:
     folder = tmp_path / "gateway"
     await prepare(folder)
-    cases = [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"journal": "jnl1nothing"}, "do not hold"),
         ({"root": "AA"}, "do not hold"),
         ({"epoch": 7}, "another journal or key"),

@@ -1,0 +1,147 @@
+"""Synchronisation with a cloud: entries go up in segments, what comes down settles and enrols."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edge.config import SyncConfig
+from edge.http.local import SyncAnswer
+from edge.local_client import LocalClient
+from edge.pos.client import Client
+from edge.pos.purse import DeviceKey
+from edge.synchronising import RETRY_MOST_S, Synchronising, retry_s
+from tests.support.branch import Command
+from tests.support.branch_local import Branch, Http, config_of, provision_light, running
+from tests.support.live_issuer import LiveIssuer, funded
+from tests.support.sync_cloud import SyncCloud
+
+WAIT_S = 20
+SEGMENT = {115: 4}
+
+
+class World(msgspec.Struct):
+    """A gateway, its cloud, and two wallets."""
+
+    branch: Branch
+    cloud: SyncCloud
+    alice: DeviceKey
+    shop: DeviceKey
+    http: Http
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """Both run."""
+    alice, shop = DeviceKey(b"\x01" * 32), DeviceKey(b"\x02" * 32)
+    cloud = SyncCloud(LiveIssuer(), tmp_path)
+    objects = funded([alice, shop], journal=SEGMENT)
+    cloud.objects = lambda journal: [*objects(cloud.issuer, journal), cloud.keys()]
+    await cloud.start()
+    await provision_light(tmp_path / "gateway", cloud)
+    async with (
+        running(config_of(tmp_path / "gateway"), cloud.issuer) as branch,
+        Client(await branch.terminal()) as client,
+    ):
+        yield World(branch, cloud, alice, shop, Http(client))
+    await cloud.stop()
+
+
+async def sync(world: World) -> SyncAnswer:
+    """Synchronise now, as the technician does."""
+    return await LocalClient(world.branch.folder).call("POST", "/sync", SyncAnswer, body={})
+
+
+async def wait_until(check: Callable[[], bool]) -> None:
+    """Wait for a state."""
+    async with asyncio.timeout(WAIT_S):
+        while not check():
+            await asyncio.sleep(0.02)
+
+
+async def test_payments_settle_and_the_cloud_holds_every_entry(world: World) -> None:
+    _, paid = await world.http.pay(world.branch.order(world.alice, world.shop.public.id, 7))
+    assert (await world.http.get("/v1/gateway"))[1]["state"] == "unknown"
+    done = await sync(world)
+    assert done.result == "completed", done
+    _, now = await world.http.get(f"/v1/payments/{paid['id']}")
+    assert (now["state"], now["finality"]) == ("settled", "final")
+    size = len(world.cloud.entries)
+    journal = world.branch.opened.journal
+    assert world.cloud.entries == await journal.entries(0, size)
+    assert journal.acknowledged == size
+    assert world.cloud.ups[0].newest[0] == 0
+    _, gateway = await world.http.get("/v1/gateway")
+    assert (gateway["state"], gateway["acknowledged"]) == ("online", size)
+    code, out, errors = await Command(world.branch.folder.root).edge("sync", "now")
+    assert (code, "completed" in out) == (0, True), errors
+
+
+async def test_wished_wallets_are_enrolled_by_the_next_exchange(world: World) -> None:
+    body = {"hosted": {"pin": "2580", "tier": 1, "label": "desk"}}
+    status, made = await world.http.post("/v1/wallets", body, key=True)
+    assert (status, made["state"]) == (202, "pending")
+    # The wish wakes the synchronisation by itself.
+    wallets = world.branch.opened.journal.state.wallets
+    await wait_until(lambda: len(wallets) == 3)
+    assert (await world.http.get(f"/v1/wallets/{made['wallet']}"))[1]["state"] == "enrolled"
+    assert any("enrol" in (up.health or {}) for up in world.cloud.ups)
+    assert await world.branch.wishes() == []
+
+
+async def test_a_cloud_that_is_away_is_tried_again_until_it_is_back(world: World) -> None:
+    await world.cloud.stop()
+    assert (await sync(world)).result == "failed"
+    _, gateway = await world.http.get("/v1/gateway")
+    assert gateway["state"] == "offline"
+    assert (await world.http.get("/readyz"))[0] == 200
+    status, _ = await world.http.pay(world.branch.order(world.alice, world.shop.public.id, 7))
+    assert status == 201
+    code, _, _ = await Command(world.branch.folder.root).edge("sync", "now")
+    assert code == 3
+    await world.cloud.start()
+    control = world.branch.daemon
+    control.wake_sync()
+    await wait_until(lambda: control.online() is True)
+
+
+async def test_an_answer_that_is_no_answer_changes_nothing(world: World) -> None:
+    cloud, journal = world.cloud, world.branch.opened.journal
+    cloud.problem = "fork"
+    assert (await sync(world)).detail == "edge-cloud-refused: fork"
+    cloud.problem, cloud.status = None, 500
+    assert "status 500" in ((await sync(world)).detail or "")
+    cloud.status, cloud.stuck = 200, True
+    assert "took no entry" in ((await sync(world)).detail or "")
+    cloud.stuck, cloud.other_exchange = False, True
+    assert "something else" in ((await sync(world)).detail or "")
+    assert journal.acknowledged == 0
+    cloud.other_exchange = False
+    cloud.entries.clear()
+    assert (await sync(world)).result == "completed"
+
+
+async def test_a_gateway_without_the_issuers_keys_cannot_send_and_says_so(
+    branch: Branch,
+) -> None:
+    done = await LocalClient(branch.folder).call("POST", "/sync", SyncAnswer, body={})
+    assert (done.result, "no key" in (done.detail or "")) == ("failed", True)
+
+
+async def test_a_transport_certificate_that_does_not_fit_stops_no_payment(world: World) -> None:
+    opened = world.branch.opened
+    opened.identity = msgspec.structs.replace(opened.identity, transport_certificate="nothing")
+    config = config_of(world.branch.folder.root, sync=SyncConfig(url=world.cloud.url))
+    broken = Synchronising(opened, config, clock=world.branch.daemon.context.gateway.clock)
+    result, detail = await broken.now()
+    assert (result, "certificates" in detail) == ("failed", True)
+    status, _ = await world.http.pay(world.branch.order(world.alice, world.shop.public.id, 7))
+    assert status == 201
+
+
+def test_retries_wait_longer_each_time_and_never_too_long() -> None:
+    assert retry_s(0, 1.0) == 1.0
+    assert retry_s(3, 0.0) == 4.0
+    assert retry_s(50, 1.0) == RETRY_MOST_S
