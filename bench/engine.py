@@ -10,6 +10,7 @@ import uvloop
 
 from bench.branch import Bench, bench_journal, taken
 from bench.figures import Figure, figure, percentile, verify_rate
+from wallet.memory import collect_seldom
 
 PAYMENTS = 20_000
 ALONE = 300
@@ -36,6 +37,7 @@ async def measure() -> list[Figure]:
     """Three rounds, each with its own ceiling right before and after; the median counts."""
     async with bench_journal() as bench:
         await rate_of(bench, bench.orders(2_000), callers=CALLERS)  # warm
+        collect_seldom()
         rounds = []
         for _ in range(ROUNDS):
             orders = bench.orders(PAYMENTS)

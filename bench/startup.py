@@ -69,7 +69,7 @@ async def measure() -> list[Figure]:
         (folder / "root.der").write_bytes(bench.issuer.root)
         await bench.close()
         command = [sys.executable, "-m", "bench.startup", OPEN, str(folder)]
-        opened = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        opened = json.loads(await asyncio.to_thread(subprocess.check_output, command))
     flat = await flatness()
     return [
         figure(
