@@ -70,7 +70,6 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Bounds of the interfaces; what money may do is the issuer's policy, not here."""
 
     body_bytes_max: Annotated[int, msgspec.Meta(ge=4096, le=64 * 1024 * 1024)] = 4 * 1024 * 1024
-    connections_max: Count = 2048
     requests_max: Count = 1024
     request_timeout_s: Seconds = 30
     event_streams_max: Count = 64

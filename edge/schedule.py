@@ -40,6 +40,10 @@ class Schedule:
         scheduler.start()
         self._scheduler = scheduler
 
+    def jobs(self) -> list[Callable[[], Awaitable[None]]]:
+        """What it calls, for whoever wants it now."""
+        return [] if self._scheduler is None else [job.func for job in self._scheduler.get_jobs()]
+
     def stop(self) -> None:
         """End; what runs goes on to its end."""
         if self._scheduler is not None:

@@ -43,6 +43,7 @@ class Context:
         self.gateway = gateway
         self.metrics = Metrics(gateway)
         self.control = control
+        self.body_timeout_s = gateway.config.limits.request_timeout_s
         self.running = 0
         self.streams = 0
         self.keys_running: set[tuple[str, str]] = set()
@@ -98,9 +99,12 @@ EXPECTED = (
 )
 
 
-def guard(context: Context, name: str, handler: Handler, *, terminals_only: bool) -> Plain:
+def guard(
+    context: Context, name: str, handler: Handler, *, terminals_only: bool, when_closed: bool
+) -> Plain:
     """The handler with what all have: who may call, how many at once, and what a failure says.
 
+    `when_closed`: a gateway that is not open, and knows no terminals, answers any certificate.
     One layer, because payments pass here.
     """
     limit = context.gateway.config.limits.requests_max
@@ -111,7 +115,7 @@ def guard(context: Context, name: str, handler: Handler, *, terminals_only: bool
             return refuse(context, name, terminal, Refusal(code=Code.BUSY, detail="too many"))
         context.running += 1
         try:
-            if terminals_only:
+            if terminals_only and not (when_closed and context.gateway.opened is None):
                 terminal = admit(context, request)
             return await handler(context, request)
         except EXPECTED as error:

@@ -34,12 +34,11 @@ BATCH = BodyType(BatchBody)
 REFUND = BodyType(RefundBody)
 NOTE = BodyType(NoteBody)
 REFERENCES_MAX = 100
-TIMEOUT_S = 30
 
 
 async def post_payment(context: Context, request: web.Request) -> web.Response:
     """Take a payment: an order signed by the payer's device, or one from a hosted wallet."""
-    raw = await read_bytes(request, timeout_s=TIMEOUT_S)
+    raw = await read_bytes(request, timeout_s=context.body_timeout_s)
     body = PAYMENT.decode(raw, request)
     _check_path(body.offline)
     opened = context.opened
@@ -106,7 +105,7 @@ async def _pay_hosted(opened: Opened, hosted: HostedPayment) -> Receipted | Refu
 
 async def post_batch(context: Context, request: web.Request) -> web.Response:
     """Take up to 1,000 orders, with an answer for each, in their order."""
-    raw = await read_bytes(request, timeout_s=TIMEOUT_S)
+    raw = await read_bytes(request, timeout_s=context.body_timeout_s)
     body = BATCH.decode(raw, request)
     _check_path(body.offline)
 
@@ -146,7 +145,7 @@ async def get_payments(context: Context, request: web.Request) -> web.Response:
 
 async def post_refund(context: Context, request: web.Request) -> web.Response:
     """Give back a payment, or a part of it."""
-    raw = await read_bytes(request, timeout_s=TIMEOUT_S)
+    raw = await read_bytes(request, timeout_s=context.body_timeout_s)
     body = REFUND.decode(raw, request)
     opened = context.opened
 
@@ -173,7 +172,7 @@ async def _refund_hosted(opened: Opened, hosted: HostedRefund) -> Receipted | Re
 
 async def post_note(context: Context, request: web.Request) -> web.Response:
     """Redeem a note: value that another journal sent to a wallet here."""
-    raw = await read_bytes(request, timeout_s=TIMEOUT_S)
+    raw = await read_bytes(request, timeout_s=context.body_timeout_s)
     body = NOTE.decode(raw, request)
 
     async def redeem() -> web.Response:

@@ -16,12 +16,11 @@ from wallet.protocol.trust import ENDLESS_S, revocations
 from wallet.store.objects import CollectedReceipt, add_receipt
 
 RECEIPTS = BodyType(ReceiptsBody)
-TIMEOUT_S = 30
 
 
 async def post_receipts(context: Context, request: web.Request) -> web.Response:
     """Hand in receipts seen elsewhere; each is verified before it is kept."""
-    raw = await read_bytes(request, timeout_s=TIMEOUT_S)
+    raw = await read_bytes(request, timeout_s=context.body_timeout_s)
     body = RECEIPTS.decode(raw, request)
 
     async def keep() -> web.Response:

@@ -27,12 +27,11 @@ from wallet.store.requests import (
 
 REQUEST = BodyType(RequestBody)
 REQUESTS_MAX = 100
-TIMEOUT_S = 30
 
 
 async def post_request(context: Context, request: web.Request) -> web.Response:
     """Make a request of a hosted wallet, or keep one that the payee's device signed."""
-    raw = await read_bytes(request, timeout_s=TIMEOUT_S)
+    raw = await read_bytes(request, timeout_s=context.body_timeout_s)
     body = REQUEST.decode(raw, request)
     opened = context.opened
 

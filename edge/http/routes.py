@@ -35,6 +35,7 @@ from edge.http.types import (
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One route. `answers` maps a status to the type of its body; problems come on top.
 
+    `closed`: to terminals alone; with `when_closed` to anybody while the gateway is not open.
     `key`: whether it takes an `Idempotency-Key`. `query`: name -> JSON schema; a name with a
     star has to be there.
     """
@@ -47,6 +48,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     key: bool = False
     query: dict[str, dict[str, Any]] = {}
     closed: bool = True
+    when_closed: bool = False
 
     @property
     def name(self) -> str:
@@ -90,7 +92,7 @@ BRANCH = [
         path="/v1/gateway",
         handler=status.get_gateway,
         answers={200: GatewayAnswer},
-        closed=False,
+        when_closed=True,
     ),
     Route(
         method="POST",

@@ -36,7 +36,13 @@ class Server:
         config = context.gateway.config
         self._app = web.Application(client_max_size=config.limits.body_bytes_max)
         for route in routes:
-            handler = guard(context, route.name, route.handler, terminals_only=route.closed)
+            handler = guard(
+                context,
+                route.name,
+                route.handler,
+                terminals_only=route.closed,
+                when_closed=route.when_closed,
+            )
             self._app.router.add_route(route.method, route.path, handler)
         if described:
             self._app.router.add_route("GET", "/v1/openapi.json", _description(routes))

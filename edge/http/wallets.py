@@ -31,7 +31,6 @@ from wallet.protocol.state import HOUR_MS, State, Wallet
 from wallet.store.hosted import HostedWallet, get_hosted
 
 WALLET = BodyType(WalletBody)
-TIMEOUT_S = 30
 
 
 async def get_wallet(context: Context, request: web.Request) -> web.Response:
@@ -156,7 +155,7 @@ def _cursor(request: web.Request) -> int | None:
 
 async def post_wallet(context: Context, request: web.Request) -> web.Response:
     """Bring an enrolment, or wish for one: 202 until the issuer's answer is here."""
-    raw = await read_bytes(request, timeout_s=TIMEOUT_S)
+    raw = await read_bytes(request, timeout_s=context.body_timeout_s)
     body = WALLET.decode(raw, request)
 
     async def make() -> web.Response:
