@@ -1,0 +1,129 @@
+"""`cbdc-cloud`: the issuer's side, for its operators.
+
+Exit codes: 0 well, 1 error, 2 usage, 3 degraded (the account does not add up), 4 not initialised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from cloud import commands
+from cloud.config import Config, load_config
+from cloud.errors import CloudError
+from cloud.main import run_cloud
+from hsm.api import HsmError
+
+WELL, FAILED, DEGRADED, NOT_INITIALISED = 0, 1, 3, 4
+Command = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, int]]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Commands and their options."""
+    top = argparse.ArgumentParser(prog="cbdc-cloud", description="Issuer, reconciler and ledger.")
+    top.add_argument("--config", type=Path, help="a TOML file (/etc/cbdc-cloud/config.toml)")
+    top.add_argument("--folder", type=Path, help="where the cloud keeps what it has")
+    top.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="listen.api_port=8444"
+    )
+    verbs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    first = verbs.add_parser("init", help="make keys, database, first policy and two officers")
+    first.set_defaults(run=commands.init)
+    verbs.add_parser("run", help="serve until SIGTERM")
+    status = verbs.add_parser("status", help="where all value is; works beside a running cloud")
+    status.add_argument("--json", action="store_true")
+    status.set_defaults(run=commands.status)
+    _add_gateway(verbs)
+    _add_issuer(verbs)
+    migrate = verbs.add_parser("migrate", help="bring the database's schema up to date")
+    migrate.set_defaults(run=commands.migrate_schema)
+    reconcile = verbs.add_parser("reconcile", help="journals, their sizes and states")
+    reconcile.add_argument("--json", action="store_true")
+    reconcile.set_defaults(run=commands.reconcile)
+    return top
+
+
+def _add_gateway(verbs: Any) -> None:
+    gateway = verbs.add_parser("gateway", help="gateways of the issuer")
+    actions = gateway.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add = actions.add_parser("add", help="write a one-time enrolment token into a file")
+    add.add_argument("--name", required=True)
+    add.add_argument("--currency", default="EUR")
+    add.add_argument("--tier", type=int, action="append", help="tiers it may enrol by itself")
+    add.add_argument("--token-file", type=Path, required=True)
+    add.set_defaults(run=commands.gateway_add)
+    shown = actions.add_parser("list", help="all gateways")
+    shown.add_argument("--json", action="store_true")
+    shown.set_defaults(run=commands.gateway_list)
+
+
+def _add_issuer(verbs: Any) -> None:
+    issuer = verbs.add_parser("issuer", help="supply under four eyes, holders, officers")
+    actions = issuer.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for action in ("issue", "burn"):
+        draft = actions.add_parser(action, help=f"draft: {action} value; another officer approves")
+        draft.add_argument("--wallet", required=True, help="an online wallet")
+        draft.add_argument("--amount", type=int, required=True, help="minor units")
+        draft.add_argument("--reason", required=True)
+        draft.add_argument("--officer-file", type=Path, required=True, help="the officer's token")
+        draft.set_defaults(run=commands.draft_supply)
+    approve = actions.add_parser("approve", help="approve a draft of another officer")
+    approve.add_argument("draft")
+    approve.add_argument("--officer-file", type=Path, required=True)
+    approve.set_defaults(run=commands.approve_supply)
+    drafts = actions.add_parser("drafts", help="drafts that wait")
+    drafts.add_argument("--officer-file", type=Path, required=True)
+    drafts.set_defaults(run=commands.list_drafts)
+    holder = actions.add_parser("holder", help="open an online wallet for a holder")
+    holder.add_argument("--name", required=True)
+    holder.add_argument("--wallet", required=True)
+    holder.add_argument("--currency", default="EUR")
+    holder.add_argument("--officer-file", type=Path, required=True)
+    holder.add_argument("--token-file", type=Path, required=True, help="for the holder's token")
+    holder.set_defaults(run=commands.add_holder)
+
+
+def config_of(options: argparse.Namespace) -> Config:
+    """File, environment and flags. Raises: CloudError `config-invalid`."""
+    flags = {}
+    for text in options.set:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise CloudError("config-invalid", f"--set {text}: KEY=VALUE")
+        flags[key] = value
+    if options.folder is not None:
+        flags["folder"] = str(options.folder.absolute())
+    return load_config(options.config, environment=os.environ, flags=flags)
+
+
+def main() -> int:
+    """The command; its exit code."""
+    options = parser().parse_args()
+    try:
+        config = config_of(options)
+        if options.command == "run":
+            run_cloud(config)
+            return WELL
+        work: Command = options.run
+        return asyncio.run(work(config, options))
+    except CloudError as error:
+        print(f"cbdc-cloud: {error}", file=sys.stderr)
+        return NOT_INITIALISED if error.code == "not-initialised" else FAILED
+    except (HsmError, OSError) as error:
+        print(f"cbdc-cloud: {error}", file=sys.stderr)
+        return FAILED
+
+
+def show(value: Any) -> None:
+    """Machine-readable output."""
+    print(json.dumps(value, indent=2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Calls to the running cloud by the commands, over its API with the pinned transport CA."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from cloud.config import Config
+from cloud.errors import CloudError, ConfigError
+
+TIMEOUT_S = 60
+TOKEN_BYTES_MAX = 4096
+
+
+class Api:
+    """The API of the cloud in a folder."""
+
+    def __init__(self, config: Config, token_file: Path | None = None) -> None:
+        self._config = config
+        self._token_file = token_file
+
+    async def get(self, path: str) -> Any:
+        """Raises: CloudError with the code of the problem; `cloud-silent`."""
+        return await self._call("GET", path, None)
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        """Raises: as `get`."""
+        return await self._call("POST", path, body)
+
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        port, tls = self._reach()
+        headers = {} if self._token_file is None else {"Authorization": f"Bearer {self._token()}"}
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        url = f"https://{self._config.listen.host}:{port}{path}"
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
+                session.request(method, url, json=body, ssl=tls) as response,
+            ):
+                content = await response.read()
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise CloudError("cloud-silent", f"does it run? {error}") from error
+        found = _decoded(content)
+        if status >= 400:
+            raise CloudError(found.get("code", f"status-{status}"), found.get("detail", ""))
+        return found
+
+    def _reach(self) -> tuple[int, ssl.SSLContext]:
+        folder = self._config.folder
+        try:
+            ports = json.loads((folder / "ports.json").read_text())
+            tls = ssl.create_default_context(cafile=str(folder / "transport-ca.pem"))
+        except (OSError, ValueError) as error:
+            raise ConfigError("not-running", f"{folder}: {error}") from error
+        return int(ports["api_port"]), tls
+
+    def _token(self) -> str:
+        if self._token_file is None:
+            return ""
+        with self._token_file.open() as stream:
+            return stream.read(TOKEN_BYTES_MAX).strip()
+
+
+def _decoded(content: bytes) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(content)
+    except ValueError as error:
+        raise CloudError("answer-unreadable", content[:200].decode(errors="replace")) from error
+    return found

@@ -1,0 +1,166 @@
+"""What the commands of `cbdc-cloud` do. Those that change money or keys call the running cloud."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cloud.client import Api
+from cloud.clock import SystemClock
+from cloud.config import Config
+from cloud.issuer.officers import Role, add_officer, new_token
+from cloud.service import Cloud, make_passphrase, open_cloud
+from hsm.files import create_durably
+
+OFFICERS = {
+    "first": (Role.ADMIN, Role.SUPPLY, Role.GRANTS, Role.ENROLMENT, Role.POLICY, Role.LISTS),
+    "second": (Role.SUPPLY, Role.DEALER, Role.AUDITOR, Role.COMPLIANCE),
+}
+WELL, DEGRADED = 0, 3
+
+
+async def init(config: Config, options: argparse.Namespace) -> int:
+    """Make everything that is missing; a second call changes nothing."""
+    make_passphrase(config)
+    clock = SystemClock()
+    async with open_cloud(config, clock=clock, create=True) as cloud:
+        _write(config.folder / "root.der", cloud.desk.pki.root.der)
+        authority = cloud.desk.pki.transport.certificate.public_bytes(Encoding.PEM)
+        _write(config.folder / "transport-ca.pem", authority)
+        for name, roles in OFFICERS.items():
+            await _officer(config, cloud, name, roles)
+    print(f"{config.folder}: the issuer is there")
+    print("  root.der            the root certificate: whoever verifies receipts needs it")
+    print("  transport-ca.pem    for gateways that enrol (cbdc-edge provision --cloud-ca)")
+    print("  officer-first.token, officer-second.token   tokens of the first two officers")
+    print(f"Next: cbdc-cloud --folder {config.folder} run")
+    return WELL
+
+
+async def _officer(config: Config, cloud: Cloud, name: str, roles: tuple[Role, ...]) -> None:
+    path = config.folder / f"officer-{name}.token"
+    if path.exists():
+        return
+    token = new_token(secrets.token_bytes)
+    create_durably(path, token.encode())
+    async with cloud.database.transaction() as connection:
+        await add_officer(
+            connection,
+            name=name,
+            roles=frozenset(roles),
+            token=token,
+            actor="init",
+            now_ms=cloud.clock.now_ms(),
+        )
+
+
+def _write(path: Path, content: bytes) -> None:
+    if not path.exists():
+        create_durably(path, content)
+
+
+async def status(config: Config, options: argparse.Namespace) -> int:
+    """Where all value is."""
+    found = await Api(config).get("/statusz")
+    if options.json:
+        print(json.dumps(found, indent=2))
+    for line in [] if options.json else found["currencies"]:
+        print(account_text(line))
+    return DEGRADED if any(line["difference"] for line in found["currencies"]) else WELL
+
+
+def account_text(line: dict[str, Any]) -> str:
+    """One currency's account in a line of text; amounts in minor units."""
+    parts = ("online", "offline", "in_transit", "suspense", "loss")
+    sums = " + ".join(f"{name.replace('_', ' ')} {line[name]:,}" for name in parts)
+    verdict = "adds up" if line["difference"] == 0 else f"is off by {line['difference']:,}"
+    return f"{line['currency']}: issued {line['issued']:,} = {sums}: {verdict}"
+
+
+async def gateway_add(config: Config, options: argparse.Namespace) -> int:
+    """A token for a new gateway."""
+    body = {
+        "name": options.name,
+        "currency": options.currency,
+        "tiers": options.tier or [0, 1, 2],
+    }
+    token_file = config.folder / "officer-first.token"
+    made = await Api(config, token_file).post("/v1/issuer/gateways", body)
+    create_durably(options.token_file, made["token"].encode())
+    print(f"{options.token_file}: good for one gateway, for a week")
+    return WELL
+
+
+async def gateway_list(config: Config, options: argparse.Namespace) -> int:
+    """All gateways."""
+    found = await Api(config, config.folder / "officer-first.token").get("/v1/issuer/gateways")
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return WELL
+    for line in found["gateways"]:
+        print(f"{line['journal']}  {line['name']}  epoch {line['epoch']}  {line['state']}")
+    return WELL
+
+
+async def draft_supply(config: Config, options: argparse.Namespace) -> int:
+    """Draft an issue or a burn."""
+    body = {
+        "draft_id": secrets.token_hex(32),
+        "action": options.action,
+        "wallet": options.wallet,
+        "amount": options.amount,
+        "reason": options.reason,
+    }
+    made = await Api(config, options.officer_file).post("/v1/issuer/supply", body)
+    print(f"draft {made['draft_id']}: waits for another officer")
+    return WELL
+
+
+async def approve_supply(config: Config, options: argparse.Namespace) -> int:
+    """Approve a draft."""
+    path = f"/v1/issuer/supply/{options.draft}/approve"
+    made = await Api(config, options.officer_file).post(path, {})
+    print(f"{made['action']} of {made['amount']:,} {made['currency']}: {made['state']}")
+    return WELL
+
+
+async def list_drafts(config: Config, options: argparse.Namespace) -> int:
+    """Drafts that wait."""
+    found = await Api(config, options.officer_file).get("/v1/issuer/supply")
+    for line in found["drafts"]:
+        print(f"{line['draft_id']}  {line['action']}  {line['amount']:,}  {line['reason']}")
+    return WELL
+
+
+async def add_holder(config: Config, options: argparse.Namespace) -> int:
+    """Open an online wallet and keep the holder's token in a file."""
+    body = {"holder": options.name, "wallet": options.wallet, "currency": options.currency}
+    made = await Api(config, options.officer_file).post("/v1/issuer/holders", body)
+    create_durably(options.token_file, made["token"].encode())
+    print(f"{made['wallet']} of {made['holder']}; its token is in {options.token_file}")
+    return WELL
+
+
+async def migrate_schema(config: Config, options: argparse.Namespace) -> int:
+    """Opening the cloud migrates; the cloud must not run meanwhile."""
+    async with open_cloud(config, clock=SystemClock()):
+        print("the schema is up to date")
+    return WELL
+
+
+async def reconcile(config: Config, options: argparse.Namespace) -> int:
+    """Journals as the reconciler holds them."""
+    found = await Api(config, config.folder / "officer-first.token").get("/v1/issuer/journals")
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return WELL
+    for line in found["journals"]:
+        print(
+            f"{line['journal']}  epoch {line['epoch']}  {line['size']:,} entries  {line['state']}"
+        )
+    return WELL

@@ -1,0 +1,119 @@
+"""What gateways call: enrolment by a one-time token, synchronisation by client certificate."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cloud.http.app import answer, application, body_of
+from cloud.http.octets import from_text, journal_of, to_text
+from cloud.http.problem import RequestRefused
+from cloud.issuer.gateways import Gateway, Wanted, common_objects, enrol
+from cloud.issuer.profiles import GATEWAY_URI
+from cloud.service import Cloud
+from wallet.protocol.envelope import NEWEST_LISTS
+from wallet.protocol.ids import journal_text
+
+SYNC_TYPE = "application/cbdc-sync"
+SEALED_BYTES_MAX = 64 << 20
+
+
+class JournalKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A journal's public key: COSE algorithm number, raw bytes in base64url."""
+
+    algorithm: int
+    public_key: str
+
+
+class EnrolmentBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a new gateway sends."""
+
+    token: str
+    journal_key: JournalKey
+    proof: str
+    tls_csr: str
+    hpke_key: str
+    hosted_tier: int | None = None
+
+
+class EnrolmentAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What it gets: certificates in DER as base64url, those of the transport in PEM."""
+
+    journal: str
+    epoch: int
+    currency: str
+    chain: list[str]
+    root: str
+    transport_certificate: str
+    transport_ca: str
+    objects: list[str]
+
+
+def gateway_application(cloud: Cloud) -> web.Application:
+    """Routes under which gateways find the cloud."""
+    app = application(bytes_max=SEALED_BYTES_MAX)
+
+    async def post_enrolment(request: web.Request) -> web.Response:
+        body = await body_of(request, EnrolmentBody)
+        wanted = Wanted(
+            token=body.token,
+            algorithm=body.journal_key.algorithm,
+            public_key=from_text(body.journal_key.public_key),
+            proof=from_text(body.proof),
+            csr_pem=body.tls_csr,
+            hpke_key=from_text(body.hpke_key),
+            hosted_tier=body.hosted_tier,
+        )
+        now_ms = cloud.clock.now_ms()
+        async with cloud.database.transaction() as connection:
+            gateway = await enrol(connection, cloud.desk, wanted, now_ms=now_ms)
+            objects = await common_objects(
+                connection, gateway.currency, {}, first_list=NEWEST_LISTS
+            )
+        return answer(_enrolment(cloud, gateway, objects), status=201)
+
+    async def post_sync(request: web.Request) -> web.Response:
+        caller = _caller(request)
+        sealed = await cloud.exchange.answer(
+            await request.read(), caller=caller, now_ms=cloud.clock.now_ms()
+        )
+        return web.Response(body=sealed, content_type=SYNC_TYPE)
+
+    app.router.add_post("/v1/enrolment", post_enrolment)
+    app.router.add_post("/v1/sync", post_sync)
+    return app
+
+
+def _enrolment(cloud: Cloud, gateway: Gateway, objects: list[bytes]) -> EnrolmentAnswer:
+    pki = cloud.desk.pki
+    certificate = x509.load_der_x509_certificate(gateway.transport_certificate)
+    return EnrolmentAnswer(
+        journal=journal_text(gateway.journal),
+        epoch=gateway.epoch,
+        currency=gateway.currency,
+        chain=[to_text(part) for part in gateway.chain],
+        root=to_text(pki.root.der),
+        transport_certificate=certificate.public_bytes(Encoding.PEM).decode(),
+        transport_ca=pki.transport.certificate.public_bytes(Encoding.PEM).decode(),
+        objects=[to_text(raw) for raw in objects],
+    )
+
+
+def _caller(request: web.Request) -> bytes:
+    """The journal that the client certificate names.
+
+    Raises: RequestRefused `certificate-missing`, `body-invalid`.
+    """
+    transport = request.transport
+    tls = None if transport is None else transport.get_extra_info("ssl_object")
+    der = None if tls is None else tls.getpeercert(binary_form=True)
+    if not der:
+        raise RequestRefused("certificate-missing", "gateways show their transport certificate")
+    certificate = x509.load_der_x509_certificate(der)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    for uri in names.get_values_for_type(x509.UniformResourceIdentifier):
+        if uri.startswith(GATEWAY_URI):
+            return journal_of(uri.removeprefix(GATEWAY_URI))
+    raise RequestRefused("certificate-missing", "the certificate names no gateway")

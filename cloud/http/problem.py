@@ -1,0 +1,76 @@
+"""Refusals over HTTP: RFC 9457 problem details, and the one table of their statuses."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from cloud.errors import CloudError
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER_S = 2
+_BY_CODE = {
+    "token-unknown": 401,
+    "token-missing": 401,
+    "token-used": 409,
+    "token-expired": 403,
+    "certificate-missing": 401,
+    "wrong-gateway": 403,
+    "role-missing": 403,
+    "four-eyes": 403,
+    "same-officer": 403,
+    "key-proof-invalid": 403,
+    "unknown-wallet": 404,
+    "unknown-funding": 404,
+    "unknown-quote": 404,
+    "supply-unknown": 404,
+    "gateway-unknown": 404,
+    "route-unknown": 404,
+    "list-unknown": 404,
+    "policy-unknown": 404,
+    "journal-unknown": 404,
+    "insufficient-funds": 402,
+    "wallet-frozen": 403,
+    "wallet-closed": 403,
+    "idempotency-conflict": 422,
+    "body-too-large": 413,
+    "body-invalid": 400,
+    "database-unavailable": 503,
+    "database-busy": 503,
+}
+_CONFLICTS = ("-conflict", "-decided", "-known", "-unchanged", "-used")
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Problem details. `code` is stable; `detail` is for people."""
+
+    title: str
+    status: int
+    code: str
+    detail: str = ""
+
+
+def status_of(code: str) -> int:
+    """The status of a code: the table, then conflicts, else 422."""
+    if code in _BY_CODE:
+        return _BY_CODE[code]
+    return 409 if code.endswith(_CONFLICTS) else 422
+
+
+def problem_response(code: str, detail: str = "") -> web.Response:
+    """The answer that a refusal becomes."""
+    status = status_of(code)
+    problem = Problem(
+        title=code.replace("-", " ").capitalize(), status=status, code=code, detail=detail
+    )
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    return web.Response(
+        body=msgspec.json.encode(problem),
+        status=status,
+        content_type=CONTENT_TYPE,
+        headers=headers,
+    )
+
+
+class RequestRefused(CloudError):
+    """A request that is refused before it reaches what it asks for."""

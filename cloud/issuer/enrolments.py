@@ -1,0 +1,206 @@
+"""Wallets in journals: wishes of gateways, enrolments signed, and grants for what is held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cloud import funding
+from cloud.database import Connection
+from cloud.errors import IssuerError
+from cloud.issuer import audit
+from cloud.issuer.desk import Desk
+from cloud.issuer.gateways import Gateway
+from cloud.issuer.profiles import DAY_MS
+from wallet.protocol.codec import decode
+from wallet.protocol.ids import wallet_text
+from wallet.protocol.issued import ENROLMENT_TYPE, GRANT_TYPE
+from wallet.protocol.keys import PublicKey, from_cose_key
+from wallet.protocol.refusals import ProtocolError
+
+ENROLMENT_MS = 731 * DAY_MS
+GRANT_MS = 731 * DAY_MS
+TURN_MAX = 200
+_KEY_BYTES_MAX = 128
+
+
+async def enrol_wallet(
+    connection: Connection,
+    desk: Desk,
+    gateway: Gateway,
+    *,
+    key: PublicKey,
+    tier: int,
+    label: str | None,
+    actor: str,
+    now_ms: int,
+) -> bytes:
+    """Sign the enrolment of a wallet in a gateway's journal; it travels at the next exchange."""
+    expires_ms = now_ms + ENROLMENT_MS
+    claims: dict[int, Any] = {
+        2: key.id,
+        3: gateway.journal,
+        4: decode(key.cose_key, bytes_max=_KEY_BYTES_MAX),
+        5: tier,
+        6: expires_ms,
+    }
+    raw = await desk.sign(ENROLMENT_TYPE, claims if label is None else {**claims, 7: label})
+    await connection.execute(
+        "INSERT INTO wallet_enrolment (journal, wallet, cose_key, tier, label, object, expires_ms,"
+        " made_by, created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        *(gateway.journal, key.id, key.cose_key, tier, label, raw, expires_ms, actor, now_ms),
+    )
+    await audit.record(
+        connection,
+        actor=actor,
+        action="wallet.enrol",
+        subject=wallet_text(key.id),
+        detail={"tier": tier},
+        now_ms=now_ms,
+    )
+    return raw
+
+
+async def take_wishes(
+    connection: Connection, desk: Desk, gateway: Gateway, wishes: object, *, now_ms: int
+) -> int:
+    """Enrol the wallets that a gateway asks for in the tiers that it may enrol by itself.
+
+    Others wait for an officer. What cannot be read is passed over. Gives how many were enrolled.
+    """
+    made = 0
+    for wish in wishes[:TURN_MAX] if isinstance(wishes, list) else []:
+        read = _read(wish)
+        if read is None:
+            continue
+        key, tier, label, hosted = read
+        if await _is_enrolled(connection, gateway, key, tier):
+            await _send_again(connection, gateway, key)
+        elif tier in gateway.tiers:
+            await enrol_wallet(
+                connection,
+                desk,
+                gateway,
+                key=key,
+                tier=tier,
+                label=label,
+                actor="gateway",
+                now_ms=now_ms,
+            )
+            made += 1
+        else:
+            await _keep_wish(connection, gateway, key, tier, label, hosted, now_ms=now_ms)
+    return made
+
+
+def _read(wish: object) -> tuple[PublicKey, int, str | None, bool] | None:
+    if not isinstance(wish, dict):
+        return None
+    raw, tier, label = wish.get("key"), wish.get("tier"), wish.get("label")
+    if type(raw) is not bytes or type(tier) is not int or not 0 <= tier < 2**31:
+        return None
+    if label is not None and (type(label) is not str or not 1 <= len(label.encode()) <= 64):
+        return None
+    try:
+        return from_cose_key(raw), tier, label, wish.get("hosted") is True
+    except ProtocolError:
+        return None
+
+
+async def _is_enrolled(connection: Connection, gateway: Gateway, key: PublicKey, tier: int) -> bool:
+    found: int | None = await connection.fetchval(
+        "SELECT tier FROM wallet_enrolment WHERE journal = $1 AND wallet = $2"
+        " ORDER BY enrolment_id DESC LIMIT 1",
+        *(gateway.journal, key.id),
+    )
+    return found == tier
+
+
+async def _send_again(connection: Connection, gateway: Gateway, key: PublicKey) -> None:
+    await connection.execute(
+        "UPDATE wallet_enrolment SET applied = false WHERE journal = $1 AND wallet = $2",
+        *(gateway.journal, key.id),
+    )
+
+
+async def _keep_wish(
+    connection: Connection,
+    gateway: Gateway,
+    key: PublicKey,
+    tier: int,
+    label: str | None,
+    hosted: bool,
+    *,
+    now_ms: int,
+) -> None:
+    await connection.execute(
+        "INSERT INTO enrolment_wish (journal, wallet, cose_key, tier, label, hosted, asked_ms)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (journal, wallet) DO NOTHING",
+        *(gateway.journal, key.id, key.cose_key, tier, label, hosted, now_ms),
+    )
+
+
+async def enrolments_for(connection: Connection, gateway: Gateway) -> list[bytes]:
+    """Enrolments that the gateway has not taken yet, oldest first."""
+    rows = await connection.fetch(
+        "SELECT object FROM wallet_enrolment WHERE journal = $1 AND NOT applied"
+        " ORDER BY enrolment_id LIMIT $2",
+        *(gateway.journal, TURN_MAX),
+    )
+    return [row["object"] for row in rows]
+
+
+async def set_enrolled(connection: Connection, gateway: Gateway, wallets: Sequence[bytes]) -> None:
+    """The journal has entries of these enrolments."""
+    await connection.execute(
+        "UPDATE wallet_enrolment SET applied = true WHERE journal = $1 AND wallet = ANY($2)",
+        *(gateway.journal, list(wallets)),
+    )
+
+
+async def grants_for(
+    connection: Connection, desk: Desk, gateway: Gateway, *, held: int | None, now_ms: int
+) -> list[bytes]:
+    """Grants from the one after `held` on; what is only held in the cloud is signed now."""
+    # One transaction at a time signs grants for a journal: their sequences have no gap.
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended($1, 6))", gateway.journal.hex()
+    )
+    for waiting in await funding.held_for(connection, gateway.journal, epoch=gateway.epoch):
+        sequence = await funding.next_sequence(connection, gateway.journal, epoch=gateway.epoch)
+        grant = await desk.sign(GRANT_TYPE, _grant_claims(waiting, sequence, now_ms))
+        await funding.set_granted(
+            connection, waiting.funding_id, sequence=sequence, grant_cose=grant
+        )
+    granted = await funding.grants_from(
+        connection,
+        gateway.journal,
+        epoch=gateway.epoch,
+        sequence=0 if held is None else held + 1,
+        limit=TURN_MAX,
+    )
+    return [grant for _, grant in _signed(granted)]
+
+
+def _signed(granted: Sequence[Any]) -> list[tuple[int, bytes]]:
+    made = [(item.sequence, item.grant_cose) for item in granted if item.grant_cose is not None]
+    return sorted(made)
+
+
+def _grant_claims(waiting: funding.Funding, sequence: int, now_ms: int) -> dict[int, Any]:
+    return {
+        2: waiting.journal,
+        3: waiting.epoch,
+        4: sequence,
+        5: waiting.offline_wallet,
+        6: waiting.amount,
+        7: waiting.currency,
+        8: now_ms + GRANT_MS,
+    }
+
+
+def tier_of(text: str) -> int:
+    """A tier's number. Raises: IssuerError `tier-invalid`."""
+    if not text.isdecimal() or len(text) > 9:
+        raise IssuerError("tier-invalid", f"{text!r} is no tier")
+    return int(text)

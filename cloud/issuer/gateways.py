@@ -1,0 +1,232 @@
+"""Gateways: one-time tokens, enrolment, the certificates that they get and renew."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cloud.database import Connection, constraints_as
+from cloud.errors import IssuerError
+from cloud.issuer import audit, objects
+from cloud.issuer.desk import Desk
+from cloud.issuer.objects import KEYS, list_series, policy_series
+from cloud.issuer.officers import new_token, token_hash
+from cloud.issuer.pki import certify_gateway, certify_journal
+from cloud.issuer.profiles import DAY_MS
+from cloud.issuer.proofs import requested_key
+from wallet.protocol.certificates import Chain, parse_certificate
+from wallet.protocol.ids import journal_text
+from wallet.protocol.keys import PublicKey, from_raw
+from wallet.protocol.lists import ListId
+from wallet.protocol.refusals import ProtocolError
+
+PROOF_CONTEXT = b"cbdc-enrolment/1"
+TOKEN_LIFE_MS = 7 * DAY_MS
+FIRST_EPOCH = 1
+HPKE_KEY_BYTES = 32
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a new gateway shows: its token, keys, proofs. `csr_pem` is for its TLS certificate."""
+
+    token: str
+    algorithm: int
+    public_key: bytes
+    proof: bytes
+    csr_pem: str
+    hpke_key: bytes
+    hosted_tier: int | None
+
+
+class Gateway(msgspec.Struct, frozen=True, kw_only=True):
+    """One enrolled gateway."""
+
+    journal: bytes
+    name: str
+    currency: str
+    tiers: list[int]
+    epoch: int
+    cose_key: bytes
+    hpke_key: bytes
+    leaf: bytes
+    authority: bytes
+    transport_certificate: bytes
+    hosted_tier: int | None
+    state: str
+    enrolled_ms: int
+    seen_ms: int | None
+
+    @property
+    def chain(self) -> Chain:
+        """The journal's certificates, leaf first."""
+        return (self.leaf, self.authority)
+
+
+_COLUMNS = ", ".join(Gateway.__struct_fields__)
+
+
+async def add_gateway(
+    connection: Connection,
+    desk: Desk,
+    *,
+    name: str,
+    currency: str,
+    tiers: Sequence[int],
+    actor: str,
+    now_ms: int,
+) -> str:
+    """A one-time token for a gateway that will enrol within a week; it is shown once.
+
+    Raises: IssuerError `gateway-invalid`.
+    """
+    token, ordered = new_token(desk.random), sorted({int(tier) for tier in tiers})
+    with constraints_as(IssuerError, "gateway-invalid"):
+        await connection.execute(
+            "INSERT INTO enrolment_token (token_hash, name, currency, tiers, made_by, created_ms,"
+            " expires_ms) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            *(token_hash(token), name, currency, ordered, actor, now_ms),
+            now_ms + TOKEN_LIFE_MS,
+        )
+    await audit.record(
+        connection,
+        actor=actor,
+        action="gateway.add",
+        subject=name,
+        detail={"currency": currency, "tiers": [str(tier) for tier in ordered]},
+        now_ms=now_ms,
+    )
+    return token
+
+
+async def enrol(connection: Connection, desk: Desk, wanted: Wanted, *, now_ms: int) -> Gateway:
+    """Certify a gateway. The same key with the same token gets the same answer again.
+
+    Raises: IssuerError `token-unknown`, `token-used`, `token-expired`, `key-proof-invalid`.
+    """
+    row = await connection.fetchrow(
+        "SELECT name, currency, tiers, expires_ms, journal FROM enrolment_token"
+        " WHERE token_hash = $1 FOR UPDATE",
+        token_hash(wanted.token),
+    )
+    if row is None:
+        raise IssuerError("token-unknown")
+    key = _proven(wanted)
+    if row["journal"] is not None:
+        if row["journal"] != key.id:
+            raise IssuerError("token-used", "another gateway enrolled with this token")
+        return await find_gateway(connection, key.id)
+    if now_ms > row["expires_ms"]:
+        raise IssuerError("token-expired")
+    await _certify(connection, desk, wanted, key, row, now_ms=now_ms)
+    await connection.execute(
+        "UPDATE enrolment_token SET journal = $2 WHERE token_hash = $1",
+        *(token_hash(wanted.token), key.id),
+    )
+    return await find_gateway(connection, key.id)
+
+
+def _proven(wanted: Wanted) -> PublicKey:
+    message = PROOF_CONTEXT + hashlib.sha256(wanted.token.encode()).digest()
+    try:
+        key = from_raw(wanted.algorithm, wanted.public_key)
+        key.verify(wanted.proof, message)
+    except ProtocolError as error:
+        raise IssuerError("key-proof-invalid", "the journal's key did not sign this") from error
+    if len(wanted.hpke_key) != HPKE_KEY_BYTES:
+        raise IssuerError("key-proof-invalid", "an X25519 key has 32 bytes")
+    return key
+
+
+async def _certify(
+    connection: Connection,
+    desk: Desk,
+    wanted: Wanted,
+    key: PublicKey,
+    row: Any,
+    *,
+    now_ms: int,
+) -> None:
+    workshop = desk.workshop(connection, now_ms=now_ms)
+    try:
+        csr = x509.load_pem_x509_csr(wanted.csr_pem.encode()).public_bytes(Encoding.DER)
+    except ValueError as error:
+        raise IssuerError("key-proof-invalid", "no readable request") from error
+    leaf, authority = await certify_journal(
+        workshop, desk.pki, journal=key.id, epoch=FIRST_EPOCH, key=key
+    )
+    transport = await certify_gateway(workshop, desk.pki, journal=key.id, key=requested_key(csr))
+    with constraints_as(IssuerError, "gateway-known"):
+        await connection.execute(
+            "INSERT INTO gateway (journal, name, currency, tiers, epoch, cose_key, hpke_key, leaf,"
+            " authority, transport_certificate, hosted_tier, enrolled_ms)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            *(key.id, row["name"], row["currency"], row["tiers"], FIRST_EPOCH, key.cose_key),
+            *(wanted.hpke_key, leaf, authority, transport, wanted.hosted_tier, now_ms),
+        )
+    await audit.record(
+        connection,
+        actor="enrolment",
+        action="gateway.enrol",
+        subject=journal_text(key.id),
+        detail={"name": row["name"]},
+        now_ms=now_ms,
+    )
+
+
+async def find_gateway(connection: Connection, journal: bytes) -> Gateway:
+    """Raises: IssuerError `gateway-unknown`."""
+    row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM gateway WHERE journal = $1", journal)
+    if row is None:
+        raise IssuerError("gateway-unknown")
+    return Gateway(**dict(row))
+
+
+async def list_gateways(connection: Connection) -> list[Gateway]:
+    """All gateways by name."""
+    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM gateway ORDER BY name, journal")
+    return [Gateway(**dict(row)) for row in rows]
+
+
+async def saw(connection: Connection, journal: bytes, *, now_ms: int) -> None:
+    """A gateway has just synchronised."""
+    await connection.execute("UPDATE gateway SET seen_ms = $2 WHERE journal = $1", journal, now_ms)
+
+
+async def renewed(
+    connection: Connection, desk: Desk, gateway: Gateway, *, now_ms: int
+) -> Chain | None:
+    """A new certificate of the journal once half of its life is gone."""
+    leaf = parse_certificate(gateway.leaf)
+    if now_ms < (leaf.not_before_s + leaf.not_after_s) * 500:
+        return None
+    chain = await certify_journal(
+        desk.workshop(connection, now_ms=now_ms),
+        desk.pki,
+        journal=gateway.journal,
+        epoch=gateway.epoch,
+        key=leaf.key,
+    )
+    await connection.execute(
+        "UPDATE gateway SET leaf = $2, authority = $3 WHERE journal = $1",
+        *(gateway.journal, *chain),
+    )
+    return chain
+
+
+async def common_objects(
+    connection: Connection, currency: str, newest: dict[int, int], *, first_list: int
+) -> list[bytes]:
+    """Policy, lists and keys that somebody lacks who holds those sequences, oldest first."""
+    found = await objects.newer_than(connection, policy_series(currency), newest.get(0))
+    # Of policies the newest one is all that counts.
+    found = found[-1:]
+    for list_id in ListId:
+        held = newest.get(first_list + list_id)
+        found += await objects.newer_than(connection, list_series(list_id), held)
+    found += (await objects.newer_than(connection, KEYS, newest.get(2)))[-1:]
+    return [stored.object for stored in sorted(found, key=lambda stored: stored.issued_ms)]

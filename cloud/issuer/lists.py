@@ -1,0 +1,162 @@
+"""The issuer's signed lists: published in full or as deltas, and refreshed before they grow old."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from cloud.database import Connection
+from cloud.errors import IssuerError
+from cloud.issuer import audit, objects
+from cloud.issuer.desk import Desk
+from cloud.issuer.objects import StoredObject, list_series
+from wallet.protocol.issued import LIST_TYPE, decode_list
+from wallet.protocol.lists import Held, ListId, content, hold
+
+HOUR_MS = 3_600_000
+REFRESH_MS = 6 * HOUR_MS
+NEXT_UPDATE_MS = 24 * HOUR_MS
+# A newcomer reads the newest full list and what follows it: that stays short.
+DELTAS_MAX = 32
+
+Items = Mapping[Any, tuple[str, ...]]
+"""Items of a list in the form that `Held` has, with the names of the sanctioned."""
+
+
+class ListChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What comes into a list and what leaves it."""
+
+    added: Items = {}
+    removed: Items = {}
+
+
+async def held(connection: Connection, list_id: ListId) -> Held | None:
+    """The list in force, put together from its newest full form and what followed."""
+    found: Held | None = None
+    for stored in await objects.newer_than(connection, list_series(list_id), None):
+        found = hold(decode_list(stored.object), found)
+    return found
+
+
+async def publish_first(
+    connection: Connection, desk: Desk, list_id: ListId, items: Items, *, now_ms: int
+) -> None:
+    """Sign sequence 0, where there is no list yet."""
+    series = list_series(list_id)
+    await objects.lock_series(connection, series)
+    if await objects.newest(connection, series) is None:
+        await _publish(connection, desk, list_id, 0, None, _value(list_id, items), now_ms=now_ms)
+
+
+async def change_list(
+    connection: Connection,
+    desk: Desk,
+    list_id: ListId,
+    change: ListChange,
+    *,
+    actor: str,
+    now_ms: int,
+) -> Held:
+    """Sign the next list. Raises: IssuerError `list-unknown`, `list-unchanged`."""
+    await objects.lock_series(connection, list_series(list_id))
+    before = await _in_force(connection, list_id)
+    added = {key: names for key, names in change.added.items() if _is_new(before, key, names)}
+    removed = {key: _names(before, key) for key in change.removed if key in before.items}
+    if not added and not removed:
+        raise IssuerError("list-unchanged", f"list {list_id} says that already")
+    after = await _next(connection, desk, before, added, removed, now_ms=now_ms)
+    await audit.record(
+        connection,
+        actor=actor,
+        action="list.change",
+        subject=ListId(list_id).name.lower(),
+        detail={"added": len(added), "removed": len(removed), "sequence": after.sequence},
+        now_ms=now_ms,
+    )
+    return after
+
+
+async def refresh_lists(connection: Connection, desk: Desk, *, now_ms: int) -> list[int]:
+    """Sign lists anew that nobody has changed for long: their age is what gateways look at."""
+    refreshed = []
+    for list_id in ListId:
+        await objects.lock_series(connection, list_series(list_id))
+        stored = await objects.newest(connection, list_series(list_id))
+        if stored is not None and now_ms - stored.issued_ms >= REFRESH_MS:
+            before = await _in_force(connection, list_id)
+            await _next(connection, desk, before, {}, {}, now_ms=now_ms)
+            refreshed.append(int(list_id))
+    return refreshed
+
+
+async def _in_force(connection: Connection, list_id: ListId) -> Held:
+    found = await held(connection, list_id)
+    if found is None:
+        raise IssuerError("list-unknown", f"list {list_id} was never signed")
+    return found
+
+
+async def _next(
+    connection: Connection,
+    desk: Desk,
+    before: Held,
+    added: Items,
+    removed: Items,
+    *,
+    now_ms: int,
+) -> Held:
+    list_id, sequence = ListId(before.list_id), before.sequence + 1
+    if sequence % DELTAS_MAX == 0:
+        items = {key: _names(before, key) for key in before.items - removed.keys()} | dict(added)
+        value, base = _value(list_id, items), None
+    else:
+        value, base = [_value(list_id, added), _value(list_id, removed)], before.hash
+    raw = await _publish(connection, desk, list_id, sequence, base, value, now_ms=now_ms)
+    return hold(decode_list(raw), before)
+
+
+async def _publish(
+    connection: Connection,
+    desk: Desk,
+    list_id: ListId,
+    sequence: int,
+    base: bytes | None,
+    value: Any,
+    *,
+    now_ms: int,
+) -> bytes:
+    claims = {2: int(list_id), 3: sequence, 4: now_ms, 5: now_ms + NEXT_UPDATE_MS, 6: base}
+    raw = await desk.sign(LIST_TYPE, {**claims, 7: content(value)})
+    await objects.publish(
+        connection,
+        list_series(list_id),
+        StoredObject(sequence=sequence, object=raw, is_full=base is None, issued_ms=now_ms),
+    )
+    return raw
+
+
+def _is_new(before: Held, key: Any, names: tuple[str, ...]) -> bool:
+    return key not in before.items or _names(before, key) != names
+
+
+def _names(before: Held, key: Any) -> tuple[str, ...]:
+    return tuple(before.names.get(key, ())) if isinstance(key, str) else ()
+
+
+def _value(list_id: ListId, items: Items) -> Any:
+    """The content of wire.cddl, in an order that is always the same."""
+    keys: Iterable[Any] = sorted(items)
+    match list_id:
+        case ListId.CATEGORIES:
+            sets: dict[int, list[str]] = {}
+            for number, category in keys:
+                sets.setdefault(number, []).append(category)
+            return sets
+        case ListId.SANCTIONED:
+            return [[key, list(items[key])] for key in keys]
+        case ListId.JOURNALS:
+            return [list(key) for key in keys]
+        case _:
+            return list(keys)

@@ -1,0 +1,169 @@
+"""Policies: the one that an issuer begins with, and the next ones, signed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cloud.database import Connection
+from cloud.errors import IssuerError
+from cloud.issuer import audit, objects
+from cloud.issuer.desk import Desk
+from cloud.issuer.objects import StoredObject, policy_series
+from cloud.issuer.profiles import DAY_MS
+from wallet.protocol.issued import POLICY_TYPE
+from wallet.protocol.policy import JournalLimit, Limit
+
+HOSTED_CUSTOMER, DEVICE_CUSTOMER, MERCHANT = 0, 1, 2
+VALID_MS = 365 * DAY_MS
+_DAY_S = 86_400
+
+Tiers = Mapping[int, Mapping[int, int]]
+
+# Amounts are minor units of a currency with two places: 500.00 a payment for a customer.
+DEFAULT_TIERS: Tiers = {
+    HOSTED_CUSTOMER: {
+        Limit.PAYMENT_MAX: 50_000,
+        Limit.PAYMENT_MIN: 1,
+        Limit.PINLESS_MAX: 5_000,
+        Limit.BALANCE_MAX: 300_000,
+        Limit.OUT_AMOUNT_SINCE_SOFT: 100_000,
+        Limit.OUT_AMOUNT_SINCE_HARD: 200_000,
+        Limit.OUT_COUNT_SINCE_SOFT: 50,
+        Limit.OUT_COUNT_SINCE_HARD: 100,
+        Limit.IN_AMOUNT_SINCE: 300_000,
+        Limit.OUT_AMOUNT_DAY: 150_000,
+        Limit.OUT_COUNT_DAY: 50,
+        Limit.PAIR_AMOUNT_DAY: 100_000,
+        Limit.HOPS_MAX: 5,
+        Limit.OFFLINE_AGE_SOFT_S: 7 * _DAY_S,
+        Limit.OFFLINE_AGE_HARD_S: 35 * _DAY_S,
+        Limit.REFUND_AGE_S: 90 * _DAY_S,
+        Limit.UNCERTAIN_CLOCK_PERCENT: 50,
+    },
+    DEVICE_CUSTOMER: {
+        Limit.PAYMENT_MAX: 50_000,
+        Limit.PAYMENT_MIN: 1,
+        Limit.BALANCE_MAX: 300_000,
+        Limit.OUT_AMOUNT_SINCE_SOFT: 100_000,
+        Limit.OUT_AMOUNT_SINCE_HARD: 200_000,
+        Limit.OUT_COUNT_SINCE_SOFT: 50,
+        Limit.OUT_COUNT_SINCE_HARD: 100,
+        Limit.IN_AMOUNT_SINCE: 300_000,
+        Limit.OUT_AMOUNT_DAY: 150_000,
+        Limit.OUT_COUNT_DAY: 50,
+        Limit.PAIR_AMOUNT_DAY: 100_000,
+        Limit.HOPS_MAX: 5,
+        Limit.OFFLINE_AGE_SOFT_S: 7 * _DAY_S,
+        Limit.OFFLINE_AGE_HARD_S: 35 * _DAY_S,
+        Limit.REFUND_AGE_S: 90 * _DAY_S,
+        Limit.UNCERTAIN_CLOCK_PERCENT: 50,
+    },
+    MERCHANT: {
+        Limit.PAYMENT_MAX: 5_000_000,
+        Limit.PAYMENT_MIN: 1,
+        Limit.PINLESS_MAX: 50_000,
+        Limit.BALANCE_MAX: 500_000_000,
+        Limit.OUT_AMOUNT_DAY: 50_000_000,
+        Limit.HOPS_MAX: 5,
+        Limit.OFFLINE_AGE_HARD_S: 35 * _DAY_S,
+        Limit.REFUND_AGE_S: 90 * _DAY_S,
+        Limit.UNCERTAIN_CLOCK_PERCENT: 50,
+    },
+}
+DEFAULT_JOURNAL: Mapping[int, int] = {
+    JournalLimit.EXPOSURE_SOFT: 50_000_000,
+    JournalLimit.EXPOSURE_HARD: 200_000_000,
+    JournalLimit.ENTRIES_UNSYNCED_SOFT: 1_000_000,
+    JournalLimit.ENTRIES_UNSYNCED_HARD: 5_000_000,
+    JournalLimit.WINDOW_ENTRIES: 1_000,
+    JournalLimit.WINDOW_S: 3_600,
+    JournalLimit.REVOCATION_AGE_SOFT_S: 7 * _DAY_S,
+    JournalLimit.REVOCATION_AGE_HARD_S: 35 * _DAY_S,
+    JournalLimit.SANCTIONS_AGE_SOFT_S: 7 * _DAY_S,
+    JournalLimit.SANCTIONS_AGE_HARD_S: 35 * _DAY_S,
+    JournalLimit.POLICY_AGE_SOFT_S: 60 * _DAY_S,
+    JournalLimit.POLICY_AGE_HARD_S: 180 * _DAY_S,
+    JournalLimit.STALE_PERCENT: 50,
+    JournalLimit.SEGMENT_BYTES_MAX: 1_048_576,
+    JournalLimit.SEGMENT_ENTRIES_MAX: 1_000,
+    JournalLimit.NOTE_GRACE_S: 7 * _DAY_S,
+    JournalLimit.CLAIMS_WINDOW_S: 35 * _DAY_S,
+    JournalLimit.CERTIFICATE_GRACE_S: 35 * _DAY_S,
+    JournalLimit.PIN_TRIES_MAX: 5,
+    JournalLimit.PIN_LOCK_S: 900,
+}
+
+
+async def publish_first(connection: Connection, desk: Desk, currency: str, *, now_ms: int) -> None:
+    """Sign the default policy, where the currency has none yet."""
+    await objects.lock_series(connection, policy_series(currency))
+    if await objects.newest(connection, policy_series(currency)) is None:
+        await _publish(connection, desk, currency, 0, DEFAULT_TIERS, DEFAULT_JOURNAL, now_ms)
+
+
+async def next_policy(
+    connection: Connection,
+    desk: Desk,
+    currency: str,
+    *,
+    tiers: Tiers,
+    journal: Mapping[int, int],
+    actor: str,
+    now_ms: int,
+) -> int:
+    """Sign the next policy of a currency; its sequence.
+
+    Raises: IssuerError `policy-unknown` for a currency that has none, `limit-unknown`.
+    """
+    await objects.lock_series(connection, policy_series(currency))
+    before = await objects.newest(connection, policy_series(currency))
+    if before is None:
+        raise IssuerError("policy-unknown", currency)
+    _check(tiers, journal)
+    sequence = before.sequence + 1
+    await _publish(connection, desk, currency, sequence, tiers, journal, now_ms)
+    await audit.record(
+        connection,
+        actor=actor,
+        action="policy.sign",
+        subject=currency,
+        detail={"sequence": sequence},
+        now_ms=now_ms,
+    )
+    return sequence
+
+
+def _check(tiers: Tiers, journal: Mapping[int, int]) -> None:
+    unknown = {code for limits in tiers.values() for code in limits} - set(Limit)
+    unknown |= set(journal) - set(JournalLimit)
+    if unknown:
+        raise IssuerError("limit-unknown", ", ".join(map(str, sorted(unknown))))
+
+
+async def _publish(
+    connection: Connection,
+    desk: Desk,
+    currency: str,
+    sequence: int,
+    tiers: Tiers,
+    journal: Mapping[int, int],
+    now_ms: int,
+) -> None:
+    claims = {
+        2: sequence,
+        3: now_ms,
+        4: now_ms + VALID_MS,
+        5: currency,
+        6: {int(tier): _plain(limits) for tier, limits in tiers.items()},
+        7: _plain(journal),
+    }
+    raw = await desk.sign(POLICY_TYPE, claims)
+    await objects.publish(
+        connection,
+        policy_series(currency),
+        StoredObject(sequence=sequence, object=raw, is_full=True, issued_ms=now_ms),
+    )
+
+
+def _plain(limits: Mapping[int, int]) -> dict[int, int]:
+    return {int(code): int(value) for code, value in limits.items()}

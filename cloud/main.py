@@ -1,0 +1,139 @@
+"""`cbdc-cloud run`: the cloud as a process, with its two ports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import ssl
+import tempfile
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import web
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cloud.clock import SystemClock
+from cloud.config import Config
+from cloud.errors import CloudError
+from cloud.http.app import answer, application
+from cloud.http.gateways import gateway_application
+from cloud.http.officers import account_line, add_officer_routes
+from cloud.http.wallets import add_wallet_routes
+from cloud.issuer.pki import server_credentials
+from cloud.ledger.conservation import conservation
+from cloud.log import Log, start_logging
+from cloud.service import Cloud, open_cloud
+from hsm.api import HsmError
+from hsm.files import replace_durably
+
+REFRESH_S = 900
+PORTS_FILE = "ports.json"
+_log = Log("main")
+
+
+def api_application(cloud: Cloud) -> web.Application:
+    """Officers, wallet apps, and what watches over the process."""
+    app = application()
+
+    async def alive(request: web.Request) -> web.Response:
+        return answer({"status": "alive"})
+
+    async def status(request: web.Request) -> web.Response:
+        async with cloud.database.transaction() as connection:
+            lines = [account_line(item) for item in await conservation(connection)]
+        return answer({"status": "ready", "currencies": lines})
+
+    app.router.add_get("/healthz", alive)
+    app.router.add_get("/readyz", status)
+    app.router.add_get("/statusz", status)
+    add_officer_routes(app, cloud)
+    add_wallet_routes(app, cloud)
+    return app
+
+
+async def _tls(cloud: Cloud) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(for gateways, with their certificates asked for; for people and apps)."""
+    async with cloud.database.transaction() as connection:
+        held = await server_credentials(
+            cloud.desk.workshop(connection, now_ms=cloud.clock.now_ms()),
+            cloud.desk.pki,
+            hosts=cloud.config.listen.names,
+        )
+    contexts = []
+    for _ in range(2):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        # Python's ssl reads certificates from files alone: one for a moment, mode 0600.
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(held.key_pem + held.certificate_pem)
+            file.flush()
+            context.load_cert_chain(file.name)
+        contexts.append(context)
+    gateways, people = contexts
+    authority = cloud.desk.pki.transport.certificate.public_bytes(Encoding.PEM).decode()
+    gateways.load_verify_locations(cadata=authority)
+    # Enrolment comes without a certificate; synchronisation asks for one itself.
+    gateways.verify_mode = ssl.CERT_OPTIONAL
+    return gateways, people
+
+
+@contextlib.asynccontextmanager
+async def serving(cloud: Cloud) -> AsyncIterator[dict[str, int]]:
+    """Both ports while the block runs; gives their numbers."""
+    listen = cloud.config.listen
+    gateways, people = await _tls(cloud)
+    runners, ports = [], {}
+    try:
+        for name, app, tls, port in (
+            ("gateway_port", gateway_application(cloud), gateways, listen.gateway_port),
+            ("api_port", api_application(cloud), people, listen.api_port),
+        ):
+            runner = web.AppRunner(app, access_log=None)
+            runners.append(runner)
+            await runner.setup()
+            await web.TCPSite(runner, listen.host, port, ssl_context=tls).start()
+            ports[name] = runner.addresses[0][1]
+        path = cloud.config.folder / PORTS_FILE
+        replace_durably(path, json.dumps(ports).encode())
+        yield ports
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+
+
+async def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT, or until the embedded database ends."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with open_cloud(config, clock=SystemClock()) as cloud, serving(cloud) as ports:
+        _log.info("cloud.ready", **ports)
+        async with asyncio.TaskGroup() as group:
+            refreshing = group.create_task(_refresh(cloud))
+            watched: list[asyncio.Task[Any]] = [group.create_task(stopping.wait())]
+            if cloud.database.server is not None:
+                watched.append(group.create_task(cloud.database.server.wait()))
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            for task in (refreshing, *watched):
+                task.cancel()
+        _log.info("cloud.stopped")
+    if not stopping.is_set():
+        raise CloudError("database-ended", "the embedded PostgreSQL ended")
+
+
+async def _refresh(cloud: Cloud) -> None:
+    """Renew what grows old; a failure is tried again at the next turn."""
+    while True:
+        try:
+            await cloud.refresh()
+        except (CloudError, HsmError) as error:
+            _log.warning("refresh.failed", code=error.code)
+        await asyncio.sleep(REFRESH_S)
+
+
+def run_cloud(config: Config) -> None:
+    """Run the loop. Raises: CloudError, HsmError, OSError."""
+    start_logging("info")
+    asyncio.run(run(config))

@@ -1,0 +1,124 @@
+"""The cloud put together: token, database, issuer, reconciler. Programs and commands open it."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from cloud.clock import Clock
+from cloud.config import Config
+from cloud.database import Database, open_database
+from cloud.errors import ConfigError
+from cloud.issuer import lists, policies
+from cloud.issuer.desk import Desk
+from cloud.issuer.vault import Vault
+from cloud.reconciler.reconciler import Reconciler
+from cloud.syncing import Exchange
+from hsm import software
+from hsm.api import KeyMissing, Token
+from hsm.files import create_durably, make_folder
+from wallet.protocol.lists import ListId
+
+PASSPHRASE_FILE = "passphrase"
+TOKEN_FOLDER = "token"
+PASSPHRASE_BYTES_MAX = 4096
+VERIFYING_PROCESSES = 2
+
+
+class Cloud:
+    """An open cloud."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        clock: Clock,
+        database: Database,
+        desk: Desk,
+        reconciler: Reconciler,
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.database = database
+        self.desk = desk
+        self.reconciler = reconciler
+        self.exchange = Exchange(database=database, desk=desk, reconciler=reconciler)
+
+    async def refresh(self) -> None:
+        """Renew roles, keys and lists that near their end."""
+        now_ms = self.clock.now_ms()
+        async with self.database.transaction() as connection:
+            await self.desk.refresh(connection, now_ms=now_ms)
+        async with self.database.transaction() as connection:
+            await lists.refresh_lists(connection, self.desk, now_ms=now_ms)
+
+
+def passphrase_path(config: Config) -> Path:
+    """The file whose words open the issuer's keys."""
+    return config.issuer.passphrase_file or config.folder / PASSPHRASE_FILE
+
+
+def read_passphrase(config: Config) -> bytes:
+    """Raises: ConfigError `not-initialised`."""
+    path = passphrase_path(config)
+    try:
+        with path.open("rb") as stream:
+            return stream.read(PASSPHRASE_BYTES_MAX).strip()
+    except OSError as error:
+        raise ConfigError("not-initialised", f"{path}: {error.strerror}") from error
+
+
+def make_passphrase(config: Config) -> None:
+    """Write a passphrase where there is none; for its owner alone. Raises: OSError."""
+    path = passphrase_path(config)
+    if not path.exists():
+        make_folder(path.parent)
+        create_durably(path, secrets.token_urlsafe(32).encode())
+
+
+async def _open_token(config: Config, *, create: bool) -> Token:
+    folder, secret = config.folder / TOKEN_FOLDER, read_passphrase(config)
+    try:
+        return await software.open_token(folder, passphrase=secret)
+    except KeyMissing:
+        if not create:
+            raise
+        return await software.create(folder, passphrase=secret)
+
+
+@contextlib.asynccontextmanager
+async def open_cloud(config: Config, *, clock: Clock, create: bool = False) -> AsyncIterator[Cloud]:
+    """The cloud of a folder; with `create` what is missing is made.
+
+    Raises: ConfigError `not-initialised`, DatabaseError, HsmError.
+    """
+    token = await _open_token(config, create=create)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(token.close)
+        now_ms = clock.now_ms()
+        database = await stack.enter_async_context(open_database(config, now_ms=now_ms))
+        desk = await _open_desk(config, database, token, now_ms=now_ms)
+        reconciler = Reconciler(
+            database, anchor=desk.anchor, signing=desk, workers=VERIFYING_PROCESSES
+        )
+        stack.callback(reconciler.close)
+        yield Cloud(config=config, clock=clock, database=database, desk=desk, reconciler=reconciler)
+
+
+async def _open_desk(config: Config, database: Database, token: Token, *, now_ms: int) -> Desk:
+    async with database.transaction() as connection:
+        desk = await Desk.open(
+            connection,
+            Vault(token.sealer),
+            organisation=config.issuer.organisation,
+            random=secrets.token_bytes,
+            now_ms=now_ms,
+        )
+    async with database.transaction() as connection:
+        for currency in config.issuer.currencies:
+            await policies.publish_first(connection, desk, currency, now_ms=now_ms)
+        for list_id in ListId:
+            await lists.publish_first(connection, desk, list_id, {}, now_ms=now_ms)
+    return desk

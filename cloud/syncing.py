@@ -1,0 +1,128 @@
+"""One exchange at the cloud: the envelope opened, the segment reconciled, the answer sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from cloud.database import Connection, Database
+from cloud.errors import CloudError
+from cloud.issuer.desk import Desk
+from cloud.issuer.enrolments import enrolments_for, grants_for, set_enrolled, take_wishes
+from cloud.issuer.gateways import Gateway, common_objects, find_gateway, renewed, saw
+from cloud.log import Log
+from sync.exchange import build_down, open_up
+from wallet.protocol.certificates import Chain
+from wallet.protocol.entry import EntryKind, decode_entry
+from wallet.protocol.envelope import NEWEST_GRANTS, NEWEST_LISTS, Up, VerifiedUp
+from wallet.protocol.issued import Enrolment
+from wallet.protocol.refusals import ProtocolError
+from wallet.protocol.sealed import seal
+
+# An entry begins with a map of five and its kind: only enrolments are decoded here.
+_ENROL = bytes((0xA5, 0x01, EntryKind.ENROL))
+_log = Log("sync")
+
+
+class Outcome(Protocol):
+    """What a reconciler answers with."""
+
+    @property
+    def acknowledged(self) -> int:
+        """The contiguous size now held."""
+
+    @property
+    def problem(self) -> str | None:
+        """A code, when nothing of the segment was kept."""
+
+
+class Reconciling(Protocol):
+    """What the exchange needs of the reconciler."""
+
+    async def ingest(self, up: VerifiedUp, *, now_ms: int) -> Outcome:
+        """Take a segment."""
+
+    async def settlements_after(self, journal: bytes, epoch: int, size: int) -> list[bytes]:
+        """Settlements above a size, oldest first."""
+
+
+class Exchange:
+    """Answers reports of gateways."""
+
+    def __init__(self, *, database: Database, desk: Desk, reconciler: Reconciling) -> None:
+        self._database = database
+        self._desk = desk
+        self._reconciler = reconciler
+
+    async def answer(self, sealed: bytes, *, caller: bytes, now_ms: int) -> bytes:
+        """The sealed answer to a sealed report.
+
+        `caller` is the journal that the connection's certificate names.
+        Raises: ProtocolError for an envelope that does not hold, CloudError.
+        """
+        verified = open_up(sealed, keys=self._desk.hpke, root=self._desk.anchor)
+        up = verified.claims
+        if up.journal != caller:
+            raise CloudError("wrong-gateway", "the connection is another gateway's")
+        async with self._database.transaction() as connection:
+            gateway = await find_gateway(connection, up.journal)
+        outcome = await self._reconciler.ingest(verified, now_ms=now_ms)
+        settlements = await self._reconciler.settlements_after(
+            up.journal, up.epoch, up.acknowledged_size
+        )
+        async with self._database.transaction() as connection:
+            objects = await self._objects(connection, gateway, up, now_ms=now_ms)
+        _log.info(
+            "exchange",
+            gateway=gateway.name,
+            entries=len(up.entries),
+            acknowledged=outcome.acknowledged,
+            problem=outcome.problem,
+        )
+        payload = build_down(
+            up,
+            acknowledged=outcome.acknowledged,
+            objects=[*objects, *settlements],
+            problem=outcome.problem,
+        )
+        envelope = await self._desk.sign_down(payload)
+        return seal(envelope, recipient=gateway.hpke_key)
+
+    async def _objects(
+        self, connection: Connection, gateway: Gateway, up: Up, *, now_ms: int
+    ) -> list[bytes]:
+        desk = self._desk
+        await saw(connection, gateway.journal, now_ms=now_ms)
+        await set_enrolled(connection, gateway, _enrolled(up))
+        wishes = (up.health or {}).get("enrol")
+        await take_wishes(connection, desk, gateway, wishes, now_ms=now_ms)
+        chain: Chain | None = await renewed(connection, desk, gateway, now_ms=now_ms)
+        objects = list(chain or ())
+        objects += await common_objects(
+            connection, gateway.currency, _plain(up.newest), first_list=NEWEST_LISTS
+        )
+        objects += await enrolments_for(connection, gateway)
+        objects += await grants_for(
+            connection, desk, gateway, held=up.newest.get(NEWEST_GRANTS), now_ms=now_ms
+        )
+        return objects
+
+
+def _plain(newest: Mapping[int, int]) -> dict[int, int]:
+    return dict(newest)
+
+
+def _enrolled(up: Up) -> list[bytes]:
+    """Wallets whose enrolment the journal has entered."""
+    wallets: list[bytes] = []
+    for raw in up.entries:
+        if not raw.startswith(_ENROL):
+            continue
+        try:
+            body = decode_entry(raw).body
+        except ProtocolError:
+            # The reconciler has judged it already.
+            continue
+        if isinstance(body, Enrolment):
+            wallets.append(body.wallet)
+    return wallets
