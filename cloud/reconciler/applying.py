@@ -1,0 +1,41 @@
+"""Step 5: the rules on the replica of the state, entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from cloud.reconciler.context import Facts, IssuerContext, refundable_of
+from cloud.reconciler.facts import refunds
+from wallet.protocol.entry import Entry
+from wallet.protocol.refusals import Refusal
+from wallet.protocol.rules import apply
+from wallet.protocol.state import Decision, State
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """Decisions on the entries that were accepted, and why the one after them was not."""
+
+    decisions: list[Decision]
+    refusal: Refusal | None
+
+
+def apply_entries(
+    state: State,
+    entries: Sequence[Entry],
+    leaves: Sequence[bytes],
+    context: IssuerContext,
+    facts: Facts,
+) -> Outcome:
+    """Carry out the entries until one is refused, which leaves no trace in the state."""
+    decisions: list[Decision] = []
+    refunded = refunds(entries)
+    for entry, leaf in zip(entries, leaves, strict=False):
+        outcome = apply(state, entry, context)
+        if isinstance(outcome, Refusal):
+            return Outcome(decisions=decisions, refusal=outcome)
+        decisions.append(outcome.decision)
+        if refunded and (payment := refundable_of(entry)) is not None:
+            facts.payments[leaf] = payment
+    return Outcome(decisions=decisions, refusal=None)

@@ -1,0 +1,103 @@
+"""Facts for the rules: refunded payments, lists by hash, roots, fetched for a segment at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from cloud.database import Connection
+from cloud.reconciler.context import Facts, refundable_of
+from wallet.protocol.context import Refundable
+from wallet.protocol.entry import Entry, ListUpdate, Payment, decode_entry
+from wallet.protocol.issued import Settlement, decode_list
+from wallet.protocol.lists import SignedList
+
+_LEAF_BYTES = 32
+_ANY_AMOUNT = 2**62
+
+
+def refunds(entries: Sequence[Entry]) -> bool:
+    """Whether any of these entries refunds another."""
+    return bool(_refunded(entries))
+
+
+def replay_facts(entries: Sequence[Entry]) -> dict[bytes, Refundable]:
+    """Refunded payments as accepted refunds name them: here only their sum is counted."""
+    found = {}
+    for entry in entries:
+        if isinstance(entry.body, Payment) and entry.body.order.refunded is not None:
+            order = entry.body.order
+            found[order.refunded or b""] = Refundable(
+                payer=order.payee,
+                payee=order.payer,
+                amount_minor=_ANY_AMOUNT,
+                time_ms=entry.time_ms,
+            )
+    return found
+
+
+async def facts_for(
+    connection: Connection,
+    epoch_id: int,
+    entries: Sequence[Entry],
+    *,
+    known: Mapping[bytes, Refundable] = MappingProxyType({}),
+) -> Facts:
+    """What these entries need beyond the state. `known`: payments that need not be looked for."""
+    updates = [entry.body for entry in entries if isinstance(entry.body, ListUpdate)]
+    sizes = {entry.body.size for entry in entries if isinstance(entry.body, Settlement)}
+    missing = _refunded(entries) - known.keys()
+    payments = dict(known)
+    for leaf in missing:
+        payment = await find_payment(connection, epoch_id, leaf)
+        if payment is not None:
+            payments[leaf] = payment
+    return Facts(
+        payments=payments,
+        roots=await _roots(connection, epoch_id, sizes) if sizes else {},
+        lists=await _lists(connection, updates),
+    )
+
+
+def _refunded(entries: Sequence[Entry]) -> set[bytes]:
+    return {
+        entry.body.order.refunded
+        for entry in entries
+        if isinstance(entry.body, Payment) and entry.body.order.refunded is not None
+    }
+
+
+async def find_payment(connection: Connection, epoch_id: int, leaf: bytes) -> Refundable | None:
+    """The payment with this leaf hash; looks through the leaves, newest segments first."""
+    rows = await connection.fetch(
+        "SELECT entries, position($2::bytea IN leaves) - 1 AS place FROM journal_segment"
+        " WHERE epoch_id = $1 AND position($2::bytea IN leaves) > 0 ORDER BY first DESC",
+        *(epoch_id, leaf),
+    )
+    for row in rows:
+        # Bytes of two neighbours could look like a leaf; at a multiple of 32 stands a leaf.
+        if row["place"] % _LEAF_BYTES == 0:
+            return refundable_of(decode_entry(row["entries"][row["place"] // _LEAF_BYTES]))
+    return None
+
+
+async def _roots(connection: Connection, epoch_id: int, sizes: set[int]) -> dict[int, bytes]:
+    """Roots at sizes for which this issuer signed a settlement: a journal enters no others."""
+    rows = await connection.fetch(
+        "SELECT DISTINCT size, root FROM settlement WHERE epoch_id = $1 AND size = ANY ($2)",
+        *(epoch_id, list(sizes)),
+    )
+    return {row["size"]: row["root"] for row in rows}
+
+
+async def _lists(connection: Connection, updates: Sequence[ListUpdate]) -> dict[bytes, SignedList]:
+    found = {}
+    for update in updates:
+        raw = await connection.fetchval(
+            "SELECT object FROM issued_object WHERE series = $1 AND sequence = $2",
+            *(f"list/{update.list_id}", update.sequence),
+        )
+        if raw is not None:
+            listed = decode_list(raw)
+            found[listed.hash] = listed
+    return found

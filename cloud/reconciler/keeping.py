@@ -1,0 +1,249 @@
+"""Steps 5 to 9 on a segment that is sound, and the writing of all that follows from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cloud.database import Connection
+from cloud.funding import set_applied
+from cloud.ledger.accounts import ensure_accounts, loss
+from cloud.ledger.identities import derived, of_entry
+from cloud.ledger.posting import TransferKind
+from cloud.reconciler import collected, notes
+from cloud.reconciler.applying import apply_entries
+from cloud.reconciler.compliance import Compliance
+from cloud.reconciler.context import IssuerContext
+from cloud.reconciler.evidence import Evidence, suspend
+from cloud.reconciler.facts import facts_for
+from cloud.reconciler.outbox import tell
+from cloud.reconciler.postings import Batch, collect
+from cloud.reconciler.reading import Reading
+from cloud.reconciler.replica import SNAPSHOT_ENTRIES, Replica
+from cloud.reconciler.segment import New
+from cloud.reconciler.settling import add_verdicts
+from cloud.reconciler.values import Segment, Violation
+from cloud.wallets import redeem_accounts
+from wallet.protocol.certificates import TrustAnchor
+from wallet.protocol.entry import EntryKind, Payment
+from wallet.protocol.envelope import Up
+from wallet.protocol.ids import journal_text, wallet_text
+from wallet.protocol.issued import Grant, VerdictState
+from wallet.protocol.keys import PublicKey
+from wallet.protocol.policy import JournalLimit
+from wallet.protocol.refusals import Code
+from wallet.protocol.snapshot import write_snapshot
+
+
+async def keep(
+    connection: Connection,
+    *,
+    anchor: TrustAnchor,
+    compliance: Compliance,
+    replica: Replica,
+    new: New,
+    reading: Reading,
+    up: Up,
+    trusted: dict[int, PublicKey],
+    now_ms: int,
+) -> bool:
+    """Apply, post and store; the replica is changed, and is thrown away if this does not commit.
+
+    Answers whether there is something to settle. Raises: LedgerError, DatabaseError.
+    """
+    told = False
+    if len(reading.raws) > new.skipped:
+        segment = await _applied(connection, anchor, replica, new, reading, up, trusted)
+        await _post(connection, anchor, compliance, replica, segment, now_ms=now_ms)
+        await _store(connection, replica, segment, now_ms=now_ms)
+        replica.frontier, replica.size = new.frontier, segment.size
+        await _snapshot(connection, replica)
+        # 7. Receipts that others handed in are in this journal.
+        await collected.check_own(connection, anchor, segment, now_ms=now_ms)
+        told = segment.violation is not None or any(
+            decision.kind != EntryKind.SETTLEMENT for decision in segment.decisions
+        )
+    # 7. Receipts that this one collected are in the journals that they name.
+    await collected.take(connection, anchor, up.collected, now_ms=now_ms)
+    return told
+
+
+async def _applied(
+    connection: Connection,
+    anchor: TrustAnchor,
+    replica: Replica,
+    new: New,
+    reading: Reading,
+    up: Up,
+    trusted: dict[int, PublicKey],
+) -> Segment:
+    # 5. The rules on the replica of the state.
+    entries, leaves = reading.entries[new.skipped :], reading.leaves[new.skipped :]
+    facts = await facts_for(connection, replica.epoch_id, entries)
+    context = IssuerContext(anchor, facts, trusted=trusted)
+    outcome = apply_entries(replica.state, entries, leaves, context, facts)
+    accepted = len(outcome.decisions)
+    violation = None
+    index = up.acknowledged_size + new.skipped + accepted
+    if outcome.refusal is not None:
+        violation = Violation(
+            index=index,
+            code=outcome.refusal.code,
+            detail=outcome.refusal.detail,
+            entry=entries[accepted],
+        )
+    elif reading.problem is not None:
+        violation = Violation(index=index, code=reading.problem, detail="", entry=None)
+    await replica.open_accounts(connection)
+    return Segment(
+        epoch_id=replica.epoch_id,
+        journal=replica.state.journal,
+        epoch=replica.state.epoch,
+        currency=replica.state.currency,
+        first=up.acknowledged_size + new.skipped,
+        raws=reading.raws[new.skipped :],
+        leaves=leaves,
+        entries=entries[:accepted],
+        decisions=outcome.decisions,
+        checkpoint=reading.checkpoint,
+        checkpoint_raw=up.checkpoint,
+        violation=violation,
+    )
+
+
+async def _post(
+    connection: Connection,
+    anchor: TrustAnchor,
+    compliance: Compliance,
+    replica: Replica,
+    segment: Segment,
+    *,
+    now_ms: int,
+) -> None:
+    # 6. Notes.
+    matched = await notes.match(
+        connection,
+        anchor,
+        segment,
+        claims_window_s=replica.state.journal_limit(JournalLimit.CLAIMS_WINDOW_S),
+        now_ms=now_ms,
+    )
+    # 8. Compliance.
+    for index, code in (await compliance.review(connection, segment)).items():
+        matched.verdicts.setdefault(index, (VerdictState.HELD, code))
+    # 9. Conservation: every entry moves what it moves from one account to another.
+    batch = await collect(connection, segment, replica.accounts, matched.arrivals, now_ms=now_ms)
+    await notes.match_parents(connection, segment, matched, batch, now_ms=now_ms)
+    if segment.violation is not None:
+        matched.verdicts |= _rejections(segment, segment.violation)
+        matched.convicted.append(_violation_evidence(segment, segment.violation))
+        await _compensate(connection, replica, segment, segment.violation, batch, now_ms=now_ms)
+    if batch.identities:
+        await batch.post(connection, currency=segment.currency, now_ms=now_ms)
+    grants = [entry.body.sequence for entry in segment.entries if isinstance(entry.body, Grant)]
+    if grants:
+        await set_applied(connection, segment.journal, epoch=segment.epoch, sequences=grants)
+    await add_verdicts(connection, segment.epoch_id, matched.verdicts, now_ms=now_ms)
+    for found in matched.convicted:
+        await suspend(connection, segment.epoch_id, found, now_ms=now_ms)
+
+
+def _rejections(segment: Segment, violation: Violation) -> dict[int, tuple[VerdictState, str]]:
+    """The violation is rejected; about what follows it in the segment a person decides."""
+    verdicts = {
+        index: (VerdictState.HELD, str(Code.FROZEN_BY_ISSUER))
+        for index in range(violation.index + 1, segment.size)
+    }
+    return {violation.index: (VerdictState.REJECTED, violation.code), **verdicts}
+
+
+def _violation_evidence(segment: Segment, violation: Violation) -> Evidence:
+    raw = segment.raws[violation.index - segment.first]
+    return Evidence(
+        kind="violation",
+        code=violation.code,
+        index=violation.index,
+        parts=(raw, segment.checkpoint_raw),
+    )
+
+
+async def _compensate(
+    connection: Connection,
+    replica: Replica,
+    segment: Segment,
+    violation: Violation,
+    batch: Batch,
+    *,
+    now_ms: int,
+) -> None:
+    """A payee who kept to the policy is paid from the loss account; supply stays what it was.
+
+    The payee is one who is enrolled here, and no other than the payer. A note is redeemed by its
+    own journal and stays pending there.
+    """
+    entry = violation.entry
+    if entry is None or entry.kind != EntryKind.PAY or not isinstance(entry.body, Payment):
+        return
+    order = entry.body.order
+    payee = replica.state.wallets.get(order.payee)
+    if payee is None or payee.key is None or order.currency != segment.currency:
+        return
+    text = wallet_text(order.payee)
+    bearing = loss(segment.currency)
+    online = await redeem_accounts(connection, [text], currency=segment.currency, now_ms=now_ms)
+    numbers = await ensure_accounts(connection, [bearing])
+    identity = of_entry(segment.journal, epoch=segment.epoch, index=violation.index)
+    batch.add(
+        derived("compensation", identity),
+        debit=numbers[bearing.name],
+        credit=online[text],
+        amount=order.amount_minor,
+        kind=TransferKind.COMPENSATION,
+        reference=order.reference,
+    )
+
+
+async def _store(
+    connection: Connection, replica: Replica, segment: Segment, *, now_ms: int
+) -> None:
+    await connection.execute(
+        "INSERT INTO journal_segment VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        segment.epoch_id,
+        segment.first,
+        segment.size,
+        list(segment.raws),
+        b"".join(segment.leaves),
+        segment.checkpoint_raw,
+        now_ms,
+    )
+    await connection.execute(
+        "UPDATE journal_epoch SET size = $2, applied = $3, root = $4, counter = $5,"
+        " checkpoint = $6, currency = nullif($7, ''), changed_ms = $8 WHERE epoch_id = $1",
+        segment.epoch_id,
+        segment.size,
+        replica.state.size,
+        segment.checkpoint.root,
+        segment.checkpoint.counter,
+        segment.checkpoint_raw,
+        segment.currency,
+        now_ms,
+    )
+    body: dict[str, Any] = {
+        "journal": journal_text(segment.journal),
+        "epoch": segment.epoch,
+        "first": segment.first,
+        "size": segment.size,
+    }
+    await tell(connection, "journal.reconciled", body, now_ms=now_ms)
+
+
+async def _snapshot(connection: Connection, replica: Replica) -> None:
+    """Shorten the next start, now and then; a state that stopped early is not worth one."""
+    whole = replica.state.size == replica.size
+    if not whole or replica.size - replica.snapshot_size < SNAPSHOT_ENTRIES:
+        return
+    await connection.execute(
+        "INSERT INTO journal_snapshot VALUES ($1, $2, $3)"
+        " ON CONFLICT (epoch_id) DO UPDATE SET size = $2, snapshot = $3",
+        *(replica.epoch_id, replica.size, write_snapshot(replica.state, replica.frontier)),
+    )
+    replica.snapshot_size = replica.size

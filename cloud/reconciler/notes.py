@@ -1,0 +1,323 @@
+"""Step 6: notes between journals. What comes in matches what went out, once, in either order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from cloud.database import Connection
+from cloud.errors import DatabaseError
+from cloud.ledger.accounts import ensure_accounts, suspense, transit_notes
+from cloud.ledger.posting import TransferKind
+from cloud.reconciler import evidence
+from cloud.reconciler.evidence import Evidence, suspend
+from cloud.reconciler.postings import (
+    Arrival,
+    Batch,
+    borne_note,
+    early_note,
+    note_identity,
+    source_of_note,
+)
+from cloud.reconciler.settling import settle_entry
+from cloud.reconciler.values import Segment
+from wallet.protocol.certificates import TrustAnchor
+from wallet.protocol.entry import Entry, EntryKind, Note, Payment
+from wallet.protocol.ids import journal_text
+from wallet.protocol.issued import VerdictState
+from wallet.protocol.merkle import leaf_hash
+from wallet.protocol.messages import Order
+from wallet.protocol.refusals import Code
+
+Key = tuple[bytes, int, int]
+"""Journal, epoch, index of a transfer-out."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A note that this segment tells of: going out of its journal, or coming into it."""
+
+    key: Key
+    leaf: bytes
+    order: Order
+    arrived: Entry | None = None
+
+
+class Matched(msgspec.Struct, kw_only=True):
+    """What the notes of a segment come to."""
+
+    arrivals: dict[int, Arrival] = {}
+    verdicts: dict[int, tuple[VerdictState, str]] = {}
+    # Early notes of other journals whose parent is in this segment.
+    parents: list[Any] = []
+    # The code for which this journal is to be suspended, and the entry.
+    convicted: list[Evidence] = []
+
+
+async def match(
+    connection: Connection,
+    anchor: TrustAnchor,
+    segment: Segment,
+    *,
+    claims_window_s: int | None,
+    now_ms: int,
+) -> Matched:
+    """Record the segment's notes and find what each one matches.
+
+    Raises: DatabaseError `database-busy` when another journal told of the same note meanwhile.
+    """
+    matched = Matched()
+    early = await _early(connection, segment)
+    for index, row in early.items():
+        await _parent(connection, anchor, segment, index, row, matched)
+    rows = [row for row in _rows(segment) if row.arrived is not None or row.key[2] not in early]
+    fresh = await _insert(connection, segment, rows, claims_window_s=claims_window_s)
+    known = await _known(connection, [row.key for row in rows if row.key not in fresh])
+    told = await _told(connection, [row.key for row in rows if row.arrived is not None])
+    for row in rows:
+        if row.arrived is None:
+            if row.key not in fresh:
+                raise DatabaseError("database-busy", "a note arrived meanwhile")
+            continue
+        if row.key in fresh:
+            await _unknown(connection, anchor, segment, row, told, matched, now_ms=now_ms)
+        else:
+            await _redeem(connection, anchor, segment, row, known[row.key], matched, now_ms=now_ms)
+    return matched
+
+
+def _rows(segment: Segment) -> Iterable[Row]:
+    place = (segment.journal, segment.epoch)
+    for entry, decision in zip(segment.entries, segment.decisions, strict=True):
+        body = entry.body
+        if decision.kind == EntryKind.TRANSFER_OUT and isinstance(body, Payment):
+            leaf = segment.leaves[entry.index - segment.first]
+            yield Row(key=(*place, entry.index), leaf=leaf, order=body.order)
+        elif isinstance(body, Note):
+            yield Row(
+                key=decision.tables[0][1],
+                leaf=leaf_hash(body.entry),
+                order=body.order,
+                arrived=entry,
+            )
+
+
+async def _early(connection: Connection, segment: Segment) -> dict[int, Any]:
+    rows = await connection.fetch(
+        "SELECT * FROM note WHERE journal = $1 AND epoch = $2 AND state = 'early'"
+        " AND index >= $3 AND index < $4 FOR UPDATE",
+        *(segment.journal, segment.epoch, segment.first, segment.size),
+    )
+    return {row["index"]: row for row in rows}
+
+
+async def _parent(
+    connection: Connection,
+    anchor: TrustAnchor,
+    segment: Segment,
+    index: int,
+    row: Any,
+    matched: Matched,
+) -> None:
+    """A note was redeemed before its parent came. Is this the parent, or another entry?"""
+    place = index - segment.first
+    if segment.leaves[place] != row["leaf"]:
+        # The receipt says what the journal does not: it hides an entry, or has forked.
+        held = segment.raws[place], await _receipt_here(connection, segment, index)
+        parts = evidence.of_index(anchor, (row["entry"], row["receipt"]), held)
+        matched.convicted.append(
+            Evidence(kind="hidden-entry", code=Code.PROOF_INVALID, index=index, parts=parts)
+        )
+    elif place < len(segment.entries):
+        await connection.execute(
+            "UPDATE note SET state = 'redeemed', entry = NULL, receipt = NULL"
+            " WHERE journal = $1 AND epoch = $2 AND index = $3",
+            *(segment.journal, segment.epoch, index),
+        )
+        matched.parents.append(row)
+
+
+async def _receipt_here(connection: Connection, segment: Segment, index: int) -> bytes:
+    leaves = await evidence.stored_leaves(connection, segment.epoch_id, end=segment.first)
+    return evidence.receipt_under(segment.checkpoint_raw, leaves + segment.leaves, index)
+
+
+async def _insert(
+    connection: Connection, segment: Segment, rows: list[Row], *, claims_window_s: int | None
+) -> set[Key]:
+    """Insert what is new, in the order of keys, so that two journals wait and do not deadlock."""
+    if not rows:
+        return set()
+    ordered = sorted(rows, key=lambda row: row.key)
+    values = [_values(segment, row, claims_window_s=claims_window_s) for row in ordered]
+    made = await connection.fetch(
+        "INSERT INTO note SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[],"
+        " $4::bytea[], $5::text[], $6::bytea[], $7::bytea[], $8::bigint[], $9::text[],"
+        " $10::bigint[], $11::bigint[], $12::bytea[], $13::bigint[], $14::bigint[],"
+        " $15::bytea[], $16::bytea[]) ON CONFLICT DO NOTHING RETURNING journal, epoch, index",
+        *[list(column) for column in zip(*values, strict=True)],
+    )
+    return {(row["journal"], row["epoch"], row["index"]) for row in made}
+
+
+def _values(segment: Segment, row: Row, *, claims_window_s: int | None) -> tuple[Any, ...]:
+    order, arrived = row.order, row.arrived
+    window = claims_window_s
+    out = (
+        *row.key,
+        row.leaf,
+        "out" if arrived is None else "early",
+        order.payer,
+        order.payee_journal,
+        order.amount_minor,
+        order.currency,
+        order.expires_ms,
+        None if window is None else order.expires_ms + window * 1000,
+    )
+    if arrived is None or not isinstance(arrived.body, Note):
+        return (*out, None, None, None, None, None)
+    note = arrived.body
+    return (*out, segment.journal, segment.epoch, arrived.index, note.entry, note.receipt)
+
+
+async def _known(connection: Connection, keys: list[Key]) -> dict[Key, Any]:
+    rows = await _at(connection, "note", "*", keys, lock=True)
+    return {(row["journal"], row["epoch"], row["index"]): row for row in rows}
+
+
+async def _at(
+    connection: Connection, table: str, columns: str, keys: list[Key], *, lock: bool
+) -> list[Any]:
+    if not keys:
+        return []
+    rows: list[Any] = await connection.fetch(
+        f"SELECT {columns} FROM {table}"
+        " WHERE (journal, epoch, index) IN"
+        " (SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]))"
+        f" ORDER BY journal, epoch, index {'FOR UPDATE' if lock else ''}",
+        *[list(column) for column in zip(*keys, strict=True)],
+    )
+    return rows
+
+
+async def _told(connection: Connection, keys: list[Key]) -> dict[tuple[bytes, int], Any]:
+    """What is known of the journals that the notes come from."""
+    if not keys:
+        return {}
+    rows = await connection.fetch(
+        "SELECT journal, epoch, epoch_id, applied FROM journal_epoch WHERE (journal, epoch) IN"
+        " (SELECT * FROM unnest($1::bytea[], $2::bigint[]))",
+        [key[0] for key in keys],
+        [key[1] for key in keys],
+    )
+    return {(row["journal"], row["epoch"]): row for row in rows}
+
+
+async def _unknown(
+    connection: Connection,
+    anchor: TrustAnchor,
+    segment: Segment,
+    row: Row,
+    told: Mapping[tuple[bytes, int], Any],
+    matched: Matched,
+    *,
+    now_ms: int,
+) -> None:
+    """A note whose parent is not known: early, unless its journal has told of that index."""
+    assert row.arrived is not None  # the caller has looked
+    index, source = row.arrived.index, told.get(row.key[:2])
+    if source is None or source["applied"] <= row.key[2]:
+        matched.arrivals[index] = early_note(segment)
+        matched.verdicts[index] = (VerdictState.PENDING, Code.PARENT_MISSING)
+        return
+    await _bear(connection, row, matched, segment.currency)
+    await _convict_source(connection, anchor, row, source["epoch_id"], now_ms=now_ms)
+
+
+async def _redeem(
+    connection: Connection,
+    anchor: TrustAnchor,
+    segment: Segment,
+    row: Row,
+    known: Any,
+    matched: Matched,
+    *,
+    now_ms: int,
+) -> None:
+    """A note that is known: redeemed now, or against the rules of one side."""
+    assert row.arrived is not None  # the caller has looked
+    index = row.arrived.index
+    if known["leaf"] != row.leaf:
+        await _bear(connection, row, matched, segment.currency)
+        (source,) = (await _told(connection, [row.key])).values()
+        await _convict_source(connection, anchor, row, source["epoch_id"], now_ms=now_ms)
+    elif known["state"] == "out":
+        await connection.execute(
+            "UPDATE note SET state = 'redeemed', in_journal = $4, in_epoch = $5, in_index = $6"
+            " WHERE journal = $1 AND epoch = $2 AND index = $3",
+            *(*row.key, segment.journal, segment.epoch, index),
+        )
+        matched.arrivals[index] = source_of_note(row.key[0], segment.currency)
+    elif known["state"] == "returned":
+        # It came back to the payer after the claims window, and the payee had redeemed it in time.
+        await _bear(connection, row, matched, segment.currency)
+    else:
+        # Redeemed before, in an epoch that this one had to know about.
+        matched.arrivals[index] = borne_note(segment.currency)
+        matched.verdicts[index] = (VerdictState.REJECTED, Code.NOTE_REDEEMED)
+        matched.convicted.append(
+            Evidence(
+                kind="violation",
+                code=Code.NOTE_REDEEMED,
+                index=index,
+                parts=(row.arrived.raw, segment.checkpoint_raw),
+            )
+        )
+
+
+async def _bear(connection: Connection, row: Row, matched: Matched, currency: str) -> None:
+    """The payee kept to the policy: the issuer pays."""
+    assert row.arrived is not None  # the caller has looked
+    await connection.execute(
+        "UPDATE note SET state = 'compensated' WHERE journal = $1 AND epoch = $2 AND index = $3",
+        *row.key,
+    )
+    matched.arrivals[row.arrived.index] = borne_note(currency)
+
+
+async def _convict_source(
+    connection: Connection, anchor: TrustAnchor, row: Row, epoch_id: int, *, now_ms: int
+) -> None:
+    """The journal that a note's receipt names tells of another entry at that index."""
+    held = await evidence.held_entry(connection, epoch_id, row.key[2])
+    assert row.arrived is not None and held is not None  # told of, so that it is held
+    note = row.arrived.body
+    assert isinstance(note, Note)  # the caller has looked
+    parts = evidence.of_index(anchor, (note.entry, note.receipt), held)
+    found = Evidence(kind="hidden-entry", code=Code.PROOF_INVALID, index=row.key[2], parts=parts)
+    await suspend(connection, epoch_id, found, now_ms=now_ms)
+
+
+async def match_parents(
+    connection: Connection, segment: Segment, matched: Matched, batch: Batch, *, now_ms: int
+) -> None:
+    """Take early notes out of suspense, and settle them where they came in."""
+    for row in matched.parents:
+        sides = [
+            transit_notes(journal_text(segment.journal), currency=row["currency"]),
+            suspense(journal_text(row["in_journal"]), currency=row["currency"]),
+        ]
+        numbers = await ensure_accounts(connection, sides)
+        batch.add(
+            note_identity(segment.journal, epoch=segment.epoch, index=row["index"]),
+            debit=numbers[sides[0].name],
+            credit=numbers[sides[1].name],
+            amount=row["amount"],
+            kind=TransferKind.NOTE_MATCHED,
+        )
+        arrived = await connection.fetchval(
+            "SELECT epoch_id FROM journal_epoch WHERE journal = $1 AND epoch = $2",
+            *(row["in_journal"], row["in_epoch"]),
+        )
+        await settle_entry(connection, epoch_id=arrived, index=row["in_index"], now_ms=now_ms)

@@ -1,0 +1,108 @@
+"""Verdicts and settlements: the issuer's countersigned word on what journals reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from cloud.database import Connection
+from wallet.protocol.issued import SETTLEMENT_TYPE, VerdictState
+
+RESETTLED_MS = 60_000
+_STATES = {
+    "held": VerdictState.HELD,
+    "pending": VerdictState.PENDING,
+    "rejected": VerdictState.REJECTED,
+}
+
+
+class Signing(Protocol):
+    """Signs objects by the key of their type's role."""
+
+    async def sign(self, type_: str, claims: dict[int, Any]) -> bytes:
+        """A COSE_Sign1 with its certificate."""
+        ...
+
+
+async def add_verdicts(
+    connection: Connection,
+    epoch_id: int,
+    verdicts: Mapping[int, tuple[VerdictState, str]],
+    *,
+    now_ms: int,
+) -> None:
+    """Name entries that are not settled; a verdict that is there stays."""
+    if not verdicts:
+        return
+    await connection.execute(
+        "INSERT INTO verdict (epoch_id, index, state, code, decided_ms)"
+        " SELECT $1, index, state, code, $5"
+        " FROM unnest($2::bigint[], $3::text[], $4::text[]) AS given (index, state, code)"
+        " ON CONFLICT DO NOTHING",
+        epoch_id,
+        list(verdicts),
+        [state.name.lower() for state, _ in verdicts.values()],
+        [code for _, code in verdicts.values()],
+        now_ms,
+    )
+
+
+async def settle_entry(connection: Connection, *, epoch_id: int, index: int, now_ms: int) -> bool:
+    """What was held or pending is settled from now on; false where it was not."""
+    found = await connection.fetchval(
+        "UPDATE verdict SET state = 'settled', decided_ms = $3, told = false"
+        " WHERE epoch_id = $1 AND index = $2 AND state IN ('held', 'pending') RETURNING true",
+        *(epoch_id, index, now_ms),
+    )
+    return bool(found)
+
+
+async def settle(connection: Connection, signing: Signing, epoch_id: int, *, now_ms: int) -> bytes:
+    """Sign the settlement of all that an epoch's journal has told, and keep it."""
+    row = await connection.fetchrow(
+        "SELECT journal, epoch, size, root, (SELECT max(time_ms) FROM settlement"
+        "  WHERE settlement.epoch_id = $1) AS last_ms"
+        " FROM journal_epoch WHERE epoch_id = $1",
+        epoch_id,
+    )
+    named = await connection.fetch(
+        "SELECT index, state, code FROM verdict"
+        " WHERE epoch_id = $1 AND state <> 'settled' ORDER BY index",
+        epoch_id,
+    )
+    # Of one size, only a later settlement counts: time never stands still between two.
+    time_ms = max(now_ms, (row["last_ms"] or 0) + 1)
+    verdicts = [[line["index"], int(_STATES[line["state"]]), line["code"]] for line in named]
+    claims = {
+        2: row["journal"],
+        3: row["epoch"],
+        4: row["size"],
+        5: row["root"],
+        6: verdicts,
+        7: time_ms,
+    }
+    signed = await signing.sign(SETTLEMENT_TYPE, claims)
+    await connection.execute(
+        "UPDATE verdict SET told = true WHERE epoch_id = $1 AND NOT told", epoch_id
+    )
+    await connection.execute(
+        "INSERT INTO settlement (epoch_id, size, root, time_ms, object)"
+        " VALUES ($1, $2, $3, $4, $5)",
+        *(epoch_id, row["size"], row["root"], time_ms, signed),
+    )
+    return signed
+
+
+async def is_due(connection: Connection, epoch_id: int, *, told: bool, now_ms: int) -> bool:
+    """Whether there is something to say. `told`: whether the journal told more than settlements.
+
+    Entering a settlement is no reason for another one, or the two would answer each other for ever;
+    that the last one is old is a reason, because a journal's age counts from it.
+    """
+    row = await connection.fetchrow(
+        "SELECT (SELECT max(time_ms) FROM settlement WHERE epoch_id = $1) AS last_ms,"
+        " EXISTS (SELECT FROM verdict WHERE epoch_id = $1 AND NOT told) AS untold",
+        epoch_id,
+    )
+    last_ms = row["last_ms"]
+    return told or row["untold"] or last_ms is None or now_ms - last_ms >= RESETTLED_MS
