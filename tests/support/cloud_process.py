@@ -1,0 +1,156 @@
+"""The cloud as a process of its own, with its commands and its API, as people run them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+ROOT = Path(__file__).resolve().parents[2]
+WAIT_S = 60
+
+
+class CloudProcess:
+    """A cloud in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder.parent / f"{folder.name}.log"
+        self.process: asyncio.subprocess.Process | None = None
+        self._listen = {"gateway_port": 0, "api_port": 0}
+        self._environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        }
+
+    async def command(self, *arguments: str) -> tuple[int, str, str]:
+        """`cbdc-cloud` on this folder: (exit code, output, errors)."""
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "cloud.cli", "--folder", str(self.folder), *arguments),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            env=self._environment,
+            cwd=ROOT,
+        )
+        async with asyncio.timeout(WAIT_S):
+            out, errors = await process.communicate()
+        return process.returncode or 0, out.decode(), errors.decode()
+
+    async def start(self) -> None:
+        """Run it on free ports, after that on the same ones; wait until it listens."""
+        (self.folder / "ports.json").unlink(missing_ok=True)
+        values = [f"listen.{name}={port}" for name, port in self._listen.items()]
+        flags = [part for value in values for part in ("--set", value)]
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "cloud.cli", "--folder", str(self.folder), *flags, "run"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                cwd=ROOT,
+            )
+        async with asyncio.timeout(WAIT_S):
+            while not (self.folder / "ports.json").exists():
+                if self.process.returncode is not None:
+                    raise AssertionError(f"the cloud ended: {self.log.read_text()[-4000:]}")
+                await asyncio.sleep(0.05)
+        self._listen = self.ports
+
+    async def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        if self.process is None:
+            return 0
+        if self.process.returncode is None:
+            self.process.terminate()
+        async with asyncio.timeout(WAIT_S):
+            return await self.process.wait()
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Where it listens."""
+        found: dict[str, int] = json.loads((self.folder / "ports.json").read_text())
+        return found
+
+    @property
+    def gateway_url(self) -> str:
+        """Where gateways find it."""
+        return f"https://127.0.0.1:{self.ports['gateway_port']}"
+
+    @property
+    def authority(self) -> str:
+        """The CA of its certificate, in PEM."""
+        return (self.folder / "transport-ca.pem").read_text()
+
+    def officer_file(self, name: str) -> Path:
+        """The token of one of the first two officers."""
+        return self.folder / f"officer-{name}.token"
+
+    def officer(self, name: str) -> str:
+        """The same, as text."""
+        return self.officer_file(name).read_text()
+
+    @contextlib.asynccontextmanager
+    async def api(self, token: str | None = None) -> AsyncIterator[Api]:
+        """Calls by somebody."""
+        tls = ssl.create_default_context(cadata=self.authority)
+        url = f"https://127.0.0.1:{self.ports['api_port']}"
+        async with aiohttp.ClientSession(
+            url, connector=aiohttp.TCPConnector(ssl=tls), timeout=aiohttp.ClientTimeout(WAIT_S)
+        ) as session:
+            yield Api(session, token)
+
+
+class Api:
+    """Calls with one token: (status, value)."""
+
+    def __init__(self, session: aiohttp.ClientSession, token: str | None) -> None:
+        self._session = session
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+
+    async def get(self, path: str) -> tuple[int, Any]:
+        """A GET."""
+        return await self.raw("GET", path, None)
+
+    async def post(self, path: str, body: Any, *, key: str | None = None) -> tuple[int, Any]:
+        """A POST of JSON."""
+        return await self.raw("POST", path, json.dumps(body).encode(), key=key)
+
+    async def raw(
+        self, method: str, path: str, body: bytes | None, *, key: str | None = None
+    ) -> tuple[int, Any]:
+        """Any call."""
+        headers = {**self._headers, "Content-Type": "application/json"}
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        async with self._session.request(method, path, data=body, headers=headers) as response:
+            return response.status, json.loads(await response.read())
+
+
+@contextlib.asynccontextmanager
+async def running_cloud(folder: Path) -> AsyncIterator[CloudProcess]:
+    """A new cloud that runs while the block does."""
+    cloud = CloudProcess(folder)
+    code, out, errors = await cloud.command("init")
+    assert code == 0, (out, errors)
+    try:
+        await cloud.start()
+        yield cloud
+    finally:
+        await cloud.stop()
