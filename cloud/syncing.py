@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -12,7 +13,6 @@ from cloud.issuer.enrolments import enrolments_for, grants_for, set_enrolled, ta
 from cloud.issuer.gateways import Gateway, common_objects, find_gateway, renewed, saw
 from cloud.log import Log
 from sync.exchange import build_down, open_up
-from wallet.protocol.certificates import Chain
 from wallet.protocol.entry import EntryKind, decode_entry
 from wallet.protocol.envelope import NEWEST_GRANTS, NEWEST_LISTS, Up, VerifiedUp
 from wallet.protocol.issued import Enrolment
@@ -60,7 +60,10 @@ class Exchange:
         `caller` is the journal that the connection's certificate names.
         Raises: ProtocolError for an envelope that does not hold, CloudError.
         """
-        verified = open_up(sealed, keys=self._desk.hpke, root=self._desk.anchor)
+        # A report may be large: other gateways are answered while it is opened.
+        verified = await asyncio.to_thread(
+            open_up, sealed, keys=self._desk.hpke, root=self._desk.anchor
+        )
         up = verified.claims
         if up.journal != caller:
             raise CloudError("wrong-gateway", "the connection is another gateway's")
@@ -71,7 +74,7 @@ class Exchange:
             up.journal, up.epoch, up.acknowledged_size
         )
         async with self._database.transaction() as connection:
-            objects = await self._objects(connection, gateway, up, now_ms=now_ms)
+            objects = await self._objects(connection, gateway, verified, now_ms=now_ms)
         _log.info(
             "exchange",
             gateway=gateway.name,
@@ -86,17 +89,23 @@ class Exchange:
             problem=outcome.problem,
         )
         envelope = await self._desk.sign_down(payload)
-        return seal(envelope, recipient=gateway.hpke_key)
+        return await asyncio.to_thread(seal, envelope, recipient=gateway.hpke_key)
 
     async def _objects(
-        self, connection: Connection, gateway: Gateway, up: Up, *, now_ms: int
+        self, connection: Connection, gateway: Gateway, verified: VerifiedUp, *, now_ms: int
     ) -> list[bytes]:
-        desk = self._desk
+        desk, up = self._desk, verified.claims
         await saw(connection, gateway.journal, now_ms=now_ms)
         await set_enrolled(connection, gateway, _enrolled(up))
         wishes = (up.health or {}).get("enrol")
         await take_wishes(connection, desk, gateway, wishes, now_ms=now_ms)
-        chain: Chain | None = await renewed(connection, desk, gateway, now_ms=now_ms)
+        chain = await renewed(
+            connection,
+            desk,
+            gateway,
+            shown_until_s=verified.certificate.not_after_s,
+            now_ms=now_ms,
+        )
         objects = list(chain or ())
         objects += await common_objects(
             connection, gateway.currency, _plain(up.newest), first_list=NEWEST_LISTS

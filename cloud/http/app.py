@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import asyncpg
 import msgspec
 from aiohttp import web
 
@@ -33,19 +34,32 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
         return web.Response(status=405, headers={"Allow": ", ".join(error.allowed_methods)})
     except (CloudError, ProtocolError) as error:
         code, detail = str(error.code), error.detail
+    except asyncpg.DataError:
+        code, detail = "body-invalid", "a value that no column holds"
     except HsmError as error:
         code, detail = error.code, "the issuer's keys are not at hand"
+    except Exception as error:  # noqa: BLE001 - no trace may reach a client, whatever failed
+        _log.error("request.failed", cause=error, path=request.path)
+        code, detail = "internal-fault", ""
     _log.warning("request.refused", path=request.path, method=request.method, code=code)
     return problem_response(code, detail)
 
 
 async def body_of(request: web.Request, kind: type[T]) -> T:
     """The JSON body. Raises: RequestRefused `body-invalid` for unknown fields and wrong shapes."""
+    if request.client_max_size > BODY_BYTES_MAX:
+        # An application that takes large envelopes: a body in JSON is small there too.
+        _require_small(request)
     raw = await request.read()
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RequestRefused("body-invalid", str(error)) from error
+
+
+def _require_small(request: web.Request) -> None:
+    if request.content_length is None or request.content_length > BODY_BYTES_MAX:
+        raise RequestRefused("body-too-large", f"at most {BODY_BYTES_MAX} bytes, their count first")
 
 
 def answer(value: Any, *, status: int = 200) -> web.Response:

@@ -35,6 +35,7 @@ _BY_CODE = {
     "idempotency-conflict": 422,
     "body-too-large": 413,
     "body-invalid": 400,
+    "internal-fault": 500,
     "database-unavailable": 503,
     "database-busy": 503,
 }

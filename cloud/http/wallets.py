@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,11 +14,15 @@ from cloud.database import Connection
 from cloud.errors import WalletError
 from cloud.http.answers import once
 from cloud.http.app import answer, body_of
-from cloud.http.octets import identity_of, journal_of, wallet_of
+from cloud.http.octets import from_text, identity_of, journal_of, wallet_of
 from cloud.http.tokens import holder_of
+from cloud.issuer.enrolments import require_enrolled
 from cloud.issuer.gateways import find_gateway
 from cloud.service import Cloud
 from wallet.protocol.ids import journal_text, wallet_text
+from wallet.protocol.keys import from_cose_key
+
+TARGET_CONTEXT = b"cbdc-redeem-target/1"
 
 
 class FundBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,9 +44,13 @@ class TransferBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class TargetBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The wallet in a journal whose redeemed value comes here."""
+    """A wallet in a journal whose redeemed value comes here: its COSE_Key, and its consent.
 
-    offline_wallet: str
+    `proof` is the key's signature over TARGET_CONTEXT and the SHA-256 of this wallet's name.
+    """
+
+    key: str
+    proof: str
 
 
 class QuoteBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,6 +132,7 @@ class Counter:
         )
         if own.currency != gateway.currency:
             raise WalletError("wrong-currency", f"that journal keeps {gateway.currency}")
+        await require_enrolled(c, gateway, wish.offline_wallet)
         return _funding(await funding.hold(c, wish, now_ms=self._now()))
 
     async def funding(self, c: Connection, holder: str, request: web.Request) -> Any:
@@ -151,7 +161,11 @@ class Counter:
         """Let what a wallet in a journal redeems come into this wallet."""
         body = await body_of(request, TargetBody)
         own = await self._own(c, holder, request)
-        offline = wallet_text(wallet_of(body.offline_wallet))
+        key = from_cose_key(from_text(body.key))
+        key.verify(
+            from_text(body.proof), TARGET_CONTEXT + hashlib.sha256(own.wallet.encode()).digest()
+        )
+        offline = wallet_text(key.id)
         await wallets.set_redeem_target(c, offline, own.wallet)
         return {"offline_wallet": offline, "wallet": own.wallet}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cloud import funding
 from cloud.database import Connection
-from cloud.errors import IssuerError
+from cloud.errors import IssuerError, WalletError
 from cloud.issuer import audit
 from cloud.issuer.desk import Desk
 from cloud.issuer.gateways import Gateway
@@ -138,6 +138,19 @@ async def _keep_wish(
         " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (journal, wallet) DO NOTHING",
         *(gateway.journal, key.id, key.cose_key, tier, label, hosted, now_ms),
     )
+
+
+async def require_enrolled(connection: Connection, gateway: Gateway, wallet: bytes) -> None:
+    """A grant to a wallet that its journal does not know would hold up all grants behind it.
+
+    Raises: WalletError `unknown-wallet`.
+    """
+    known = await connection.fetchval(
+        "SELECT true FROM wallet_enrolment WHERE journal = $1 AND wallet = $2 LIMIT 1",
+        *(gateway.journal, wallet),
+    )
+    if not known:
+        raise WalletError("unknown-wallet", f"{wallet_text(wallet)} is not enrolled there")
 
 
 async def enrolments_for(connection: Connection, gateway: Gateway) -> list[bytes]:

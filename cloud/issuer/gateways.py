@@ -198,12 +198,16 @@ async def saw(connection: Connection, journal: bytes, *, now_ms: int) -> None:
 
 
 async def renewed(
-    connection: Connection, desk: Desk, gateway: Gateway, *, now_ms: int
+    connection: Connection, desk: Desk, gateway: Gateway, *, shown_until_s: int, now_ms: int
 ) -> Chain | None:
-    """A new certificate of the journal once half of its life is gone."""
+    """What the journal's certificates should be, where it showed others.
+
+    They are made anew once half of the newest one's life is gone. A journal that shows an older
+    one has not received the newest: its answer was lost, and it gets it again.
+    """
     leaf = parse_certificate(gateway.leaf)
     if now_ms < (leaf.not_before_s + leaf.not_after_s) * 500:
-        return None
+        return gateway.chain if shown_until_s < leaf.not_after_s else None
     chain = await certify_journal(
         desk.workshop(connection, now_ms=now_ms),
         desk.pki,
