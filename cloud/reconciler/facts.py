@@ -21,6 +21,13 @@ def refunds(entries: Sequence[Entry]) -> bool:
     return bool(_refunded(entries))
 
 
+def asks(entries: Sequence[Entry]) -> bool:
+    """Whether the rules need more than the state for these entries."""
+    return refunds(entries) or any(
+        isinstance(entry.body, ListUpdate | Settlement) for entry in entries
+    )
+
+
 def replay_facts(entries: Sequence[Entry]) -> dict[bytes, Refundable]:
     """Refunded payments as accepted refunds name them: here only their sum is counted."""
     found = {}

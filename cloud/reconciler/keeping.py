@@ -12,9 +12,8 @@ from cloud.ledger.posting import TransferKind
 from cloud.reconciler import collected, notes
 from cloud.reconciler.applying import apply_entries
 from cloud.reconciler.compliance import Compliance
-from cloud.reconciler.context import IssuerContext
+from cloud.reconciler.context import Facts, IssuerContext
 from cloud.reconciler.evidence import Evidence, suspend
-from cloud.reconciler.facts import facts_for
 from cloud.reconciler.outbox import tell
 from cloud.reconciler.postings import Batch, collect
 from cloud.reconciler.reading import Reading
@@ -34,79 +33,84 @@ from wallet.protocol.refusals import Code
 from wallet.protocol.snapshot import write_snapshot
 
 
-async def keep(
-    connection: Connection,
+def apply_segment(
+    anchor: TrustAnchor,
+    replica: Replica,
+    new: New,
+    reading: Reading,
+    up: Up,
     *,
-    anchor: TrustAnchor,
-    compliance: Compliance,
-    replica: Replica,
-    new: New,
-    reading: Reading,
-    up: Up,
-    trusted: dict[int, PublicKey],
-    now_ms: int,
-) -> bool:
-    """Apply, post and store; the replica is changed, and is thrown away if this does not commit.
-
-    Answers whether there is something to settle. Raises: LedgerError, DatabaseError.
-    """
-    told = False
-    if len(reading.raws) > new.skipped:
-        segment = await _applied(connection, anchor, replica, new, reading, up, trusted)
-        await _post(connection, anchor, compliance, replica, segment, now_ms=now_ms)
-        await _store(connection, replica, segment, now_ms=now_ms)
-        replica.frontier, replica.size = new.frontier, segment.size
-        await _snapshot(connection, replica)
-        # 7. Receipts that others handed in are in this journal.
-        await collected.check_own(connection, anchor, segment, now_ms=now_ms)
-        told = segment.violation is not None or any(
-            decision.kind != EntryKind.SETTLEMENT for decision in segment.decisions
-        )
-    # 7. Receipts that this one collected are in the journals that they name.
-    await collected.take(connection, anchor, up.collected, now_ms=now_ms)
-    return told
-
-
-async def _applied(
-    connection: Connection,
-    anchor: TrustAnchor,
-    replica: Replica,
-    new: New,
-    reading: Reading,
-    up: Up,
+    facts: Facts,
     trusted: dict[int, PublicKey],
 ) -> Segment:
-    # 5. The rules on the replica of the state.
+    """5. The rules on the replica of the state, which is changed: if the segment is not stored
+    after all, the replica has to be thrown away.
+    """
     entries, leaves = reading.entries[new.skipped :], reading.leaves[new.skipped :]
-    facts = await facts_for(connection, replica.epoch_id, entries)
     context = IssuerContext(anchor, facts, trusted=trusted)
     outcome = apply_entries(replica.state, entries, leaves, context, facts)
     accepted = len(outcome.decisions)
-    violation = None
-    index = up.acknowledged_size + new.skipped + accepted
-    if outcome.refusal is not None:
+    first = up.acknowledged_size + new.skipped
+    refusal, violation = outcome.refusal, None
+    if refusal is not None:
         violation = Violation(
-            index=index,
-            code=outcome.refusal.code,
-            detail=outcome.refusal.detail,
+            index=first + accepted,
+            code=refusal.code,
+            detail=refusal.detail,
             entry=entries[accepted],
         )
     elif reading.problem is not None:
-        violation = Violation(index=index, code=reading.problem, detail="", entry=None)
-    await replica.open_accounts(connection)
+        violation = Violation(index=first + accepted, code=reading.problem, detail="", entry=None)
+    replica.frontier, replica.size = new.frontier, reading.checkpoint.size
+    replica.counter = reading.checkpoint.counter
+    state = replica.state
     return Segment(
         epoch_id=replica.epoch_id,
-        journal=replica.state.journal,
-        epoch=replica.state.epoch,
-        currency=replica.state.currency,
-        first=up.acknowledged_size + new.skipped,
+        journal=state.journal,
+        epoch=state.epoch,
+        currency=state.currency,
+        first=first,
         raws=reading.raws[new.skipped :],
         leaves=leaves,
         entries=entries[:accepted],
         decisions=outcome.decisions,
         checkpoint=reading.checkpoint,
         checkpoint_raw=up.checkpoint,
+        claims_window_s=state.journal_limit(JournalLimit.CLAIMS_WINDOW_S),
         violation=violation,
+        snapshot=_snapshot(replica),
+    )
+
+
+def _snapshot(replica: Replica) -> bytes | None:
+    """To shorten the next start, now and then; a state that stopped early is not worth one."""
+    whole = replica.state.size == replica.size
+    if not whole or replica.size - replica.snapshot_size < SNAPSHOT_ENTRIES:
+        return None
+    replica.snapshot_size = replica.size
+    return write_snapshot(replica.state, replica.frontier)
+
+
+async def keep(
+    connection: Connection,
+    segment: Segment,
+    *,
+    anchor: TrustAnchor,
+    compliance: Compliance,
+    replica: Replica,
+    now_ms: int,
+) -> bool:
+    """Post and store a segment. Answers whether there is something to settle.
+
+    Raises: LedgerError, DatabaseError.
+    """
+    await replica.open_accounts(connection)
+    await _post(connection, anchor, compliance, replica, segment, now_ms=now_ms)
+    await _store(connection, segment, now_ms=now_ms)
+    # 7. Receipts that others handed in are in this journal.
+    await collected.check_own(connection, anchor, segment, now_ms=now_ms)
+    return segment.violation is not None or any(
+        decision.kind != EntryKind.SETTLEMENT for decision in segment.decisions
     )
 
 
@@ -124,7 +128,6 @@ async def _post(
         connection,
         anchor,
         segment,
-        claims_window_s=replica.state.journal_limit(JournalLimit.CLAIMS_WINDOW_S),
         now_ms=now_ms,
     )
     # 8. Compliance.
@@ -132,7 +135,7 @@ async def _post(
         matched.verdicts.setdefault(index, (VerdictState.HELD, code))
     # 9. Conservation: every entry moves what it moves from one account to another.
     batch = await collect(connection, segment, replica.accounts, matched.arrivals, now_ms=now_ms)
-    await notes.match_parents(connection, segment, matched, batch, now_ms=now_ms)
+    await notes.resolve(connection, segment, matched, batch, now_ms=now_ms)
     if segment.violation is not None:
         matched.verdicts |= _rejections(segment, segment.violation)
         matched.convicted.append(_violation_evidence(segment, segment.violation))
@@ -202,9 +205,7 @@ async def _compensate(
     )
 
 
-async def _store(
-    connection: Connection, replica: Replica, segment: Segment, *, now_ms: int
-) -> None:
+async def _store(connection: Connection, segment: Segment, *, now_ms: int) -> None:
     await connection.execute(
         "INSERT INTO journal_segment VALUES ($1, $2, $3, $4, $5, $6, $7)",
         segment.epoch_id,
@@ -220,13 +221,19 @@ async def _store(
         " checkpoint = $6, currency = nullif($7, ''), changed_ms = $8 WHERE epoch_id = $1",
         segment.epoch_id,
         segment.size,
-        replica.state.size,
+        segment.first + len(segment.decisions),
         segment.checkpoint.root,
         segment.checkpoint.counter,
         segment.checkpoint_raw,
         segment.currency,
         now_ms,
     )
+    if segment.snapshot is not None:
+        await connection.execute(
+            "INSERT INTO journal_snapshot VALUES ($1, $2, $3)"
+            " ON CONFLICT (epoch_id) DO UPDATE SET size = $2, snapshot = $3",
+            *(segment.epoch_id, segment.size, segment.snapshot),
+        )
     body: dict[str, Any] = {
         "journal": journal_text(segment.journal),
         "epoch": segment.epoch,
@@ -234,16 +241,3 @@ async def _store(
         "size": segment.size,
     }
     await tell(connection, "journal.reconciled", body, now_ms=now_ms)
-
-
-async def _snapshot(connection: Connection, replica: Replica) -> None:
-    """Shorten the next start, now and then; a state that stopped early is not worth one."""
-    whole = replica.state.size == replica.size
-    if not whole or replica.size - replica.snapshot_size < SNAPSHOT_ENTRIES:
-        return
-    await connection.execute(
-        "INSERT INTO journal_snapshot VALUES ($1, $2, $3)"
-        " ON CONFLICT (epoch_id) DO UPDATE SET size = $2, snapshot = $3",
-        *(replica.epoch_id, replica.size, write_snapshot(replica.state, replica.frontier)),
-    )
-    replica.snapshot_size = replica.size

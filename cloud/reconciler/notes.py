@@ -9,7 +9,7 @@ import msgspec
 
 from cloud.database import Connection
 from cloud.errors import DatabaseError
-from cloud.ledger.accounts import ensure_accounts, suspense, transit_notes
+from cloud.ledger.accounts import ensure_accounts, suspense
 from cloud.ledger.posting import TransferKind
 from cloud.reconciler import evidence
 from cloud.reconciler.evidence import Evidence, suspend
@@ -49,9 +49,9 @@ class Matched(msgspec.Struct, kw_only=True):
 
     arrivals: dict[int, Arrival] = {}
     verdicts: dict[int, tuple[VerdictState, str]] = {}
-    # Early notes of other journals whose parent is in this segment.
-    parents: list[Any] = []
-    # The code for which this journal is to be suspended, and the entry.
+    # Early notes of other journals that leave suspense now, and what they are paid from.
+    resolved: list[tuple[Arrival, Any]] = []
+    # What this journal is to be suspended for.
     convicted: list[Evidence] = []
 
 
@@ -60,7 +60,6 @@ async def match(
     anchor: TrustAnchor,
     segment: Segment,
     *,
-    claims_window_s: int | None,
     now_ms: int,
 ) -> Matched:
     """Record the segment's notes and find what each one matches.
@@ -72,7 +71,7 @@ async def match(
     for index, row in early.items():
         await _parent(connection, anchor, segment, index, row, matched)
     rows = [row for row in _rows(segment) if row.arrived is not None or row.key[2] not in early]
-    fresh = await _insert(connection, segment, rows, claims_window_s=claims_window_s)
+    fresh = await _insert(connection, segment, rows)
     known = await _known(connection, [row.key for row in rows if row.key not in fresh])
     told = await _told(connection, [row.key for row in rows if row.arrived is not None])
     for row in rows:
@@ -123,19 +122,27 @@ async def _parent(
     """A note was redeemed before its parent came. Is this the parent, or another entry?"""
     place = index - segment.first
     if segment.leaves[place] != row["leaf"]:
-        # The receipt says what the journal does not: it hides an entry, or has forked.
+        # The receipt says what the journal does not: it hides an entry, or has forked. The payee
+        # kept to the policy and is paid.
         held = segment.raws[place], await _receipt_here(connection, segment, index)
         parts = evidence.of_index(anchor, (row["entry"], row["receipt"]), held)
         matched.convicted.append(
             Evidence(kind="hidden-entry", code=Code.PROOF_INVALID, index=index, parts=parts)
         )
+        await _resolve(connection, segment, index, "compensated")
+        matched.resolved.append((borne_note(row["currency"]), row))
     elif place < len(segment.entries):
-        await connection.execute(
-            "UPDATE note SET state = 'redeemed', entry = NULL, receipt = NULL"
-            " WHERE journal = $1 AND epoch = $2 AND index = $3",
-            *(segment.journal, segment.epoch, index),
-        )
-        matched.parents.append(row)
+        await _resolve(connection, segment, index, "redeemed")
+        source = source_of_note(segment.journal, row["currency"])
+        matched.resolved.append((source, row))
+
+
+async def _resolve(connection: Connection, segment: Segment, index: int, state: str) -> None:
+    await connection.execute(
+        "UPDATE note SET state = $4, entry = NULL, receipt = NULL"
+        " WHERE journal = $1 AND epoch = $2 AND index = $3",
+        *(segment.journal, segment.epoch, index, state),
+    )
 
 
 async def _receipt_here(connection: Connection, segment: Segment, index: int) -> bytes:
@@ -143,14 +150,12 @@ async def _receipt_here(connection: Connection, segment: Segment, index: int) ->
     return evidence.receipt_under(segment.checkpoint_raw, leaves + segment.leaves, index)
 
 
-async def _insert(
-    connection: Connection, segment: Segment, rows: list[Row], *, claims_window_s: int | None
-) -> set[Key]:
+async def _insert(connection: Connection, segment: Segment, rows: list[Row]) -> set[Key]:
     """Insert what is new, in the order of keys, so that two journals wait and do not deadlock."""
     if not rows:
         return set()
     ordered = sorted(rows, key=lambda row: row.key)
-    values = [_values(segment, row, claims_window_s=claims_window_s) for row in ordered]
+    values = [_values(segment, row) for row in ordered]
     made = await connection.fetch(
         "INSERT INTO note SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[],"
         " $4::bytea[], $5::text[], $6::bytea[], $7::bytea[], $8::bigint[], $9::text[],"
@@ -161,9 +166,9 @@ async def _insert(
     return {(row["journal"], row["epoch"], row["index"]) for row in made}
 
 
-def _values(segment: Segment, row: Row, *, claims_window_s: int | None) -> tuple[Any, ...]:
+def _values(segment: Segment, row: Row) -> tuple[Any, ...]:
     order, arrived = row.order, row.arrived
-    window = claims_window_s
+    window = segment.claims_window_s
     out = (
         *row.key,
         row.leaf,
@@ -299,22 +304,20 @@ async def _convict_source(
     await suspend(connection, epoch_id, found, now_ms=now_ms)
 
 
-async def match_parents(
+async def resolve(
     connection: Connection, segment: Segment, matched: Matched, batch: Batch, *, now_ms: int
 ) -> None:
     """Take early notes out of suspense, and settle them where they came in."""
-    for row in matched.parents:
-        sides = [
-            transit_notes(journal_text(segment.journal), currency=row["currency"]),
-            suspense(journal_text(row["in_journal"]), currency=row["currency"]),
-        ]
-        numbers = await ensure_accounts(connection, sides)
+    for source, row in matched.resolved:
+        waiting = suspense(journal_text(row["in_journal"]), currency=row["currency"])
+        numbers = await ensure_accounts(connection, [source.account, waiting])
+        borne = source.kind is TransferKind.COMPENSATION
         batch.add(
             note_identity(segment.journal, epoch=segment.epoch, index=row["index"]),
-            debit=numbers[sides[0].name],
-            credit=numbers[sides[1].name],
+            debit=numbers[source.account.name],
+            credit=numbers[waiting.name],
             amount=row["amount"],
-            kind=TransferKind.NOTE_MATCHED,
+            kind=source.kind if borne else TransferKind.NOTE_MATCHED,
         )
         arrived = await connection.fetchval(
             "SELECT epoch_id FROM journal_epoch WHERE journal = $1 AND epoch = $2",

@@ -6,26 +6,39 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
 
-from cloud.database import Database
+from cloud.database import Connection, Database
 from cloud.errors import DatabaseError
-from cloud.reconciler import settling
+from cloud.reconciler import collected, settling
 from cloud.reconciler.compliance import Compliance, HoldNothing
+from cloud.reconciler.context import Facts
 from cloud.reconciler.evidence import Evidence, suspend
-from cloud.reconciler.keeping import keep
+from cloud.reconciler.facts import facts_for
+from cloud.reconciler.keeping import apply_segment, keep
 from cloud.reconciler.reading import Reading, Signatures, read
 from cloud.reconciler.replica import Replica, load, open_epoch
-from cloud.reconciler.segment import check_segment
+from cloud.reconciler.segment import check_segment, next_segment
 from cloud.reconciler.settling import Signing
-from cloud.reconciler.values import Ingested, ReconcilerError
+from cloud.reconciler.values import Ingested, Segment
 from cloud.reconciler.verifier import Verifier
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.envelope import VerifiedUp
 from wallet.protocol.keys import PublicKey
-from wallet.protocol.refusals import Code, ProtocolError
+from wallet.protocol.refusals import Code, InvariantBroken, ProtocolError
 
 _TRIES = 5
 _Place = tuple[bytes, int]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Report:
+    """A report, decoded; `trusted`: signatures that hold."""
+
+    up: VerifiedUp
+    reading: Reading
+    trusted: dict[int, PublicKey] = field(default_factory=dict)
 
 
 class Reconciler:
@@ -49,7 +62,8 @@ class Reconciler:
         self._compliance = compliance or HoldNothing()
         self._verifier = Verifier(workers=workers)
         self._replicas: dict[_Place, Replica] = {}
-        self._turns: defaultdict[_Place, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._applying: defaultdict[_Place, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._committing: defaultdict[_Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._loading: defaultdict[_Place, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def close(self) -> None:
@@ -74,49 +88,74 @@ class Reconciler:
             return Ingested(acknowledged=replica.size, problem=error.code)
         signatures = Signatures()
         signatures.collect(reading.entries, replica.keys, replica.enrolling)
-        outcome = asyncio.ensure_future(self._verifier.check(signatures.jobs))
+        report = _Report(up=up, reading=reading)
+        checking = asyncio.ensure_future(self._verifier.check(signatures.jobs))
         try:
-            async with self._turns[place]:
-                trusted = signatures.trusted(await outcome)
-                return await self._ingest(place, up, reading, trusted, now_ms=now_ms)
+            # The next report is applied while this one commits, and no further ahead.
+            async with self._applying[place]:
+                report.trusted = signatures.trusted(await checking)
+                prepared = await self._prepare(place, report, now_ms=now_ms)
+                await self._committing[place].acquire()
         finally:
-            outcome.cancel()
+            checking.cancel()
+        try:
+            return await self._commit(place, report, prepared, now_ms=now_ms)
+        finally:
+            self._committing[place].release()
 
-    async def _ingest(
+    async def _prepare(
+        self, place: _Place, report: _Report, *, now_ms: int
+    ) -> tuple[Replica, Segment] | None:
+        """Apply a segment that simply follows; None of what has to wait and look first."""
+        replica = await self._replica(place, now_ms=now_ms)
+        if replica is None:
+            return None
+        up, reading = report.up.claims, report.reading
+        new = next_segment(replica, up, reading)
+        if new is None:
+            return None
+        return replica, apply_segment(
+            self._anchor, replica, new, reading, up, facts=Facts(), trusted=report.trusted
+        )
+
+    async def _commit(
         self,
         place: _Place,
-        up: VerifiedUp,
-        reading: Reading,
-        trusted: dict[int, PublicKey],
+        report: _Report,
+        prepared: tuple[Replica, Segment] | None,
         *,
         now_ms: int,
     ) -> Ingested:
         for attempt in range(_TRIES):
             try:
-                return await self._try(place, up, reading, trusted, now_ms=now_ms)
+                if prepared is not None and self._replicas.get(place) is prepared[0]:
+                    return await self._store(place, report, *prepared, now_ms=now_ms)
+                return await self._look(place, report, now_ms=now_ms)
             except DatabaseError as error:
+                prepared = None
                 if error.code != "database-busy" or attempt == _TRIES - 1:
                     raise
-        raise ReconcilerError("replica-broken", "no attempt was made")
+        raise InvariantBroken("the last attempt neither answered nor raised")
 
-    async def _try(
-        self,
-        place: _Place,
-        up: VerifiedUp,
-        reading: Reading,
-        trusted: dict[int, PublicKey],
-        *,
-        now_ms: int,
+    async def _store(
+        self, place: _Place, report: _Report, replica: Replica, segment: Segment, *, now_ms: int
     ) -> Ingested:
+        """Store a segment that was applied already."""
+        async with self._changing(place), self._database.transaction() as connection:
+            row = await self._row(connection, replica)
+            if row["size"] != segment.first or row["state"] != "open":
+                raise DatabaseError("database-busy", "it is not the next one any more")
+            await self._finish(connection, replica, segment, report, now_ms=now_ms)
+        return Ingested(acknowledged=segment.size)
+
+    async def _look(self, place: _Place, report: _Report, *, now_ms: int) -> Ingested:
+        """Check a report against what is stored; nothing of this journal is under way."""
         replica = await self._replica(place, now_ms=now_ms)
         if replica is None:
             return Ingested(acknowledged=0, problem=Code.WRONG_JOURNAL)
+        up, reading = report.up.claims, report.reading
         async with self._changing(place), self._database.transaction() as connection:
-            row = await connection.fetchrow(
-                "SELECT state, size, counter, root, checkpoint, opened_ms FROM journal_epoch"
-                " WHERE epoch_id = $1 FOR UPDATE",
-                replica.epoch_id,
-            )
+            row = await self._row(connection, replica)
             if row["size"] != replica.size:
                 raise DatabaseError("database-busy", "another process went on")
             if row["state"] != "open":
@@ -124,28 +163,56 @@ class Reconciler:
                 problem = Code.FROZEN_BY_ISSUER if suspended else Code.WRONG_JOURNAL
                 return Ingested(acknowledged=row["size"], problem=problem)
             # 3. The root. 4. Counter, one root at one size.
-            found = await check_segment(connection, self._anchor, replica, row, up.claims, reading)
+            found = await check_segment(connection, self._anchor, replica, row, up, reading)
             if isinstance(found, Evidence):
                 await suspend(connection, replica.epoch_id, found, now_ms=now_ms)
                 return Ingested(acknowledged=row["size"], problem=found.code)
             if isinstance(found, Ingested):
                 return found
-            # 5. to 9., and the writing.
+            segment = None
+            if len(reading.raws) > found.skipped:
+                entries = reading.entries[found.skipped :]
+                facts = await facts_for(connection, replica.epoch_id, entries)
+                if row["size"] != replica.size:
+                    raise DatabaseError("database-busy", "another report was applied meanwhile")
+                segment = apply_segment(
+                    self._anchor, replica, found, reading, up, facts=facts, trusted=report.trusted
+                )
+            await self._finish(connection, replica, segment, report, now_ms=now_ms)
+        return Ingested(acknowledged=row["size"] if segment is None else segment.size)
+
+    async def _row(self, connection: Connection, replica: Replica) -> Any:
+        return await connection.fetchrow(
+            "SELECT state, size, counter, checkpoint FROM journal_epoch"
+            " WHERE epoch_id = $1 FOR UPDATE",
+            replica.epoch_id,
+        )
+
+    async def _finish(
+        self,
+        connection: Connection,
+        replica: Replica,
+        segment: Segment | None,
+        report: _Report,
+        *,
+        now_ms: int,
+    ) -> None:
+        """6. to 9., and the writing."""
+        told = False
+        if segment is not None:
             told = await keep(
                 connection,
+                segment,
                 anchor=self._anchor,
                 compliance=self._compliance,
                 replica=replica,
-                new=found,
-                reading=reading,
-                up=up.claims,
-                trusted=trusted,
                 now_ms=now_ms,
             )
-            epoch_id, size = replica.epoch_id, replica.size
-            if size and await settling.is_due(connection, epoch_id, told=told, now_ms=now_ms):
-                await settling.settle(connection, self._signing, replica.epoch_id, now_ms=now_ms)
-        return Ingested(acknowledged=replica.size)
+        # 7. Receipts that this one collected are in the journals that they name.
+        await collected.take(connection, self._anchor, report.up.claims.collected, now_ms=now_ms)
+        epoch_id = replica.epoch_id
+        if replica.size and await settling.is_due(connection, epoch_id, told=told, now_ms=now_ms):
+            await settling.settle(connection, self._signing, epoch_id, now_ms=now_ms)
 
     @contextlib.asynccontextmanager
     async def _changing(self, place: _Place) -> AsyncIterator[None]:

@@ -46,6 +46,7 @@ class Replica:
         self.frontier = frontier
         # The row's `size`: more than the state's after a violation.
         self.size = frontier.size
+        self.counter = 0
         self.snapshot_size = frontier.size
         # Account numbers by the wallets' numbers in the state.
         self.accounts: list[int] = []
@@ -118,7 +119,7 @@ async def load(
 ) -> Replica:
     """Snapshot, then the entries after it. Raises: ReconcilerError `replica-broken`."""
     row = await connection.fetchrow(
-        "SELECT size, applied, root FROM journal_epoch WHERE epoch_id = $1", epoch_id
+        "SELECT size, applied, root, counter FROM journal_epoch WHERE epoch_id = $1", epoch_id
     )
     stored = await connection.fetchval(
         "SELECT snapshot FROM journal_snapshot WHERE epoch_id = $1", epoch_id
@@ -138,7 +139,7 @@ async def load(
         raise ReconcilerError("replica-broken", "segments are missing")
     if row["size"] and replica.frontier.root() != row["root"]:
         raise ReconcilerError("replica-broken", "the entries do not give the root")
-    replica.size = row["size"]
+    replica.size, replica.counter = row["size"], row["counter"]
     await replica.open_accounts(connection)
     return replica
 

@@ -9,6 +9,7 @@ import msgspec
 from cloud.database import Connection
 from cloud.reconciler import evidence
 from cloud.reconciler.evidence import Evidence
+from cloud.reconciler.facts import asks
 from cloud.reconciler.reading import Reading
 from cloud.reconciler.replica import Replica
 from cloud.reconciler.values import Ingested
@@ -23,6 +24,17 @@ class New(msgspec.Struct, frozen=True, kw_only=True):
 
     skipped: int
     frontier: Frontier
+
+
+def next_segment(replica: Replica, up: Up, reading: Reading) -> New | None:
+    """What is new where all is as it should be, and nothing has to be asked of the database."""
+    if up.acknowledged_size != replica.size or not reading.entries or asks(reading.entries):
+        return None
+    fresh = Batch(replica.frontier, reading.leaves)
+    sound = fresh.root == reading.checkpoint.root and reading.problem is None
+    if not sound or reading.checkpoint.counter < replica.counter:
+        return None
+    return New(skipped=0, frontier=fresh.frontier)
 
 
 async def check_segment(

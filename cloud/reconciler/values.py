@@ -34,7 +34,8 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """The new part of a report after the rules: entries from `first` on, accepted or not.
 
-    `entries` and `decisions` are those that were accepted.
+    `entries` and `decisions` are those that were accepted. `snapshot`: the state after them, where
+    one is due.
     """
 
     epoch_id: int
@@ -48,7 +49,9 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     decisions: list[Decision]
     checkpoint: VerifiedCheckpoint
     checkpoint_raw: bytes
+    claims_window_s: int | None
     violation: Violation | None = None
+    snapshot: bytes | None = None
 
     @property
     def size(self) -> int:
