@@ -55,6 +55,7 @@ def _with_journal(base: GatewayAnswer, opened: Opened) -> GatewayAnswer:
         exposure_limit=state.journal_limit(JournalLimit.EXPOSURE_HARD),
         window_exposure=status.window_exposure,
         wallets=status.wallets,
+        balance_total=status.balance_total,
         offline_since_ms=None if base.state == "online" else status.settled_ms,
         offline_left_s=left_s,
         counter_driver=status.counter_driver,

@@ -341,6 +341,7 @@ class GatewayAnswer(Answer, frozen=True, kw_only=True):
     exposure_limit: int | None = None
     window_exposure: int | None = None
     wallets: int | None = None
+    balance_total: int | None = None
     offline_since_ms: int | None = None
     offline_left_s: int | None = None
     counter_driver: str | None = None
