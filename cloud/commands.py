@@ -19,7 +19,7 @@ from hsm.files import create_durably
 
 OFFICERS = {
     "first": (Role.ADMIN, Role.SUPPLY, Role.GRANTS, Role.ENROLMENT, Role.POLICY, Role.LISTS),
-    "second": (Role.SUPPLY, Role.DEALER, Role.AUDITOR, Role.COMPLIANCE),
+    "second": (Role.SUPPLY, Role.POLICY, Role.DEALER, Role.AUDITOR, Role.COMPLIANCE),
 }
 WELL, DEGRADED = 0, 3
 

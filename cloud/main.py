@@ -19,8 +19,10 @@ from cloud.config import Config
 from cloud.errors import CloudError
 from cloud.http.app import answer, application
 from cloud.http.gateways import gateway_application
-from cloud.http.officers import account_line, add_officer_routes
-from cloud.http.wallets import add_wallet_routes
+from cloud.http.officers import officer_routes
+from cloud.http.overview import account_line, overview_routes
+from cloud.http.routes import add_routes
+from cloud.http.wallets import wallet_routes
 from cloud.issuer.pki import server_credentials
 from cloud.ledger.conservation import conservation
 from cloud.log import Log, start_logging
@@ -48,8 +50,7 @@ def api_application(cloud: Cloud) -> web.Application:
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", status)
     app.router.add_get("/statusz", status)
-    add_officer_routes(app, cloud)
-    add_wallet_routes(app, cloud)
+    add_routes(app, cloud, [*officer_routes(cloud), *overview_routes(cloud), *wallet_routes()])
     return app
 
 

@@ -1,316 +1,331 @@
-"""What officers call: supply under four eyes, gateways, enrolments, lists, the account of all."""
+"""What officers call: supply and policies under four eyes, gateways, enrolments, holders."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal
-
-import msgspec
-from aiohttp import web
+from functools import partial
 
 from cloud import exchange, wallets
-from cloud.database import Connection
 from cloud.errors import IssuerError
-from cloud.http.answers import once
-from cloud.http.app import answer, body_of
-from cloud.http.octets import from_text, identity_of, journal_of, wallet_of
-from cloud.http.tokens import make_holder, officer_of
-from cloud.issuer import audit, gateways, lists, policies, supply
+from cloud.http import types
+from cloud.http.octets import from_text, journal_of, wallet_of
+from cloud.http.routes import Call, Route
+from cloud.http.tokens import make_holder
+from cloud.issuer import gateways, officers, policy_drafts, supply, wishes
 from cloud.issuer.enrolments import enrol_wallet
-from cloud.issuer.officers import Officer, Role
+from cloud.issuer.officers import Role
+from cloud.issuer.policy_drafts import PolicyContent, PolicyDraft
 from cloud.issuer.supply import SupplyAction, SupplyOrder
-from cloud.ledger.conservation import conservation
 from cloud.service import Cloud
 from wallet.protocol.ids import journal_text, wallet_text
 from wallet.protocol.keys import from_cose_key
-from wallet.protocol.lists import ListId
-
-AUDIT_PAGE = 100
 
 
-class SupplyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A draft: 32 bytes of identity in hex, and what is to happen."""
-
-    draft_id: str
-    action: Literal["issue", "burn"]
-    wallet: str
-    amount: int
-    reason: str
-
-
-class GatewayBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A gateway that will enrol."""
-
-    name: str
-    currency: str
-    tiers: list[int]
-
-
-class EnrolmentBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A wallet for a journal; `key` is a COSE_Key in base64url."""
-
-    journal: str
-    key: str
-    tier: int
-    label: str | None = None
-
-
-class ListBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What comes into the list of frozen or revoked wallets, and what leaves it."""
-
-    add: list[str] = []
-    remove: list[str] = []
-
-
-class PolicyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The next policy; limits by their codes."""
-
-    currency: str
-    tiers: dict[int, dict[int, int]]
-    journal: dict[int, int]
-
-
-class HolderBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A holder and an online wallet of it."""
-
-    holder: str
-    wallet: str
-    currency: str
-
-
-class OfferBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A dealer's standing offer; the rate is a ratio of minor units."""
-
-    receives: str
-    pays: str
-    numerator: int
-    denominator: int
-    valid_until_ms: int
-
-
-Work = Callable[[Connection, Officer, web.Request], Awaitable[Any]]
-_WALLET_LISTS = {"wallets": ListId.WALLETS, "frozen": ListId.FROZEN}
-
-
-def add_officer_routes(app: web.Application, cloud: Cloud) -> None:
-    """Routes below /v1/issuer."""
-
-    def route(method: str, path: str, work: Work) -> None:
-        async def handle(request: web.Request) -> web.Response:
-            now_ms = cloud.clock.now_ms()
-            async with cloud.database.transaction() as connection:
-                officer = await officer_of(connection, request)
-                if method == "GET":
-                    return answer(await work(connection, officer, request))
-                return await once(
-                    connection,
-                    request,
-                    caller=officer.name,
-                    now_ms=now_ms,
-                    work=lambda: work(connection, officer, request),
-                )
-
-        app.router.add_route(method, f"/v1/issuer{path}", handle)
-
+def officer_routes(cloud: Cloud) -> list[Route]:
+    """Routes below /v1/issuer that change something, and those that show what is to decide."""
     desk = OfficerDesk(cloud)
-    route("POST", "/supply", desk.draft)
-    route("GET", "/supply", desk.drafts)
-    route("POST", "/supply/{draft}/approve", desk.approve)
-    route("POST", "/supply/{draft}/reject", desk.reject)
-    route("POST", "/gateways", desk.add_gateway)
-    route("GET", "/gateways", desk.gateways)
-    route("POST", "/enrolments", desk.enrol)
-    route("POST", "/lists/{list}", desk.change_list)
-    route("POST", "/policies", desk.policy)
-    route("POST", "/holders", desk.holder)
-    route("POST", "/offers", desk.offer)
-    route("GET", "/account", desk.account)
-    route("GET", "/audit", desk.audit)
-    route("GET", "/journals", desk.journals)
+    get = partial(Route, method="GET")
+    post = partial(Route, method="POST")
+    supply_answer, policy_answer = types.SupplyAnswer, types.PolicyAnswer
+    return [
+        post(
+            path="/v1/issuer/supply", work=desk.draft, body=types.SupplyBody, answer=supply_answer
+        ),
+        get(path="/v1/issuer/supply", work=desk.drafts, answer=types.DraftsAnswer),
+        post(path="/v1/issuer/supply/{draft}/approve", work=desk.approve, answer=supply_answer),
+        post(path="/v1/issuer/supply/{draft}/reject", work=desk.reject, answer=supply_answer),
+        post(
+            path="/v1/issuer/policies",
+            work=desk.policy,
+            body=types.PolicyBody,
+            answer=policy_answer,
+        ),
+        get(path="/v1/issuer/policies", work=desk.policies, answer=types.PoliciesAnswer),
+        post(
+            path="/v1/issuer/policies/{draft}/approve",
+            work=desk.approve_policy,
+            answer=policy_answer,
+        ),
+        post(
+            path="/v1/issuer/policies/{draft}/reject",
+            work=desk.reject_policy,
+            answer=policy_answer,
+        ),
+        post(
+            path="/v1/issuer/gateways",
+            work=desk.add_gateway,
+            body=types.GatewayBody,
+            answer=types.TokenAnswer,
+            role=Role.ENROLMENT,
+        ),
+        get(path="/v1/issuer/gateways", work=desk.gateways, answer=types.GatewaysAnswer),
+        post(
+            path="/v1/issuer/enrolments",
+            work=desk.enrol,
+            body=types.EnrolmentBody,
+            answer=types.EnrolmentAnswer,
+            role=Role.ENROLMENT,
+        ),
+        get(path="/v1/issuer/wishes", work=desk.wishes, answer=types.WishesAnswer),
+        post(path="/v1/issuer/wishes/{wish}/approve", work=desk.grant, answer=types.WishAnswer),
+        post(path="/v1/issuer/wishes/{wish}/refuse", work=desk.refuse, answer=types.WishAnswer),
+        post(
+            path="/v1/issuer/holders",
+            work=desk.holder,
+            body=types.HolderBody,
+            answer=types.HolderAnswer,
+            role=Role.GRANTS,
+        ),
+        post(
+            path="/v1/issuer/redeem-targets",
+            work=desk.redeem_target,
+            body=types.RedeemTargetBody,
+            answer=types.RedeemTargetAnswer,
+            role=Role.GRANTS,
+        ),
+        post(
+            path="/v1/issuer/offers",
+            work=desk.offer,
+            body=types.OfferBody,
+            answer=types.OfferAnswer,
+            role=Role.DEALER,
+        ),
+        post(
+            path="/v1/issuer/officers",
+            work=desk.add_officer,
+            body=types.OfficerBody,
+            answer=types.TokenAnswer,
+            role=Role.ADMIN,
+        ),
+    ]
 
 
 class OfficerDesk:
-    """The work behind the routes; each returns what is answered."""
+    """The work behind the routes."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
 
-    def _now(self) -> int:
-        return self._cloud.clock.now_ms()
-
-    async def draft(self, c: Connection, officer: Officer, request: web.Request) -> Any:
+    async def draft(self, call: Call) -> types.SupplyAnswer:
         """Draft an issue or a burn."""
-        body = await body_of(request, SupplyBody)
         order = SupplyOrder(
-            draft_id=identity_of(body.draft_id),
-            action=SupplyAction(body.action),
-            wallet=body.wallet,
-            amount=body.amount,
-            reason=body.reason,
+            draft_id=bytes.fromhex(call.body.draft_id),
+            action=SupplyAction(call.body.action),
+            wallet=call.body.wallet,
+            amount=call.body.amount,
+            reason=call.body.reason,
         )
-        return _supply(await supply.draft_supply(c, order, officer=officer, now_ms=self._now()))
+        made = await supply.draft_supply(
+            call.connection, order, officer=call.officer, now_ms=call.now_ms
+        )
+        return _supply(made)
 
-    async def drafts(self, c: Connection, officer: Officer, request: web.Request) -> Any:
-        """Drafts that wait for a second officer."""
-        found = await supply.list_supply(c, state=supply.SupplyState.DRAFT)
-        return {"drafts": [_supply(item) for item in found]}
+    async def drafts(self, call: Call) -> types.DraftsAnswer:
+        """Drafts of supply that wait for a second officer."""
+        found = await supply.list_supply(call.connection, state=supply.SupplyState.DRAFT)
+        return types.DraftsAnswer(drafts=[_supply(item) for item in found])
 
-    async def approve(self, c: Connection, officer: Officer, request: web.Request) -> Any:
-        """Approve a draft of another officer."""
-        draft = identity_of(request.match_info["draft"])
-        return _supply(await supply.approve_supply(c, draft, officer=officer, now_ms=self._now()))
+    async def approve(self, call: Call) -> types.SupplyAnswer:
+        """Approve a draft of another officer: the ledger moves."""
+        made = await supply.approve_supply(
+            call.connection, call.identity("draft"), officer=call.officer, now_ms=call.now_ms
+        )
+        return _supply(made)
 
-    async def reject(self, c: Connection, officer: Officer, request: web.Request) -> Any:
-        """Reject a draft."""
-        draft = identity_of(request.match_info["draft"])
-        return _supply(await supply.reject_supply(c, draft, officer=officer, now_ms=self._now()))
+    async def reject(self, call: Call) -> types.SupplyAnswer:
+        """Reject a draft of another officer."""
+        made = await supply.reject_supply(
+            call.connection, call.identity("draft"), officer=call.officer, now_ms=call.now_ms
+        )
+        return _supply(made)
 
-    async def add_gateway(self, c: Connection, officer: Officer, request: web.Request) -> Any:
-        """A one-time token for a gateway."""
-        officer.require(Role.ENROLMENT)
-        body = await body_of(request, GatewayBody)
-        token = await gateways.add_gateway(
-            c,
+    async def policy(self, call: Call) -> types.PolicyAnswer:
+        """Draft the next policy of a currency."""
+        made = await policy_drafts.draft_policy(
+            call.connection,
+            draft_id=bytes.fromhex(call.body.draft_id),
+            currency=call.body.currency,
+            content=PolicyContent(tiers=call.body.tiers, journal=call.body.journal),
+            officer=call.officer,
+            now_ms=call.now_ms,
+        )
+        return _policy(made)
+
+    async def policies(self, call: Call) -> types.PoliciesAnswer:
+        """Drafts of policies, the newest first."""
+        found = await policy_drafts.list_drafts(call.connection)
+        return types.PoliciesAnswer(policies=[_policy(item) for item in found])
+
+    async def approve_policy(self, call: Call) -> types.PolicyAnswer:
+        """Approve another officer's policy: it is signed and goes out to the gateways."""
+        made = await policy_drafts.approve_policy(
+            call.connection,
             self._cloud.desk,
-            name=body.name,
-            currency=body.currency,
-            tiers=body.tiers,
-            actor=officer.name,
-            now_ms=self._now(),
+            call.identity("draft"),
+            officer=call.officer,
+            now_ms=call.now_ms,
         )
-        return {"token": token}
+        return _policy(made)
 
-    async def gateways(self, c: Connection, officer: Officer, request: web.Request) -> Any:
+    async def reject_policy(self, call: Call) -> types.PolicyAnswer:
+        """Reject another officer's policy."""
+        made = await policy_drafts.reject_policy(
+            call.connection, call.identity("draft"), officer=call.officer, now_ms=call.now_ms
+        )
+        return _policy(made)
+
+    async def add_gateway(self, call: Call) -> types.TokenAnswer:
+        """A one-time token for a gateway, good for a week."""
+        token = await gateways.add_gateway(
+            call.connection,
+            self._cloud.desk,
+            name=call.body.name,
+            currency=call.body.currency,
+            tiers=call.body.tiers,
+            actor=call.officer.name,
+            now_ms=call.now_ms,
+        )
+        return types.TokenAnswer(token=token)
+
+    async def gateways(self, call: Call) -> types.GatewaysAnswer:
         """All gateways."""
-        return {"gateways": [gateway_line(item) for item in await gateways.list_gateways(c)]}
+        found = await gateways.list_gateways(call.connection)
+        return types.GatewaysAnswer(gateways=[_gateway(item) for item in found])
 
-    async def enrol(self, c: Connection, officer: Officer, request: web.Request) -> Any:
+    async def enrol(self, call: Call) -> types.EnrolmentAnswer:
         """Enrol a wallet in a journal."""
-        officer.require(Role.ENROLMENT)
-        body = await body_of(request, EnrolmentBody)
-        gateway = await gateways.find_gateway(c, journal_of(body.journal))
-        key = from_cose_key(from_text(body.key))
+        gateway = await gateways.find_gateway(call.connection, journal_of(call.body.journal))
+        key = from_cose_key(from_text(call.body.key))
         await enrol_wallet(
-            c,
+            call.connection,
             self._cloud.desk,
             gateway,
             key=key,
-            tier=body.tier,
-            label=body.label,
-            actor=officer.name,
-            now_ms=self._now(),
+            tier=call.body.tier,
+            label=call.body.label,
+            actor=call.officer.name,
+            now_ms=call.now_ms,
         )
-        return {"wallet": wallet_text(key.id), "journal": body.journal}
+        return types.EnrolmentAnswer(
+            wallet=wallet_text(key.id), journal=journal_text(gateway.journal)
+        )
 
-    async def change_list(self, c: Connection, officer: Officer, request: web.Request) -> Any:
-        """Freeze or revoke wallets, or take them off the list."""
-        officer.require(Role.LISTS)
-        list_id = _WALLET_LISTS.get(request.match_info["list"])
-        if list_id is None:
-            raise IssuerError("list-unknown", request.match_info["list"])
-        body = await body_of(request, ListBody)
-        change = lists.ListChange(
-            added={wallet_of(text): () for text in body.add},
-            removed={wallet_of(text): () for text in body.remove},
-        )
-        held = await lists.change_list(
-            c, self._cloud.desk, list_id, change, actor=officer.name, now_ms=self._now()
-        )
-        return {"list": int(list_id), "sequence": held.sequence, "items": len(held.items)}
+    async def wishes(self, call: Call) -> types.WishesAnswer:
+        """Wallets that gateways ask for and may not enrol by themselves."""
+        found = await wishes.list_wishes(call.connection)
+        return types.WishesAnswer(wishes=[_wish(item) for item in found])
 
-    async def policy(self, c: Connection, officer: Officer, request: web.Request) -> Any:
-        """Sign the next policy."""
-        officer.require(Role.POLICY)
-        body = await body_of(request, PolicyBody)
-        sequence = await policies.next_policy(
-            c,
+    async def grant(self, call: Call) -> types.WishAnswer:
+        """Enrol the wallet that a gateway asked for."""
+        return await self._decide_wish(call, granted=True)
+
+    async def refuse(self, call: Call) -> types.WishAnswer:
+        """Refuse the wallet that a gateway asked for."""
+        return await self._decide_wish(call, granted=False)
+
+    async def _decide_wish(self, call: Call, *, granted: bool) -> types.WishAnswer:
+        decided = await wishes.decide_wish(
+            call.connection,
             self._cloud.desk,
-            body.currency,
-            tiers=body.tiers,
-            journal=body.journal,
-            actor=officer.name,
-            now_ms=self._now(),
+            call.count("wish"),
+            granted=granted,
+            officer=call.officer,
+            now_ms=call.now_ms,
         )
-        return {"sequence": sequence}
+        return _wish(decided)
 
-    async def holder(self, c: Connection, officer: Officer, request: web.Request) -> Any:
-        """Open an online wallet for a holder; answers the holder's token."""
-        officer.require(Role.GRANTS)
-        body = await body_of(request, HolderBody)
-        now_ms = self._now()
-        token = await make_holder(c, self._cloud.desk, body.holder, now_ms=now_ms)
+    async def holder(self, call: Call) -> types.HolderAnswer:
+        """Open an online wallet for a holder."""
+        token = await make_holder(
+            call.connection, self._cloud.desk, call.body.holder, now_ms=call.now_ms
+        )
         made = await wallets.open_wallet(
-            c, body.wallet, holder=body.holder, currency=body.currency, now_ms=now_ms
+            call.connection,
+            call.body.wallet,
+            holder=call.body.holder,
+            currency=call.body.currency,
+            now_ms=call.now_ms,
         )
-        return {"wallet": made.wallet, "holder": made.holder, "token": token}
+        return types.HolderAnswer(wallet=made.wallet, holder=made.holder, token=token)
 
-    async def offer(self, c: Connection, officer: Officer, request: web.Request) -> Any:
+    async def redeem_target(self, call: Call) -> types.RedeemTargetAnswer:
+        """Let a hosted wallet redeem to an online wallet."""
+        found = await wallets.find_wallet(call.connection, call.body.wallet)
+        offline = wallet_text(wallet_of(call.body.offline_wallet))
+        await wallets.set_redeem_target(call.connection, offline, found.wallet)
+        return types.RedeemTargetAnswer(offline_wallet=offline, wallet=found.wallet)
+
+    async def offer(self, call: Call) -> types.OfferAnswer:
         """A dealer's standing offer of one currency for another."""
-        officer.require(Role.DEALER)
-        body = await body_of(request, OfferBody)
-        rate = exchange.Rate(numerator=body.numerator, denominator=body.denominator)
+        rate = exchange.Rate(numerator=call.body.numerator, denominator=call.body.denominator)
         made = await exchange.add_offer(
-            c,
-            receives=body.receives,
-            pays=body.pays,
+            call.connection,
+            receives=call.body.receives,
+            pays=call.body.pays,
             rate=rate,
-            valid_until_ms=body.valid_until_ms,
-            now_ms=self._now(),
+            valid_until_ms=call.body.valid_until_ms,
+            now_ms=call.now_ms,
         )
-        return {"offer": made.offer_id}
+        return types.OfferAnswer(offer=made.offer_id)
 
-    async def account(self, c: Connection, officer: Officer, request: web.Request) -> Any:
-        """Where all value is: issued = online + offline + in transit + suspense + loss."""
-        return {"currencies": [account_line(item) for item in await conservation(c)]}
-
-    async def journals(self, c: Connection, officer: Officer, request: web.Request) -> Any:
-        """Journals as the reconciler holds them."""
-        rows = await c.fetch(
-            "SELECT journal, epoch, state, reason, size FROM journal_epoch ORDER BY epoch_id"
+    async def add_officer(self, call: Call) -> types.TokenAnswer:
+        """Add an officer."""
+        token = officers.new_token(self._cloud.desk.random)
+        try:
+            roles = {Role(name) for name in call.body.roles}
+        except ValueError as error:
+            raise IssuerError("role-unknown", str(error)) from error
+        await officers.add_officer(
+            call.connection,
+            name=call.body.name,
+            roles=roles,
+            token=token,
+            actor=call.officer.name,
+            now_ms=call.now_ms,
         )
-        return {
-            "journals": [{**dict(row), "journal": journal_text(row["journal"])} for row in rows]
-        }
-
-    async def audit(self, c: Connection, officer: Officer, request: web.Request) -> Any:
-        """The newest lines of the audit log."""
-        officer.require(Role.AUDITOR)
-        return {"lines": [msgspec.to_builtins(line) for line in await audit.read(c)][-AUDIT_PAGE:]}
+        return types.TokenAnswer(token=token)
 
 
-def _supply(made: supply.Supply) -> dict[str, Any]:
-    return {
-        "draft_id": made.draft_id.hex(),
-        "action": str(made.action),
-        "currency": made.currency,
-        "amount": made.amount,
-        "reason": made.reason,
-        "state": str(made.state),
-    }
+def _supply(made: supply.Supply) -> types.SupplyAnswer:
+    return types.SupplyAnswer(
+        draft_id=made.draft_id.hex(),
+        action=made.action.value,
+        currency=made.currency,
+        amount=made.amount,
+        reason=made.reason,
+        state=made.state.value,
+    )
 
 
-def gateway_line(gateway: gateways.Gateway) -> dict[str, Any]:
-    """A gateway for people's tools."""
-    return {
-        "journal": journal_text(gateway.journal),
-        "name": gateway.name,
-        "currency": gateway.currency,
-        "tiers": gateway.tiers,
-        "epoch": gateway.epoch,
-        "state": gateway.state,
-        "seen_ms": gateway.seen_ms,
-    }
+def _policy(made: PolicyDraft) -> types.PolicyAnswer:
+    return types.PolicyAnswer(
+        draft_id=made.draft_id.hex(),
+        currency=made.currency,
+        state=made.state.value,
+        sequence=made.sequence,
+        tiers=made.content.tiers,
+        journal=made.content.journal,
+    )
 
 
-def account_line(item: Any) -> dict[str, Any]:
-    """The conservation of one currency."""
-    return {
-        "currency": item.currency,
-        "issued": item.issued,
-        "online": item.online,
-        "offline": item.offline,
-        "in_transit": item.in_transit,
-        "suspense": item.suspense,
-        "loss": item.loss,
-        "difference": item.difference,
-    }
+def _gateway(gateway: gateways.Gateway) -> types.GatewayAnswer:
+    return types.GatewayAnswer(
+        journal=journal_text(gateway.journal),
+        name=gateway.name,
+        currency=gateway.currency,
+        tiers=gateway.tiers,
+        epoch=gateway.epoch,
+        state=gateway.state,
+        seen_ms=gateway.seen_ms,
+    )
+
+
+def _wish(wish: wishes.WaitingWish) -> types.WishAnswer:
+    return types.WishAnswer(
+        wish=wish.wish_id,
+        journal=journal_text(wish.journal),
+        wallet=wallet_text(wish.wallet),
+        tier=wish.tier,
+        label=wish.label,
+        hosted=wish.hosted,
+        asked_ms=wish.asked_ms,
+    )

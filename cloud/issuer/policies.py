@@ -119,7 +119,7 @@ async def next_policy(
     before = await objects.newest(connection, policy_series(currency))
     if before is None:
         raise IssuerError("policy-unknown", currency)
-    _check(tiers, journal)
+    check_limits(tiers, journal)
     sequence = before.sequence + 1
     await _publish(connection, desk, currency, sequence, tiers, journal, now_ms)
     await audit.record(
@@ -133,7 +133,8 @@ async def next_policy(
     return sequence
 
 
-def _check(tiers: Tiers, journal: Mapping[int, int]) -> None:
+def check_limits(tiers: Tiers, journal: Mapping[int, int]) -> None:
+    """Raises: IssuerError `limit-unknown`."""
     unknown = {code for limits in tiers.values() for code in limits} - set(Limit)
     unknown |= set(journal) - set(JournalLimit)
     if unknown:

@@ -1,0 +1,419 @@
+"""Bodies and answers of the API: the handlers use them, and the OpenAPI description shows them.
+
+Amounts are integers of minor units, identities 32 bytes in hex, keys base64url without padding.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Amount = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000_000)]
+Supply = Annotated[int, msgspec.Meta(ge=1, le=9_007_199_254_740_991)]
+Number = Annotated[int, msgspec.Meta(ge=0, le=2_147_483_647)]
+Ratio = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=9_007_199_254_740_991)]
+Identity = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+Octets = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$", max_length=16_384)]
+CurrencyCode = Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$", max_length=3)]
+# No control characters: PostgreSQL holds no NUL, and people read these.
+_PLAIN = r"^(?![\s\S]*[\u0000-\u001f\u007f])"
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=_PLAIN)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=_PLAIN)]
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What comes in: unknown members are refused."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes out."""
+
+
+class Nothing(Body, frozen=True, kw_only=True):
+    """An empty object."""
+
+
+# ---- officers -------------------------------------------------------------------------------
+
+
+class SupplyBody(Body, frozen=True, kw_only=True):
+    """A draft: value comes into an online wallet, or leaves it, once another officer approves."""
+
+    draft_id: Identity
+    action: Literal["issue", "burn"]
+    wallet: Name
+    amount: Supply
+    reason: Text
+
+
+class SupplyAnswer(Answer, frozen=True, kw_only=True):
+    """A draft and what became of it."""
+
+    draft_id: Identity
+    action: Literal["issue", "burn"]
+    currency: CurrencyCode
+    amount: Supply
+    reason: str
+    state: Literal["draft", "posted", "rejected"]
+
+
+class DraftsAnswer(Answer, frozen=True, kw_only=True):
+    """Drafts of supply that wait."""
+
+    drafts: list[SupplyAnswer]
+
+
+class GatewayBody(Body, frozen=True, kw_only=True):
+    """A gateway that will enrol; `tiers`: those whose wallets it may enrol by itself."""
+
+    name: Name
+    currency: CurrencyCode
+    tiers: Annotated[list[Number], msgspec.Meta(max_length=100)]
+
+
+class TokenAnswer(Answer, frozen=True, kw_only=True):
+    """A token, shown once."""
+
+    token: str
+
+
+class GatewayAnswer(Answer, frozen=True, kw_only=True):
+    """A gateway; `seen_ms`: its last exchange."""
+
+    journal: str
+    name: str
+    currency: CurrencyCode
+    tiers: list[int]
+    epoch: int
+    state: str
+    seen_ms: int | None
+
+
+class GatewaysAnswer(Answer, frozen=True, kw_only=True):
+    """All gateways by name."""
+
+    gateways: list[GatewayAnswer]
+
+
+class EnrolmentBody(Body, frozen=True, kw_only=True):
+    """A wallet for a journal; `key` is a COSE_Key in base64url."""
+
+    journal: Name
+    key: Octets
+    tier: Number
+    label: Name | None = None
+
+
+class EnrolmentAnswer(Answer, frozen=True, kw_only=True):
+    """The wallet, which the journal gets at its next exchange."""
+
+    wallet: str
+    journal: str
+
+
+class WishAnswer(Answer, frozen=True, kw_only=True):
+    """A wallet that a gateway asked for in a tier that it may not enrol by itself."""
+
+    wish: int
+    journal: str
+    wallet: str
+    tier: int
+    label: str | None
+    hosted: bool
+    asked_ms: int
+
+
+class WishesAnswer(Answer, frozen=True, kw_only=True):
+    """Wishes that wait for an officer, the oldest first."""
+
+    wishes: list[WishAnswer]
+
+
+class ListItem(Body, frozen=True, kw_only=True):
+    """An item: the text of a wallet or journal, a serial in hex, a category or an identifier.
+
+    `epoch` goes with journals, `set` with categories, `names` with the sanctioned.
+    """
+
+    id: Text
+    epoch: Count | None = None
+    set: Count | None = None
+    names: Annotated[list[Text], msgspec.Meta(max_length=100)] = []
+
+
+class ListBody(Body, frozen=True, kw_only=True):
+    """What comes into a list and what leaves it."""
+
+    add: Annotated[list[ListItem], msgspec.Meta(max_length=10_000)] = []
+    remove: Annotated[list[ListItem], msgspec.Meta(max_length=10_000)] = []
+
+
+class ListAnswer(Answer, frozen=True, kw_only=True):
+    """A list as it is signed now."""
+
+    list: str
+    sequence: int
+    issued_ms: int
+    next_update_ms: int
+    items: int
+
+
+class ListsAnswer(Answer, frozen=True, kw_only=True):
+    """All lists."""
+
+    lists: list[ListAnswer]
+
+
+class PolicyBody(Body, frozen=True, kw_only=True):
+    """A draft of the next policy; limits by their codes. Another officer approves it."""
+
+    draft_id: Identity
+    currency: CurrencyCode
+    tiers: dict[Number, dict[Number, Count]]
+    journal: dict[Number, Count]
+
+
+class PolicyAnswer(Answer, frozen=True, kw_only=True):
+    """A draft of a policy; `sequence` once it is signed."""
+
+    draft_id: Identity
+    currency: CurrencyCode
+    state: Literal["draft", "signed", "rejected"]
+    sequence: int | None
+    tiers: dict[int, dict[int, int]]
+    journal: dict[int, int]
+
+
+class PoliciesAnswer(Answer, frozen=True, kw_only=True):
+    """Drafts of policies, the newest first."""
+
+    policies: list[PolicyAnswer]
+
+
+class HolderBody(Body, frozen=True, kw_only=True):
+    """A holder and an online wallet of it."""
+
+    holder: Name
+    wallet: Name
+    currency: CurrencyCode
+
+
+class HolderAnswer(Answer, frozen=True, kw_only=True):
+    """The wallet, and the token by which its holder calls: the same for the same holder."""
+
+    wallet: str
+    holder: str
+    token: str
+
+
+class RedeemTargetBody(Body, frozen=True, kw_only=True):
+    """Where a hosted wallet redeems to: its key is the gateway's, so that an officer decides."""
+
+    offline_wallet: Name
+    wallet: Name
+
+
+class RedeemTargetAnswer(Answer, frozen=True, kw_only=True):
+    """Where a wallet in a journal redeems to."""
+
+    offline_wallet: str
+    wallet: str
+
+
+class OfferBody(Body, frozen=True, kw_only=True):
+    """A dealer's standing offer; the rate is a ratio of minor units."""
+
+    receives: Name
+    pays: Name
+    numerator: Ratio
+    denominator: Ratio
+    valid_until_ms: Count
+
+
+class OfferAnswer(Answer, frozen=True, kw_only=True):
+    """The offer's number."""
+
+    offer: int
+
+
+class AccountLine(Answer, frozen=True, kw_only=True):
+    """issued = online + offline + in transit + suspense + loss + difference, which is 0."""
+
+    currency: CurrencyCode
+    issued: int
+    online: int
+    offline: int
+    in_transit: int
+    suspense: int
+    loss: int
+    difference: int
+
+
+class AccountAnswer(Answer, frozen=True, kw_only=True):
+    """Where all value is, by currency."""
+
+    currencies: list[AccountLine]
+
+
+class JournalAnswer(Answer, frozen=True, kw_only=True):
+    """An epoch of a journal; `reason`: the code of what it was suspended for."""
+
+    journal: str
+    epoch: int
+    state: str
+    reason: str | None
+    size: int
+
+
+class JournalsAnswer(Answer, frozen=True, kw_only=True):
+    """Journals as the reconciler holds them."""
+
+    journals: list[JournalAnswer]
+
+
+class AuditLine(Answer, frozen=True, kw_only=True):
+    """One act."""
+
+    sequence: int
+    at_ms: int
+    actor: str
+    action: str
+    subject: str
+    detail: str
+
+
+class AuditAnswer(Answer, frozen=True, kw_only=True):
+    """Acts after a sequence, the oldest first."""
+
+    lines: list[AuditLine]
+
+
+class OfficerBody(Body, frozen=True, kw_only=True):
+    """A new officer."""
+
+    name: Name
+    roles: Annotated[list[Name], msgspec.Meta(min_length=1, max_length=20)]
+
+
+# ---- holders ---------------------------------------------------------------------------------
+
+
+class WalletAnswer(Answer, frozen=True, kw_only=True):
+    """An online wallet."""
+
+    wallet: str
+    currency: CurrencyCode
+    balance: int
+    state: str
+    finality: Literal["final"] = "final"
+
+
+class WalletsAnswer(Answer, frozen=True, kw_only=True):
+    """All wallets of a holder."""
+
+    wallets: list[WalletAnswer]
+
+
+class StatementLine(Answer, frozen=True, kw_only=True):
+    """One transfer: `change` is positive where value came in."""
+
+    id: int
+    change: int
+    kind: str
+    reference: str | None
+    created_ms: int
+
+
+class StatementAnswer(Answer, frozen=True, kw_only=True):
+    """What happened to a wallet, the newest first; `cursor` leads to what is older."""
+
+    lines: list[StatementLine]
+    cursor: str | None
+
+
+class FundBody(Body, frozen=True, kw_only=True):
+    """Value of an online wallet for a wallet in a journal."""
+
+    funding_id: Identity
+    journal: Name
+    offline_wallet: Name
+    amount: Amount
+
+
+class FundAnswer(Answer, frozen=True, kw_only=True):
+    """Value on its way into a journal: held, granted, applied or returned."""
+
+    funding_id: Identity
+    journal: str
+    offline_wallet: str
+    amount: Amount
+    currency: CurrencyCode
+    state: str
+
+
+class TransferBody(Body, frozen=True, kw_only=True):
+    """A transfer between two online wallets."""
+
+    identity: Identity
+    payee: Name
+    amount: Amount
+    reference: Text | None = None
+
+
+class TransferAnswer(Answer, frozen=True, kw_only=True):
+    """It happened, for good."""
+
+    identity: Identity
+    state: Literal["settled"] = "settled"
+    finality: Literal["final"] = "final"
+
+
+class TargetBody(Body, frozen=True, kw_only=True):
+    """A wallet in a journal whose redeemed value comes here: its COSE_Key, and its consent.
+
+    `proof` is the key's signature over TARGET_CONTEXT and the SHA-256 of this wallet's name.
+    """
+
+    key: Octets
+    proof: Octets
+
+
+class QuoteBody(Body, frozen=True, kw_only=True):
+    """An amount of this wallet for value in another wallet of the same holder."""
+
+    quote_id: Identity
+    target: Name
+    amount: Amount
+
+
+class QuoteAnswer(Answer, frozen=True, kw_only=True):
+    """What the amount gives, exactly, and until when; `remainder` in parts of `denominator`."""
+
+    quote_id: Identity
+    source: str
+    target: str
+    source_amount: Amount
+    target_amount: Amount
+    numerator: int
+    denominator: int
+    remainder: int
+    valid_until_ms: int
+    accepted_ms: int | None
+
+
+# ---- everybody -------------------------------------------------------------------------------
+
+
+class HealthAnswer(Answer, frozen=True, kw_only=True):
+    """The process is alive, or ready for work."""
+
+    status: str
+
+
+class StatusAnswer(Answer, frozen=True, kw_only=True):
+    """The cloud at a glance."""
+
+    status: str
+    currencies: list[AccountLine]
