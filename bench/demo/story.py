@@ -203,7 +203,7 @@ class Story:
 
     async def refuse(self) -> None:
         """Orders that a gateway must not take."""
-        replay, payer = Replay(self.branches, self.tally), next(iter(self.branches[0].customers))
+        replay, payer = Replay(self.branches, self.tally), min(funding_of(self.purchases))
         wrong: list[tuple[str, dict[str, Any]]] = [
             ("more than a payment may be", {"amount_minor": 60_000}),
             ("a sequence that was used", {"sequence": 0}),

@@ -1,0 +1,1 @@
+"""The programs as processes, as a branch runs them."""
