@@ -17,14 +17,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cloud.clock import SystemClock
 from cloud.config import Config
 from cloud.errors import CloudError
-from cloud.http.app import answer, application
+from cloud.http.app import application
 from cloud.http.gateways import gateway_application
 from cloud.http.officers import officer_routes
-from cloud.http.overview import account_line, overview_routes
+from cloud.http.overview import overview_routes
 from cloud.http.routes import add_routes
 from cloud.http.wallets import wallet_routes
+from cloud.http.watch import add_watch
 from cloud.issuer.pki import server_credentials
-from cloud.ledger.conservation import conservation
 from cloud.log import Log, start_logging
 from cloud.service import Cloud, open_cloud
 from hsm.api import HsmError
@@ -38,19 +38,9 @@ _log = Log("main")
 def api_application(cloud: Cloud) -> web.Application:
     """Officers, wallet apps, and what watches over the process."""
     app = application()
-
-    async def alive(request: web.Request) -> web.Response:
-        return answer({"status": "alive"})
-
-    async def status(request: web.Request) -> web.Response:
-        async with cloud.database.transaction() as connection:
-            lines = [account_line(item) for item in await conservation(connection)]
-        return answer({"status": "ready", "currencies": lines})
-
-    app.router.add_get("/healthz", alive)
-    app.router.add_get("/readyz", status)
-    app.router.add_get("/statusz", status)
-    add_routes(app, cloud, [*officer_routes(cloud), *overview_routes(cloud), *wallet_routes()])
+    routes = [*officer_routes(cloud), *overview_routes(cloud), *wallet_routes()]
+    add_watch(app, cloud, routes)
+    add_routes(app, cloud, routes)
     return app
 
 

@@ -31,7 +31,9 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
     except web.HTTPNotFound:
         code, detail = "route-unknown", request.path
     except web.HTTPMethodNotAllowed as error:
-        return web.Response(status=405, headers={"Allow": ", ".join(error.allowed_methods)})
+        response = problem_response("method-not-allowed", request.path)
+        response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+        return response
     except (CloudError, ProtocolError) as error:
         code, detail = str(error.code), error.detail
     except asyncpg.DataError:

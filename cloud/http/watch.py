@@ -1,0 +1,85 @@
+"""What watches over the cloud asks: health, readiness, the account at a glance, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from cloud.http import types
+from cloud.http.app import answer
+from cloud.http.openapi import describe
+from cloud.http.overview import account_line
+from cloud.http.routes import Route
+from cloud.ledger.conservation import conservation
+from cloud.service import Cloud
+
+METRICS_TYPE = "text/plain; version=0.0.4"
+
+
+class _Readings(Collector):
+    """What was read from the database for one answer."""
+
+    def __init__(self, entries: int, journals: dict[str, int], gateways: int) -> None:
+        self._entries = entries
+        self._journals = journals
+        self._gateways = gateways
+
+    def collect(self) -> Iterator[Metric]:
+        """What the registry asks for."""
+        yield CounterMetricFamily("cbdc_entries", "Entries of all journals", value=self._entries)
+        journals = GaugeMetricFamily("cbdc_journals", "Epochs of journals", labels=["state"])
+        for state, count in sorted(self._journals.items()):
+            journals.add_metric([state], count)
+        yield journals
+        yield GaugeMetricFamily("cbdc_gateways", "Enrolled gateways", value=self._gateways)
+
+
+def add_watch(app: web.Application, cloud: Cloud, routes: Sequence[Route]) -> None:
+    """Routes that need no token; they show no holder."""
+    description = msgspec.json.encode(describe(routes))
+
+    async def alive(request: web.Request) -> web.Response:
+        return answer(types.HealthAnswer(status="alive"))
+
+    async def ready(request: web.Request) -> web.Response:
+        async with cloud.database.transaction() as connection:
+            await connection.fetchval("SELECT 1")
+        return answer(types.HealthAnswer(status="ready"))
+
+    async def status(request: web.Request) -> web.Response:
+        async with cloud.database.transaction() as connection:
+            lines = [account_line(item) for item in await conservation(connection)]
+        return answer(types.StatusAnswer(status="ready", currencies=lines))
+
+    async def metrics(request: web.Request) -> web.Response:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(await _read(cloud))
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": METRICS_TYPE})
+
+    async def openapi(request: web.Request) -> web.Response:
+        return web.Response(body=description, content_type="application/json")
+
+    app.router.add_get("/healthz", alive)
+    app.router.add_get("/readyz", ready)
+    app.router.add_get("/statusz", status)
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/v1/openapi.json", openapi)
+
+
+async def _read(cloud: Cloud) -> _Readings:
+    async with cloud.database.transaction() as connection:
+        rows = await connection.fetch(
+            "SELECT state, count(*) AS count, sum(size)::bigint AS size FROM journal_epoch"
+            " GROUP BY state"
+        )
+        gateways = await connection.fetchval("SELECT count(*) FROM gateway")
+    return _Readings(
+        entries=sum(row["size"] for row in rows),
+        journals={row["state"]: row["count"] for row in rows},
+        gateways=gateways,
+    )
