@@ -65,18 +65,6 @@ class DaemonRefused(EdgeError):
         self.problem = problem
 
 
-class CloudUnreachable(EdgeError):
-    """The cloud does not answer: the gateway is offline, which is no fault."""
-
-    code = "edge-cloud-unreachable"
-
-
-class CloudRefused(EdgeError):
-    """The cloud answered, and the exchange came to nothing."""
-
-    code = "edge-cloud-refused"
-
-
 class GatewayUnreachable(EdgeError):
     """No gateway answers at the address, or what answers is another one."""
 

@@ -11,10 +11,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from edge.folder import Folder
 from edge.gateway import Opened
-from edge.intake import Intake, held_keys, take_objects
+from edge.intake import held_keys, take_objects
+from edge.log import Log
 from edge.version import version
 from edge.wishes import Wish, read_wishes
+from sync.ports import Position
 from wallet.clock import Clock
+from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.cose import assemble
 from wallet.protocol.envelope import (
     NEWEST_GRANTS,
@@ -35,6 +38,7 @@ SEGMENT_BYTES_MAX = 4 * 1024 * 1024
 ENTRY_BYTES_USUAL = 512
 COLLECTED_MAX = 200
 TEXT_MAX = 64
+_log = Log("sync")
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,12 +50,27 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JournalPort:
-    """One open gateway's side of an exchange."""
+    """One open gateway's side of an exchange: a `sync.ports.JournalPort`."""
 
     def __init__(self, opened: Opened, *, folder: Folder, clock: Clock) -> None:
         self._opened = opened
         self._folder = folder
         self._clock = clock
+
+    @property
+    def anchor(self) -> TrustAnchor:
+        """The issuer's root."""
+        return self._opened.journal.anchor
+
+    def position(self) -> Position:
+        """Where the journal stands now."""
+        journal = self._opened.journal
+        return Position(
+            journal=journal.state.journal,
+            epoch=journal.state.epoch,
+            acknowledged=journal.acknowledged,
+            size=journal.state.size,
+        )
 
     # ---- what to send ---------------------------------------------------------------------
     async def segment(self) -> Segment | None:
@@ -156,12 +175,17 @@ class JournalPort:
         return {short_id(key.public_key().public_bytes_raw()): key}
 
     # ---- what came back -------------------------------------------------------------------
-    async def take(self, down: Down) -> Intake:
+    async def take(self, down: Down) -> None:
         """Take the objects, then record what the issuer holds. Raises: StoreError."""
         journal, database = self._opened.journal, self._opened.database
         intake = await take_objects(journal, database, down.objects)
         await journal.acknowledge(down.acknowledged_size)
-        return intake
+        _log.info(
+            "sync.exchanged",
+            acknowledged=down.acknowledged_size,
+            taken=intake.taken,
+            refused=intake.refused,
+        )
 
 
 def _wanted(wish: Wish) -> dict[str, Any]:

@@ -27,9 +27,10 @@ from edge.http.server import Server, branch_tls
 from edge.log import Log, start_logging
 from edge.notify import ALIVE, READY, STOPPING, notify, watchdog_s
 from edge.schedule import Schedule
-from edge.synchronising import Synchronising
+from edge.synchronising import synchronising
 from hsm.api import HsmError
 from hsm.files import replace_durably
+from sync.engine import Engine, Wake
 from wallet.clock import SystemClock
 from wallet.journal import JournalError, Mode
 from wallet.store.errors import StoreError
@@ -48,7 +49,7 @@ class Daemon:
         self._folder = Folder(config.folder)
         self._gateway = Gateway(config, secret=secret, clock=SystemClock())
         self._context = Context(self._gateway, control=self)
-        self._sync: Synchronising | None = None
+        self._sync: Engine | None = None
         self._branch: list[Server] = []
         self._fixed: list[Server] = []
         self._trusted = False
@@ -128,10 +129,10 @@ class Daemon:
         opened = self._gateway.opened
         if opened is None or self._group is None:
             return
-        self._sync = Synchronising(opened, self._config, clock=self._gateway.clock)
-        for work in (opened.events.run(), self._sync.run()):
+        sync = self._sync = synchronising(opened, self._config, clock=self._gateway.clock)
+        for work in (opened.events.run(), sync.run()):
             self._opened_tasks.append(self._group.create_task(_until_cancelled(work)))
-        self._schedule.start(wake=self._sync.wake, prune=self._prune)
+        self._schedule.start(wake=lambda: sync.wake(Wake.TIMER), prune=self._prune)
 
     async def _prune(self) -> None:
         opened = self._gateway.opened

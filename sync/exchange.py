@@ -10,10 +10,70 @@ from collections.abc import Mapping, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from sync.errors import Code, ProblemAnswered, SyncError
 from wallet.protocol.certificates import Chain, TrustAnchor
-from wallet.protocol.envelope import Down, Up, VerifiedUp, down_payload, verify_up
+from wallet.protocol.envelope import (
+    Down,
+    Up,
+    VerifiedUp,
+    down_payload,
+    verify_down,
+    verify_up,
+)
 from wallet.protocol.receipt import NO_CHAINS
 from wallet.protocol.sealed import open_sealed
+
+EXCHANGE_BYTES = 16
+
+# ---- the journal's side -------------------------------------------------------------------
+
+
+def open_down(
+    sealed: bytes,
+    *,
+    keys: Mapping[bytes, X25519PrivateKey],
+    root: TrustAnchor,
+    held_chains: Mapping[bytes, Chain] = NO_CHAINS,
+) -> Down:
+    """The issuer's answer: opened, and signed by its role sync.
+
+    `keys`: the journal's own HPKE keys by short id. What it answers is for `check_answers` to see.
+    Raises: ProtocolError as `open_sealed` and `verify_down`, in that order.
+    """
+    envelope = open_sealed(sealed, keys=keys)
+    return verify_down(envelope, root=root, held_chains=held_chains).claims
+
+
+def check_answers(down: Down, up: Up) -> None:
+    """The answer is to this report: its journal, epoch and exchange. Raises: SyncError."""
+    if (down.journal, down.epoch, down.exchange) != (up.journal, up.epoch, up.exchange):
+        raise SyncError(Code.FOREIGN_ANSWER, "an answer to something else")
+
+
+def check_acknowledged(down: Down, up: Up, *, size: int) -> None:
+    """The issuer holds what the journal wrote, no less than before and no more than there is.
+
+    `size`: the journal's own when the report was made. It may be more than the report's end, when
+    an earlier answer was lost. An answer with a problem says nothing of sizes that counts.
+    Raises: SyncError. Beyond our own size the issuer holds entries that this journal does not
+    have; below what it acknowledged, it has lost some.
+    """
+    if down.problem is not None:
+        return
+    held = down.acknowledged_size
+    if held < up.acknowledged_size:
+        raise SyncError(Code.ACKNOWLEDGED_BELOW, f"{held} after {up.acknowledged_size}")
+    if held > size:
+        raise SyncError(Code.ACKNOWLEDGED_BEYOND, f"{held} of {size}")
+
+
+def check_taken(down: Down, up: Up) -> None:
+    """Something of what was sent was kept. Raises: ProblemAnswered, SyncError."""
+    if down.problem is not None:
+        raise ProblemAnswered(down.problem)
+    if up.entries and down.acknowledged_size == up.acknowledged_size:
+        raise SyncError(Code.NOTHING_TAKEN, "the cloud took no entry")
+
 
 # ---- the issuer's side --------------------------------------------------------------------
 
