@@ -82,6 +82,7 @@ class Bench:
         self.issuer = issuer
         self.anchor = TrustAnchor(issuer.root)
         self.purses = [Purse(number) for number in range(1, WALLETS + 1)]
+        self.grants: list[tuple[bytes, bytes]] = []
         self.token: software.SoftwareToken
         self.database: Database
         self.journal: Journal
@@ -108,6 +109,7 @@ class Bench:
         journal = self.journal.state.journal
         enrolment = self.issuer.enrolment(journal, purse.key)
         grant = self.issuer.grant(journal, purse.key.id, FUNDED_MINOR, sequence=number)
+        self.grants.append((purse.key.id, grant))
         taken(await self.journal.submit(decode_enrolment(enrolment)))
         taken(await self.journal.submit(decode_grant(grant)))
 

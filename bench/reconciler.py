@@ -1,0 +1,169 @@
+"""The reconciler on two cores: reports verified, applied and posted to PostgreSQL with fsync."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bench.branch import FUNDED_MINOR, WALLETS, Bench, bench_journal
+from bench.engine import CALLERS, rate_of
+from bench.figures import Figure, figure, verify_rate_two
+from cloud.config import Config, DatabaseConfig
+from cloud.database import Database, open_database
+from cloud.funding import FundingRequest, hold, set_granted
+from cloud.ledger.accounts import ensure_accounts, issuance
+from cloud.ledger.conservation import conservation
+from cloud.ledger.posting import Transfer, TransferKind, post
+from cloud.reconciler.reconciler import Reconciler
+from cloud.wallets import find_wallet, open_wallet
+from tests.support.live_issuer import LiveIssuer
+from wallet.memory import collect_seldom
+from wallet.protocol.cose import assemble
+from wallet.protocol.envelope import UP_TYPE, Up, up_payload, verify_up
+from wallet.protocol.messages import to_sign
+
+PAYMENTS = 40_000
+SEGMENT = 1_000
+IN_FLIGHT = 3
+EURO = "EUR"
+
+
+class Signing:
+    """Settlements of the bench's issuer."""
+
+    def __init__(self, issuer: LiveIssuer) -> None:
+        self._issuer = issuer
+
+    async def sign(self, type_: str, claims: dict[int, Any]) -> bytes:
+        """See `Signing` of the reconciler."""
+        return self._issuer.issue(type_, claims)
+
+
+async def report(bench: Bench, first: int) -> tuple[bytes, int]:
+    """A signed envelope with the entries from `first` on, and the size that it reaches."""
+    journal = bench.journal
+    end = await journal.segment_end(entries_max=10 * SEGMENT)
+    if end is None:
+        raise RuntimeError("nothing is signed yet")
+    size, checkpoint = end
+    claims = Up(
+        journal=journal.state.journal,
+        epoch=1,
+        exchange=bytes(16),
+        acknowledged_size=first,
+        entries=tuple(await journal.entries(first, size - first)),
+        checkpoint=checkpoint,
+        newest={},
+    )
+    payload = up_payload(claims)
+    protected, message = to_sign(journal._engine.head.key, UP_TYPE, payload)
+    signature = await bench.token.signer.sign(message)
+    return assemble(protected, payload, signature, journal.chain), size
+
+
+async def reports(bench: Bench) -> tuple[list[bytes], int]:
+    """Envelopes of a journal's whole life: the funding, then segments of payments."""
+    made, size = await report(bench, 0)
+    envelopes = [made]
+    await bench.journal.acknowledge(size)
+    for _ in range(PAYMENTS // SEGMENT):
+        await rate_of(bench, bench.orders(SEGMENT), callers=CALLERS)
+        made, reached = await report(bench, size)
+        envelopes.append(made)
+        size = reached
+        await bench.journal.acknowledge(size)
+    return envelopes, size
+
+
+async def open_bank(database: Database, bench: Bench) -> None:
+    """Issue what the journal was funded with, hold it and grant it."""
+    now_ms = time.time_ns() // 1_000_000
+    async with database.transaction() as connection:
+        await open_wallet(connection, "bank", holder="bank", currency=EURO, now_ms=now_ms)
+        bank = await find_wallet(connection, "bank")
+        numbers = await ensure_accounts(connection, [issuance(EURO)])
+        issue = Transfer(
+            identity=bytes(32),
+            debit=numbers[issuance(EURO).name],
+            credit=bank.account_id,
+            amount=WALLETS * FUNDED_MINOR,
+            currency=EURO,
+            kind=TransferKind.ISSUE,
+            created_ms=now_ms,
+        )
+        await post(connection, [issue])
+        for sequence, (wallet, grant) in enumerate(bench.grants):
+            request = FundingRequest(
+                funding_id=sequence.to_bytes(32, "big"),
+                wallet="bank",
+                journal=bench.journal.state.journal,
+                epoch=1,
+                offline_wallet=wallet,
+                amount=FUNDED_MINOR,
+            )
+            await hold(connection, request, now_ms=now_ms)
+            await set_granted(connection, request.funding_id, sequence=sequence, grant_cose=grant)
+
+
+async def reconcile(bench: Bench, database: Database, envelopes: list[bytes]) -> float:
+    """Entries a second; a few reports are on their way at once, as several links would have it."""
+    reconciler = Reconciler(database, anchor=bench.anchor, signing=Signing(bench.issuer), workers=2)
+    turns = asyncio.Semaphore(IN_FLIGHT)
+
+    async def one(envelope: bytes) -> int:
+        async with turns:
+            verified = verify_up(envelope, root=bench.anchor, held_chains={})
+            now_ms = time.time_ns() // 1_000_000
+            answer = await reconciler.ingest(verified, now_ms=now_ms)
+            if answer.problem is not None:
+                raise RuntimeError(f"the reconciler answered {answer.problem}")
+            return len(verified.claims.entries)
+
+    try:
+        await one(envelopes[0])
+        await one(envelopes[1])  # processes and statements are warm
+        collect_seldom()
+        start = time.perf_counter()
+        counts = await asyncio.gather(*[one(envelope) for envelope in envelopes[2:]])
+        return sum(counts) / (time.perf_counter() - start)
+    finally:
+        reconciler.close()
+
+
+async def measure() -> list[Figure]:
+    """One journal's 40,000 payments; the ceiling right before and after."""
+    async with bench_journal() as bench:
+        envelopes, size = await reports(bench)
+        with tempfile.TemporaryDirectory(prefix="cbdc-bench-") as name:
+            Path(name).chmod(0o755)
+            config = Config(folder=Path(name), database=DatabaseConfig())
+            now_ms = time.time_ns() // 1_000_000
+            async with open_database(config, now_ms=now_ms) as database:
+                await open_bank(database, bench)
+                before = await asyncio.to_thread(verify_rate_two)
+                rate = await reconcile(bench, database, envelopes)
+                ceiling = (before + await asyncio.to_thread(verify_rate_two)) / 2
+                async with database.transaction() as connection:
+                    (account,) = await conservation(connection)
+    if account.difference or account.offline != bench.journal.state.balance_total():
+        raise RuntimeError("the ledger and the journal do not agree")
+    return [
+        figure(
+            f"reconciler, one journal of {size:,} entries",
+            rate,
+            "entries/s",
+            beside="libsodium verify, two processes",
+            beside_value=ceiling,
+            goal=">= 0.40",
+        )
+    ]
+
+
+def run() -> list[Figure]:
+    """Measure on all the cores that there are: two."""
+    return uvloop.run(measure())
