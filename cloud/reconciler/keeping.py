@@ -17,7 +17,7 @@ from cloud.reconciler.evidence import Evidence, suspend
 from cloud.reconciler.outbox import tell
 from cloud.reconciler.postings import Batch, collect
 from cloud.reconciler.reading import Reading
-from cloud.reconciler.replica import SNAPSHOT_ENTRIES, Replica
+from cloud.reconciler.replica import Replica
 from cloud.reconciler.segment import New
 from cloud.reconciler.settling import add_verdicts
 from cloud.reconciler.values import Segment, Violation
@@ -85,7 +85,7 @@ def apply_segment(
 def _snapshot(replica: Replica) -> bytes | None:
     """To shorten the next start, now and then; a state that stopped early is not worth one."""
     whole = replica.state.size == replica.size
-    if not whole or replica.size - replica.snapshot_size < SNAPSHOT_ENTRIES:
+    if not whole or replica.size - replica.snapshot_size < replica.snapshot_entries:
         return None
     replica.snapshot_size = replica.size
     return write_snapshot(replica.state, replica.frontier)

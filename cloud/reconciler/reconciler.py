@@ -18,7 +18,7 @@ from cloud.reconciler.evidence import Evidence, suspend
 from cloud.reconciler.facts import facts_for
 from cloud.reconciler.keeping import apply_segment, keep
 from cloud.reconciler.reading import Reading, Signatures, read
-from cloud.reconciler.replica import Replica, load, open_epoch
+from cloud.reconciler.replica import SNAPSHOT_ENTRIES, Replica, load, open_epoch
 from cloud.reconciler.segment import check_segment, next_segment
 from cloud.reconciler.settling import Signing
 from cloud.reconciler.values import Ingested, Segment
@@ -55,10 +55,12 @@ class Reconciler:
         signing: Signing,
         workers: int = 0,
         compliance: Compliance | None = None,
+        snapshot_entries: int = SNAPSHOT_ENTRIES,
     ) -> None:
         self._database = database
         self._anchor = anchor
         self._signing = signing
+        self._snapshot_entries = snapshot_entries
         self._compliance = compliance or HoldNothing()
         self._verifier = Verifier(workers=workers)
         self._replicas: dict[_Place, Replica] = {}
@@ -236,9 +238,11 @@ class Reconciler:
                     )
                     if epoch_id is None:
                         return None
-                    self._replicas[place] = await load(
+                    replica = await load(
                         connection, self._anchor, epoch_id=epoch_id, journal=journal, epoch=epoch
                     )
+                replica.snapshot_entries = self._snapshot_entries
+                self._replicas[place] = replica
             return self._replicas[place]
 
     async def settlements_after(self, journal: bytes, epoch: int, size: int) -> list[bytes]:

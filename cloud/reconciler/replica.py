@@ -48,6 +48,7 @@ class Replica:
         self.size = frontier.size
         self.counter = 0
         self.snapshot_size = frontier.size
+        self.snapshot_entries = SNAPSHOT_ENTRIES
         # Account numbers by the wallets' numbers in the state.
         self.accounts: list[int] = []
         self.enrolling: dict[WalletId, PublicKey] = {}

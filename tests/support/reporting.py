@@ -24,7 +24,7 @@ from wallet.protocol.checkpoint import (
     checkpoint_signed_bytes,
 )
 from wallet.protocol.envelope import Up, VerifiedUp
-from wallet.protocol.issued import Settlement, decode_settlement
+from wallet.protocol.issued import Settlement, Statement, decode_settlement
 from wallet.protocol.merkle import Batch, Frontier
 
 SUPPLY = 1_000_000
@@ -46,9 +46,16 @@ def reconciler(database: Database, **changed: Any) -> Reconciler:
 class Branch:
     """A journal and its reports."""
 
-    def __init__(self, name: str, *, epoch: int = 1, journal: dict[Any, int] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        epoch: int = 1,
+        journal: dict[Any, int] | None = None,
+        statement: Statement | None = None,
+    ) -> None:
         self.book = Book(name, epoch=epoch)
-        self.book.accept(self.book.opening(policy_of({}, journal)))
+        self.book.accept(self.book.opening(policy_of({}, journal), statement))
         self.acknowledged = 0
         self.grants = 0
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 
-import msgspec
 import pytest
 
-from cloud.database import Database
-from cloud.reconciler.values import Ingested
+from cloud.database import Connection, Database
+from cloud.errors import DatabaseError
+from cloud.reconciler.returns import return_expired_notes
+from cloud.reconciler.settling import settle_entry
+from cloud.reconciler.values import Ingested, ReconcilerError, Segment
 from tests.support.issuer import Key
 from tests.support.reporting import SUPPLY, Branch, both, open_bank, reconciler, where
-from tests.support.world import ANCHOR, NOW_MS, picture
-from wallet.protocol import rules
-from wallet.protocol.entry import Entry, decode_entry
-from wallet.protocol.envelope import VerifiedUp
-from wallet.protocol.fork import ForkKind, verify_fork
+from tests.support.world import DAY_MS, NOW_MS, list_of, picture
+from wallet.protocol.entry import Entry, EntryKind
+from wallet.protocol.lists import ListId, SignedList
 from wallet.protocol.merkle import leaf_hash
 from wallet.protocol.messages import OrderKind
+from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code
-from wallet.protocol.state import Decision
 
 ANNA, BERT, CARA, DORA = Key("anna"), Key("bert"), Key("cara"), Key("dora")
 
@@ -92,169 +91,6 @@ async def test_a_note_moves_value_in_either_order_of_reports(
     assert (await south.settle(reconciling)).verdicts == ()
 
 
-async def state_of(database: Database, branch: Branch) -> tuple[str, str | None]:
-    """(state, reason) of the branch's epoch."""
-    async with database.transaction() as connection:
-        row = await connection.fetchrow(
-            "SELECT state, reason FROM journal_epoch WHERE journal = $1", branch.book.journal
-        )
-    return row["state"], row["reason"]
-
-
-async def evidence_of(database: Database) -> list[tuple[str, list[bytes]]]:
-    """(kind, parts) of what was found, oldest first."""
-    async with database.transaction() as connection:
-        rows = await connection.fetch("SELECT kind, parts FROM journal_evidence ORDER BY 1")
-    return [(row["kind"], row["parts"]) for row in rows]
-
-
-def forged(branch: Branch, proposal: rules.Proposal) -> Entry:
-    """Write what the rules do not allow, as a gateway that was broken into would."""
-    book = branch.book
-    loose = copy.deepcopy(book.state)
-    for wallet in loose.wallets.values():
-        wallet.settled += 10**6
-    outcome = rules.decide(loose, proposal, book.context, now_ms=book.now_ms, clock=book.clock)
-    assert isinstance(outcome, Decision)
-    raw = rules.entry_bytes(book.state, outcome, time_ms=book.now_ms, clock=book.clock)
-    entry = decode_entry(raw)
-    book.context.append(entry)
-    book.state.size += 1
-    return entry
-
-
-async def test_a_violation_is_rejected_and_its_payee_paid(
-    database: Database, north: Branch
-) -> None:
-    reconciling = reconciler(database)
-    good = north.book.accept(north.book.pay(ANNA, BERT, 300))
-    bad = forged(north, north.book.pay(ANNA, BERT, 5_000))
-    after = forged(north, north.book.pay(BERT, ANNA, 10))
-    assert await north.sync(reconciling) == Ingested(acknowledged=north.size)
-    assert await state_of(database, north) == ("suspended", Code.INSUFFICIENT_FUNDS)
-    settlement = await north.settlement(reconciling)
-    assert settlement is not None and settlement.size == north.size
-    assert [(v.index, v.state, v.code) for v in settlement.verdicts] == [
-        (bad.index, 3, Code.INSUFFICIENT_FUNDS),
-        (after.index, 1, Code.FROZEN_BY_ISSUER),
-    ]
-    found = await where(database)
-    assert (found.loss, found.offline, found.online) == (-5_000, 1_000, SUPPLY - 1_000 + 5_000)
-    assert good.index < bad.index
-    kinds = await evidence_of(database)
-    assert [(kind, parts[0]) for kind, parts in kinds] == [("violation", bad.raw)]
-    again = await north.sync(reconciling)
-    assert again == Ingested(acknowledged=north.size, problem=Code.FROZEN_BY_ISSUER)
-    restarted = reconciler(database)
-    assert (await north.sync(restarted)).problem == Code.FROZEN_BY_ISSUER
-
-
-async def test_an_entry_that_cannot_be_read_is_a_violation(
-    database: Database, north: Branch
-) -> None:
-    reconciling = reconciler(database)
-    north.book.context.leaves.append(leaf_hash(b"nonsense"))
-    north.book.context.entries.append(b"nonsense")
-    assert await north.sync(reconciling) == Ingested(acknowledged=north.size)
-    assert await state_of(database, north) == ("suspended", Code.NOT_CANONICAL)
-    found = await where(database)
-    assert (found.loss, found.offline) == (0, 1_000)
-
-
-async def fork_at_the_end(north: Branch) -> VerifiedUp:
-    """The same journal with another last entry, under a checkpoint of its own."""
-    other = copy.deepcopy(north)
-    north.book.accept(north.book.pay(ANNA, BERT, 300))
-    other.book.accept(other.book.pay(ANNA, BERT, 200))
-    return other.report(first=0)
-
-
-async def test_another_entry_at_a_held_index_is_a_fork_with_proof(
-    database: Database, north: Branch
-) -> None:
-    reconciling = reconciler(database)
-    up = await fork_at_the_end(north)
-    await north.sync(reconciling)
-    answer = await reconciling.ingest(up, now_ms=NOW_MS)
-    assert answer == Ingested(acknowledged=north.size, problem=Code.PROOF_INVALID)
-    ((kind, (proof,)),) = await evidence_of(database)
-    assert kind == "fork"
-    assert verify_fork(proof, root=ANCHOR, grace_s=0).kind is ForkKind.INDEX
-    assert await state_of(database, north) == ("suspended", Code.PROOF_INVALID)
-
-
-async def test_two_roots_at_one_size_are_a_fork_with_proof(
-    database: Database, north: Branch
-) -> None:
-    reconciling = reconciler(database)
-    up = await fork_at_the_end(north)
-    await north.sync(reconciling)
-    lone = msgspec.structs.replace(
-        north.report(first=north.size), claims=north.report(checkpoint=up.claims.checkpoint).claims
-    )
-    answer = await reconciling.ingest(lone, now_ms=NOW_MS)
-    assert answer.problem == Code.PROOF_INVALID
-    ((_, (proof,)),) = await evidence_of(database)
-    assert verify_fork(proof, root=ANCHOR, grace_s=0).kind is ForkKind.SIZE
-
-
-async def test_a_counter_that_falls_is_a_fork_with_proof(database: Database, north: Branch) -> None:
-    reconciling = reconciler(database)
-    await north.sync(reconciling, checkpoint=north.checkpoint(counter=7))
-    north.book.accept(north.book.pay(ANNA, BERT, 300))
-    answer = await north.sync(reconciling, checkpoint=north.checkpoint(counter=6))
-    assert answer.problem == Code.FROZEN_ROLLBACK
-    ((_, (proof,)),) = await evidence_of(database)
-    assert verify_fork(proof, root=ANCHOR, grace_s=0).kind is ForkKind.COUNTER
-
-
-async def test_a_checkpoint_over_other_entries_convicts_without_proof(
-    database: Database, north: Branch
-) -> None:
-    reconciling = reconciler(database)
-    up = await fork_at_the_end(north)
-    answer = await north.sync(reconciling, checkpoint=up.claims.checkpoint)
-    assert answer == Ingested(acknowledged=0, problem=Code.PROOF_INVALID)
-    ((_, parts),) = await evidence_of(database)
-    assert parts[2:] == north.book.context.entries
-
-
-@pytest.mark.parametrize("collected_first", [False, True])
-async def test_a_hidden_entry_is_found_by_its_receipt(
-    database: Database, north: Branch, south: Branch, collected_first: bool
-) -> None:
-    reconciling = reconciler(database)
-    hidden = copy.deepcopy(north)
-    entry = hidden.book.accept(hidden.book.pay(ANNA, BERT, 200))
-    receipt = (entry.raw, hidden.book.receipt(entry.index))
-    north.book.accept(north.book.pay(ANNA, BERT, 300))
-    reports = [north.report(), south.report(collected=(receipt, (b"bad", b"receipt")))]
-    for up in reversed(reports) if collected_first else reports:
-        assert (await reconciling.ingest(up, now_ms=NOW_MS)).problem is None
-    assert await state_of(database, north) == ("suspended", Code.PROOF_INVALID)
-    assert (await state_of(database, south))[0] == "open"
-    ((kind, (proof,)),) = await evidence_of(database)
-    assert kind == "hidden-entry"
-    assert verify_fork(proof, root=ANCHOR, grace_s=0).kind is ForkKind.INDEX
-
-
-@pytest.mark.parametrize("early", [False, True])
-async def test_a_note_of_a_hidden_entry_is_borne_by_the_issuer(
-    database: Database, north: Branch, south: Branch, early: bool
-) -> None:
-    reconciling = reconciler(database)
-    hidden = copy.deepcopy(north)
-    south.take_in(hidden, hidden.pay_out(ANNA, CARA, south, 250))
-    north.book.accept(north.book.pay(ANNA, BERT, 300))
-    for branch in (south, north) if early else (north, south):
-        assert (await branch.sync(reconciling)).problem is None
-    assert await state_of(database, north) == ("suspended", Code.PROOF_INVALID)
-    assert (await state_of(database, south))[0] == "open"
-    found = await where(database)
-    assert found.offline == 1_250
-    assert (found.suspense, found.loss) == (0, -250)
-
-
 async def test_reports_of_two_journals_at_once_agree(
     database: Database, north: Branch, south: Branch
 ) -> None:
@@ -314,19 +150,159 @@ async def test_an_epoch_that_was_followed_is_closed(database: Database, north: B
     assert await before.sync(reconciling) == Ingested(acknowledged=0, problem=Code.WRONG_JOURNAL)
 
 
-@pytest.mark.parametrize("entries", [(), (b"one", b"two")])
-async def test_a_checkpoint_of_another_size_is_a_bad_upload(
-    database: Database, north: Branch, entries: tuple[bytes, ...]
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_note_that_nobody_redeems_comes_back_after_the_claims_window(
+    database: Database, south: Branch, late: bool
 ) -> None:
-    answer = await north.sync(reconciler(database), entries=entries)
-    assert answer == Ingested(acknowledged=0, problem=Code.PROOF_INVALID)
-    assert (await state_of(database, north))[0] == "open"
+    await open_bank(database)
+    north = Branch("north", journal={JournalLimit.CLAIMS_WINDOW_S: 60})
+    north.enrol(ANNA)
+    await north.fund(database, ANNA, 1_000)
+    reconciling = reconciler(database)
+    south.take_in(north, north.pay_out(ANNA, CARA, south, 250))
+    await north.sync(reconciling)
+    due_ms = NOW_MS + DAY_MS + 60_000
+    assert await return_expired_notes(database, now_ms=due_ms - 1) == 0
+    assert await return_expired_notes(database, now_ms=due_ms) == 1
+    assert await return_expired_notes(database, now_ms=due_ms) == 0
+    found = await where(database)
+    assert (found.online, found.offline, found.in_transit) == (SUPPLY - 750, 750, 0)
+    if late:
+        # It had been redeemed in time: the payee is paid, and the issuer bears it.
+        await south.sync(reconciling)
+        assert (await south.settle(reconciling)).verdicts == ()
+        found = await where(database)
+        assert (found.offline, found.loss) == (1_000, -250)
 
 
-async def test_a_checkpoint_of_another_journal_is_a_bad_upload(
-    database: Database, north: Branch, south: Branch
+async def test_a_statement_carries_balances_into_the_next_epoch(
+    database: Database, north: Branch
 ) -> None:
-    answer = await north.sync(
-        reconciler(database), entries=(), checkpoint=south.checkpoint(leaves=[])
-    )
-    assert answer == Ingested(acknowledged=0, problem=Code.PROOF_INVALID)
+    reconciling = reconciler(database)
+    north.enrol(CARA)
+    await north.sync(reconciling)
+    carried = [(ANNA.public.id, 1_000), (BERT.public.id, 0)]
+    later = Branch("north", epoch=2, statement=north.book.statement(carried))
+    await later.sync(reconciling)
+    assert (await where(database)).offline == 1_000
+    async with database.transaction() as connection:
+        assert (
+            await connection.fetchval(
+                "SELECT balance FROM ledger_account WHERE name LIKE 'offline/%/2/%' AND balance > 0"
+            )
+            == 1_000
+        )
+
+
+class HoldPays:
+    """A compliance that holds every pay."""
+
+    async def review(self, connection: Connection, segment: Segment) -> dict[int, str]:
+        """See `Compliance`."""
+        pays = [entry.index for entry in segment.entries if entry.kind == EntryKind.PAY]
+        return dict.fromkeys(pays, "watched")
+
+
+async def test_what_compliance_holds_is_named_until_it_is_decided(
+    database: Database, north: Branch
+) -> None:
+    reconciling = reconciler(database, compliance=HoldPays())
+    entry = north.book.accept(north.book.pay(ANNA, BERT, 300))
+    await north.sync(reconciling)
+    settlement = await north.settle(reconciling)
+    assert [(v.index, v.state, v.code) for v in settlement.verdicts] == [
+        (entry.index, 1, "watched")
+    ]
+    async with database.transaction() as connection:
+        found = await connection.fetchval("SELECT epoch_id FROM journal_epoch")
+        given = {"epoch_id": found, "index": entry.index, "now_ms": NOW_MS}
+        assert await settle_entry(connection, **given)
+        assert not await settle_entry(connection, **given)
+    await north.sync(reconciling)
+    assert (await north.settle(reconciling)).verdicts == ()
+
+
+async def test_a_restart_goes_on_from_a_snapshot(database: Database, north: Branch) -> None:
+    reconciling = reconciler(database, snapshot_entries=10)
+    for _ in range(3):
+        paid = [north.book.accept(north.book.pay(ANNA, BERT, 2)) for _ in range(8)]
+        await north.sync(reconciling)
+    leaf = leaf_hash(paid[0].raw)
+    for amount in (1, 1):
+        refund = north.book.pay(BERT, ANNA, amount, kind=OrderKind.REFUND, refunded=leaf)
+        north.book.accept(refund)
+    lists = north.book.submit(list_of(ListId.WALLETS, []))
+    assert isinstance(lists, Entry)
+    await publish(database, list_of(ListId.WALLETS, []))
+    await north.sync(reconciling)
+    again = reconciler(database)
+    north.book.accept(north.book.pay(ANNA, BERT, 2))
+    assert await north.sync(again) == Ingested(acknowledged=north.size)
+    replica = again._replicas[north.book.journal, 1]
+    assert picture(replica.state) == picture(north.book.state)
+
+
+async def publish(database: Database, listed: SignedList) -> None:
+    """A list as the issuer keeps it."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            "INSERT INTO issued_object VALUES ($1, $2, $3, true, $4)",
+            *(f"list/{listed.list_id}", listed.sequence, listed.signed.raw, listed.issued_ms),
+        )
+
+
+async def test_what_is_stored_and_what_is_computed_must_agree(
+    database: Database, north: Branch
+) -> None:
+    await north.sync(reconciler(database))
+    async with database.transaction() as connection:
+        await connection.execute("UPDATE journal_epoch SET root = $1", bytes(32))
+    with pytest.raises(ReconcilerError, match="root"):
+        await north.sync(reconciler(database))
+    async with database.transaction() as connection:
+        await connection.execute("UPDATE journal_epoch SET size = size + 1")
+    with pytest.raises(ReconcilerError, match="missing"):
+        await north.sync(reconciler(database))
+
+
+async def test_a_replica_that_another_process_overtook_is_loaded_anew(
+    database: Database, north: Branch
+) -> None:
+    one, other = reconciler(database), reconciler(database)
+    await north.sync(one)
+    await north.sync(other)
+    for turn in (one, other, one):
+        north.book.accept(north.book.pay(ANNA, BERT, 2))
+        assert await north.sync(turn) == Ingested(acknowledged=north.size)
+    assert await north.sync(other) == Ingested(acknowledged=north.size)
+    await where(database)
+
+
+async def test_a_journal_that_never_reported_has_no_settlement(database: Database) -> None:
+    assert await reconciler(database).settlements_after(bytes(20), 1, 0) == []
+
+
+class Stumbling:
+    """A compliance whose database connection dies under it, once."""
+
+    def __init__(self) -> None:
+        self.stumbled = False
+
+    async def review(self, connection: Connection, segment: Segment) -> dict[int, str]:
+        """See `Compliance`."""
+        if not self.stumbled:
+            self.stumbled = True
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return {}
+
+
+async def test_a_transaction_that_dies_leaves_nothing_and_is_done_again(
+    database: Database, north: Branch
+) -> None:
+    reconciling = reconciler(database, compliance=Stumbling())
+    up = north.report()
+    with pytest.raises(DatabaseError, match="database-unavailable"):
+        await reconciling.ingest(up, now_ms=NOW_MS)
+    assert (await where(database)).offline == 0
+    assert await reconciling.ingest(up, now_ms=NOW_MS) == Ingested(acknowledged=north.size)
+    assert (await where(database)).offline == 1_000
