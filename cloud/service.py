@@ -99,7 +99,7 @@ async def open_cloud(config: Config, *, clock: Clock, create: bool = False) -> A
         stack.push_async_callback(token.close)
         now_ms = clock.now_ms()
         database = await stack.enter_async_context(open_database(config, now_ms=now_ms))
-        desk = await _open_desk(config, database, token, now_ms=now_ms)
+        desk = await open_desk(config, database, token, now_ms=now_ms)
         reconciler = Reconciler(
             database, anchor=desk.anchor, signing=desk, workers=VERIFYING_PROCESSES
         )
@@ -107,7 +107,8 @@ async def open_cloud(config: Config, *, clock: Clock, create: bool = False) -> A
         yield Cloud(config=config, clock=clock, database=database, desk=desk, reconciler=reconciler)
 
 
-async def _open_desk(config: Config, database: Database, token: Token, *, now_ms: int) -> Desk:
+async def open_desk(config: Config, database: Database, token: Token, *, now_ms: int) -> Desk:
+    """The issuer's keys, with a policy of each currency and every list. Raises: HsmError."""
     async with database.transaction() as connection:
         desk = await Desk.open(
             connection,

@@ -38,7 +38,7 @@ async def once(
     scope = f"{caller} {request.method} {request.path}"
     digest = hashlib.sha256(await request.read()).digest()
     await connection.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended($1, 7))", scope + "\x00" + key
+        "SELECT pg_advisory_xact_lock(hashtextextended($1, 7))", f"{scope} {key}"
     )
     known = await connection.fetchrow(
         "SELECT body_hash, answer FROM api_answer WHERE scope = $1 AND key = $2", scope, key

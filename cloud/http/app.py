@@ -15,7 +15,7 @@ from cloud.log import Log
 from hsm.api import HsmError
 from wallet.protocol.refusals import ProtocolError
 
-BODY_BYTES_MAX = 1 << 20
+BODY_BYTES_MAX = 1 << 19
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
 _log = Log("http")

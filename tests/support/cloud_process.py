@@ -121,7 +121,7 @@ class Api:
     """Calls with one token: (status, value)."""
 
     def __init__(self, session: aiohttp.ClientSession, token: str | None) -> None:
-        self._session = session
+        self.session = session
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def get(self, path: str) -> tuple[int, Any]:
@@ -139,7 +139,7 @@ class Api:
         headers = {**self._headers, "Content-Type": "application/json"}
         if key is not None:
             headers["Idempotency-Key"] = key
-        async with self._session.request(method, path, data=body, headers=headers) as response:
+        async with self.session.request(method, path, data=body, headers=headers) as response:
             return response.status, json.loads(await response.read())
 
 
