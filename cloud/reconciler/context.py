@@ -15,6 +15,8 @@ from wallet.protocol.lists import Held, SignedList
 from wallet.protocol.receipt import NO_CHAINS
 from wallet.protocol.trust import ENDLESS_S, check_note, check_role
 
+_TO_WALLETS_HERE = (EntryKind.PAY, EntryKind.TRANSFER_IN)
+
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the entries of a segment need beyond the state, fetched for all of them at once.
@@ -99,11 +101,10 @@ class ReplayContext(IssuerContext):
 
 def refundable_of(entry: Entry) -> Refundable | None:
     """What a refund may name of an entry; None of what is no payment to a wallet here."""
-    if entry.kind not in (EntryKind.PAY, EntryKind.TRANSFER_IN):
+    body = entry.body
+    if not isinstance(body, Payment | Note) or entry.kind not in _TO_WALLETS_HERE:
         return None
-    if not isinstance(entry.body, Payment | Note):
-        return None
-    order = entry.body.order
+    order = body.order
     return Refundable(
         payer=order.payer,
         payee=order.payee,

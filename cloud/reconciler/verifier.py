@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from wallet.protocol.keys import PublicKey
@@ -37,7 +37,7 @@ class Verifier:
 
     def __init__(self, *, workers: int) -> None:
         self._workers = workers
-        self._pool: Executor | None = None
+        self._pool: ProcessPoolExecutor | None = None
 
     async def check(self, jobs: Sequence[Job]) -> bytes:
         """One byte a job, as `check`. A pool that broke is replaced, and its work done here."""
@@ -55,7 +55,11 @@ class Verifier:
             return check(jobs)
         return b"".join(done)
 
-    def _started(self) -> Executor:
+    def processes(self) -> list[int]:
+        """Process numbers of the pool; none before it is needed."""
+        return [] if self._pool is None else list(self._pool._processes)
+
+    def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
             # A server that forks: this process has threads and sockets that no child should get.
             context = multiprocessing.get_context("forkserver")

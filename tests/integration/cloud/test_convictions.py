@@ -252,3 +252,36 @@ async def test_a_refund_of_nothing_and_a_list_of_nobody_are_violations(
     assert isinstance(lists, Entry)
     await north.sync(reconciling)
     assert await state_of(database, north) == ("suspended", Code.PARENT_MISSING)
+
+
+async def test_two_notes_of_one_index_convict_their_journal(
+    database: Database, north: Branch, south: Branch
+) -> None:
+    reconciling = reconciler(database)
+    hidden = copy.deepcopy(north)
+    south.take_in(hidden, hidden.pay_out(ANNA, CARA, south, 250))
+    north.pay_out(ANNA, CARA, south, 100)
+    await north.sync(reconciling)
+    await south.sync(reconciling)
+    assert await state_of(database, north) == ("suspended", Code.PROOF_INVALID)
+    found = await where(database)
+    assert (found.offline, found.transit_notes, found.loss) == (1_150, 100, -250)
+
+
+async def test_nobody_is_paid_for_a_payment_to_a_stranger(
+    database: Database, north: Branch
+) -> None:
+    reconciling = reconciler(database)
+    north.book.accept(north.book.pay(ANNA, BERT, 300))
+    stranger = copy.deepcopy(north)
+    stranger.enrol(CARA)
+    order = stranger.book.pay(ANNA, CARA, 10)
+    outcome = stranger.book.decide(order)
+    assert isinstance(outcome, Decision)
+    raw = rules.entry_bytes(
+        north.book.state, outcome, time_ms=north.book.now_ms, clock=north.book.clock
+    )
+    north.book.context.append(decode_entry(raw))
+    await north.sync(reconciling)
+    assert await state_of(database, north) == ("suspended", Code.UNKNOWN_WALLET)
+    assert (await where(database)).loss == 0
