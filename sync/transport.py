@@ -8,10 +8,10 @@ import os
 import ssl
 import tempfile
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
-from yarl import URL
 
 from sync.errors import Code, TransportError
 from wallet.protocol.sealed import SEALED_BYTES_MAX
@@ -20,7 +20,7 @@ PATH = "/v1/sync"
 CONTENT_TYPE = "application/octet-stream"
 CHUNK_BYTES = 1024 * 1024
 CONNECT_S_MAX = 10
-OK = 200
+OK, HTTPS_PORT = 200, 443
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ class HttpsTransport:
         timeout_s: int,
         answer_bytes_max: int = SEALED_BYTES_MAX,
     ) -> None:
-        self._url = URL(url.rstrip("/") + PATH)
+        self._url = url.rstrip("/") + PATH
         self._connect_s = min(CONNECT_S_MAX, timeout_s)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=self._connect_s)
         self._credentials = credentials
@@ -51,16 +51,16 @@ class HttpsTransport:
 
     async def probe(self) -> None:
         """Connect and shake hands, nothing more. Raises: TransportError."""
+        host, port = _address(self._url)
         context = self._context()
         with _told():
             async with asyncio.timeout(self._connect_s):
-                _, writer = await asyncio.open_connection(
-                    self._url.host, self._url.port, ssl=context
-                )
+                _, writer = await asyncio.open_connection(host, port, ssl=context)
             writer.transport.abort()
 
     async def exchange(self, sealed: bytes) -> bytes:
         """Send one envelope and give the answer. Raises: TransportError."""
+        _address(self._url)
         context = self._context()
         body = aiohttp.BytesPayload(sealed, content_type=CONTENT_TYPE)
         with _told():
@@ -82,11 +82,21 @@ class HttpsTransport:
         return b"".join(parts)
 
     def _context(self) -> ssl.SSLContext:
-        if self._url.scheme != "https" or self._url.host is None:
-            raise TransportError(Code.UNREACHABLE, "the cloud's address is not https")
         if self._tls is None:
             self._tls = _tls(self._credentials)
         return self._tls
+
+
+def _address(url: str) -> tuple[str, int]:
+    """Host and port of an https address. Raises: TransportError for any other."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise TransportError(Code.UNREACHABLE, f"the cloud's address: {error}") from error
+    if parts.scheme != "https" or not host:
+        raise TransportError(Code.UNREACHABLE, "the cloud's address is not https")
+    return host, port or HTTPS_PORT
 
 
 @contextlib.contextmanager

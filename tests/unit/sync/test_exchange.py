@@ -1,0 +1,134 @@
+"""What of an answer is believed: whose it is, to what it answers, and what it acknowledges."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from sync.errors import Code, ProblemAnswered, SyncError
+from sync.exchange import (
+    build_down,
+    check_acknowledged,
+    check_answers,
+    check_taken,
+    open_down,
+    open_up,
+)
+from tests.support.issuer import Issuer, Journal
+from tests.support.sync_pair import ISSUER, raw
+from wallet.protocol.certificates import TrustAnchor
+from wallet.protocol.envelope import DOWN_TYPE, UP_TYPE, Down, Up, up_payload
+from wallet.protocol.ids import JournalId
+from wallet.protocol.refusals import Code as Refused
+from wallet.protocol.refusals import ProtocolError
+from wallet.protocol.sealed import seal, short_id
+
+JOURNAL = Journal(ISSUER, "one")
+ANCHOR = TrustAnchor(ISSUER.root)
+UP = Up(
+    journal=JOURNAL.journal,
+    epoch=1,
+    exchange=b"x" * 16,
+    acknowledged_size=4,
+    entries=(b"a", b"b"),
+    checkpoint=b"c",
+    newest={0: 7},
+)
+SIZE = 9
+
+
+def answer(**changes: Any) -> Down:
+    """An answer to UP as it should be, or changed."""
+    fields: dict[str, Any] = {
+        "journal": UP.journal,
+        "epoch": UP.epoch,
+        "exchange": UP.exchange,
+        "acknowledged_size": 6,
+        "objects": (b"object",),
+    }
+    return Down(**{**fields, **changes})
+
+
+def check(down: Down, up: Up = UP) -> None:
+    """All the checks, in the engine's order."""
+    check_answers(down, up)
+    check_acknowledged(down, up, size=SIZE)
+    check_taken(down, up)
+
+
+@pytest.mark.parametrize("acknowledged", [5, 6, SIZE])
+def test_an_answer_may_acknowledge_part_of_the_report_and_entries_of_an_answer_that_was_lost(
+    acknowledged: int,
+) -> None:
+    check(answer(acknowledged_size=acknowledged))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"journal": JournalId(bytes(20))}, {"epoch": 2}, {"exchange": bytes(16)}],
+    ids=["journal", "epoch", "exchange"],
+)
+def test_an_answer_to_another_report_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(SyncError) as caught:
+        check(answer(**changes))
+    assert caught.value.code is Code.FOREIGN_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("acknowledged", "code"),
+    [
+        (3, Code.ACKNOWLEDGED_BELOW),
+        (SIZE + 1, Code.ACKNOWLEDGED_BEYOND),
+        (4, Code.NOTHING_TAKEN),
+    ],
+)
+def test_an_acknowledged_size_that_cannot_be_is_refused(acknowledged: int, code: Code) -> None:
+    with pytest.raises(SyncError) as caught:
+        check(answer(acknowledged_size=acknowledged))
+    assert caught.value.code is code
+
+
+def test_a_report_without_entries_needs_none_to_be_taken() -> None:
+    check(answer(acknowledged_size=4), msgspec.structs.replace(UP, entries=()))
+
+
+@pytest.mark.parametrize("acknowledged", [0, 6, 50])
+def test_a_problem_is_said_whatever_size_comes_with_it(acknowledged: int) -> None:
+    with pytest.raises(ProblemAnswered) as caught:
+        check(answer(acknowledged_size=acknowledged, problem="fork"))
+    assert (caught.value.problem, caught.value.code) == ("fork", Code.PROBLEM)
+    assert str(caught.value) == "exchange-problem: fork"
+
+
+def test_reports_and_answers_go_through_their_envelopes_and_back() -> None:
+    cloud, gateway = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+    signed = JOURNAL.key.sign_object(UP_TYPE, up_payload(UP), JOURNAL.chain)
+    sealed = seal(signed, recipient=raw(cloud))
+    verified = open_up(sealed, keys={short_id(raw(cloud)): cloud}, root=ANCHOR)
+    assert verified.claims == UP
+    payload = build_down(verified.claims, acknowledged=6, objects=[b"object"])
+    key, chain = ISSUER.role("sync")
+    back = seal(key.sign_object(DOWN_TYPE, payload, chain), recipient=raw(gateway))
+    keys = {short_id(raw(gateway)): gateway}
+    assert open_down(back, keys=keys, root=ANCHOR) == answer()
+
+
+@pytest.mark.parametrize(
+    ("issuer", "role", "code"),
+    [
+        (ISSUER, "grants", Refused.WRONG_ROLE),
+        (Issuer("another"), "sync", Refused.CERTIFICATE_INVALID),
+    ],
+    ids=["role", "root"],
+)
+def test_an_answer_by_anybody_but_the_issuers_sync_role_is_refused(
+    issuer: Issuer, role: str, code: Refused
+) -> None:
+    gateway = X25519PrivateKey.generate()
+    key, chain = issuer.role(role)
+    envelope = key.sign_object(DOWN_TYPE, build_down(UP, acknowledged=6), chain)
+    sealed = seal(envelope, recipient=raw(gateway))
+    with pytest.raises(ProtocolError) as caught:
+        open_down(sealed, keys={short_id(raw(gateway)): gateway}, root=ANCHOR)
+    assert caught.value.code is code
