@@ -19,77 +19,92 @@ from cloud.service import Cloud
 from wallet.protocol.ids import journal_text, wallet_text
 from wallet.protocol.keys import from_cose_key
 
+_get = partial(Route, method="GET")
+_post = partial(Route, method="POST")
+
 
 def officer_routes(cloud: Cloud) -> list[Route]:
     """Routes below /v1/issuer that change something, and those that show what is to decide."""
     desk = OfficerDesk(cloud)
-    get = partial(Route, method="GET")
-    post = partial(Route, method="POST")
+    return [*_four_eyes(desk), *_journals(desk), *_people(desk)]
+
+
+def _four_eyes(desk: OfficerDesk) -> list[Route]:
     supply_answer, policy_answer = types.SupplyAnswer, types.PolicyAnswer
     return [
-        post(
+        _post(
             path="/v1/issuer/supply", work=desk.draft, body=types.SupplyBody, answer=supply_answer
         ),
-        get(path="/v1/issuer/supply", work=desk.drafts, answer=types.DraftsAnswer),
-        post(path="/v1/issuer/supply/{draft}/approve", work=desk.approve, answer=supply_answer),
-        post(path="/v1/issuer/supply/{draft}/reject", work=desk.reject, answer=supply_answer),
-        post(
+        _get(path="/v1/issuer/supply", work=desk.drafts, answer=types.DraftsAnswer),
+        _post(path="/v1/issuer/supply/{draft}/approve", work=desk.approve, answer=supply_answer),
+        _post(path="/v1/issuer/supply/{draft}/reject", work=desk.reject, answer=supply_answer),
+        _post(
             path="/v1/issuer/policies",
             work=desk.policy,
             body=types.PolicyBody,
             answer=policy_answer,
         ),
-        get(path="/v1/issuer/policies", work=desk.policies, answer=types.PoliciesAnswer),
-        post(
+        _get(path="/v1/issuer/policies", work=desk.policies, answer=types.PoliciesAnswer),
+        _post(
             path="/v1/issuer/policies/{draft}/approve",
             work=desk.approve_policy,
             answer=policy_answer,
         ),
-        post(
+        _post(
             path="/v1/issuer/policies/{draft}/reject",
             work=desk.reject_policy,
             answer=policy_answer,
         ),
-        post(
+    ]
+
+
+def _journals(desk: OfficerDesk) -> list[Route]:
+    return [
+        _post(
             path="/v1/issuer/gateways",
             work=desk.add_gateway,
             body=types.GatewayBody,
             answer=types.TokenAnswer,
             role=Role.ENROLMENT,
         ),
-        get(path="/v1/issuer/gateways", work=desk.gateways, answer=types.GatewaysAnswer),
-        post(
+        _get(path="/v1/issuer/gateways", work=desk.gateways, answer=types.GatewaysAnswer),
+        _post(
             path="/v1/issuer/enrolments",
             work=desk.enrol,
             body=types.EnrolmentBody,
             answer=types.EnrolmentAnswer,
             role=Role.ENROLMENT,
         ),
-        get(path="/v1/issuer/wishes", work=desk.wishes, answer=types.WishesAnswer),
-        post(path="/v1/issuer/wishes/{wish}/approve", work=desk.grant, answer=types.WishAnswer),
-        post(path="/v1/issuer/wishes/{wish}/refuse", work=desk.refuse, answer=types.WishAnswer),
-        post(
+        _get(path="/v1/issuer/wishes", work=desk.wishes, answer=types.WishesAnswer),
+        _post(path="/v1/issuer/wishes/{wish}/approve", work=desk.grant, answer=types.WishAnswer),
+        _post(path="/v1/issuer/wishes/{wish}/refuse", work=desk.refuse, answer=types.WishAnswer),
+    ]
+
+
+def _people(desk: OfficerDesk) -> list[Route]:
+    return [
+        _post(
             path="/v1/issuer/holders",
             work=desk.holder,
             body=types.HolderBody,
             answer=types.HolderAnswer,
             role=Role.GRANTS,
         ),
-        post(
+        _post(
             path="/v1/issuer/redeem-targets",
             work=desk.redeem_target,
             body=types.RedeemTargetBody,
             answer=types.RedeemTargetAnswer,
             role=Role.GRANTS,
         ),
-        post(
+        _post(
             path="/v1/issuer/offers",
             work=desk.offer,
             body=types.OfferBody,
             answer=types.OfferAnswer,
             role=Role.DEALER,
         ),
-        post(
+        _post(
             path="/v1/issuer/officers",
             work=desk.add_officer,
             body=types.OfficerBody,

@@ -7,9 +7,10 @@ from functools import partial
 
 from cloud import exchange, funding, wallets
 from cloud.errors import WalletError
-from cloud.http import types
+from cloud.http import holder_types as types
 from cloud.http.octets import from_text, journal_of, wallet_of
 from cloud.http.routes import Call, Route
+from cloud.http.types import RedeemTargetAnswer
 from cloud.issuer.enrolments import require_enrolled
 from cloud.issuer.gateways import find_gateway
 from cloud.ledger.statement import PAGE_MAX, statement
@@ -51,7 +52,7 @@ def wallet_routes() -> list[Route]:
             path=f"{one}/redeem-target",
             work=counter.redeem_target,
             body=types.TargetBody,
-            answer=types.RedeemTargetAnswer,
+            answer=RedeemTargetAnswer,
         ),
         post(
             path=f"{one}/quotes",
@@ -143,7 +144,7 @@ class Counter:
         await wallets.transfer_online(call.connection, order, now_ms=call.now_ms)
         return types.TransferAnswer(identity=call.body.identity)
 
-    async def redeem_target(self, call: Call) -> types.RedeemTargetAnswer:
+    async def redeem_target(self, call: Call) -> RedeemTargetAnswer:
         """Let what a wallet in a journal redeems come into this wallet, with its key's consent."""
         own = await self._own(call)
         key = from_cose_key(from_text(call.body.key))
@@ -151,7 +152,7 @@ class Counter:
         key.verify(from_text(call.body.proof), consent)
         offline = wallet_text(key.id)
         await wallets.set_redeem_target(call.connection, offline, own.wallet)
-        return types.RedeemTargetAnswer(offline_wallet=offline, wallet=own.wallet)
+        return RedeemTargetAnswer(offline_wallet=offline, wallet=own.wallet)
 
     async def quote(self, call: Call) -> types.QuoteAnswer:
         """What the amount gives in the other currency, exactly, and until when."""
