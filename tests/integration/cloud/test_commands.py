@@ -1,0 +1,65 @@
+"""The commands of `cbdc-cloud`: exit codes, files and what they print."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+from tests.support.cloud_process import CloudProcess, running_cloud
+
+
+async def test_a_cloud_that_was_not_made_or_does_not_run_says_so(tmp_path: Path) -> None:
+    cloud = CloudProcess(tmp_path / "cloud")
+    cloud.folder.mkdir()
+    code, _, errors = await cloud.command("run")
+    assert (code, "not-initialised" in errors) == (4, True)
+    code, _, errors = await cloud.command("status")
+    assert (code, "not-running" in errors) == (1, True)
+    for arguments in ((), ("nothing",), ("gateway", "add")):
+        assert (await cloud.command(*arguments))[0] == 2
+    code, _, errors = await cloud.command("--set", "nonsense", "init")
+    assert (code, "config-invalid" in errors) == (1, True)
+
+
+async def test_commands_work_beside_a_running_cloud(tmp_path: Path) -> None:
+    async with running_cloud(tmp_path / "cloud") as cloud:
+        before = cloud.officer("first")
+        assert stat.S_IMODE(cloud.officer_file("first").stat().st_mode) == 0o600
+        first, second = (str(cloud.officer_file(name)) for name in ("first", "second"))
+        token = tmp_path / "bank.token"
+        holder = ("issuer", "holder", "--name", "bank", "--wallet", "bank-eur")
+        code, out, errors = await cloud.command(
+            *holder, "--officer-file", first, "--token-file", str(token)
+        )
+        assert (code, "bank-eur" in out) == (0, True), errors
+        assert stat.S_IMODE(token.stat().st_mode) == 0o600
+        draft = ("--wallet", "bank-eur", "--amount", "1000", "--reason", "test")
+        code, out, _ = await cloud.command("issuer", "issue", *draft, "--officer-file", first)
+        number = out.split()[1].rstrip(":")
+        code, out, _ = await cloud.command("issuer", "drafts", "--officer-file", second)
+        assert (code, number in out) == (0, True)
+        code, out, _ = await cloud.command("issuer", "approve", number, "--officer-file", second)
+        assert (code, out) == (0, "issue of 1,000 EUR: posted\n")
+        code, out, _ = await cloud.command("status")
+        assert (code, out.startswith("EUR: issued 1,000 = online 1,000")) == (0, True)
+        code, out, _ = await cloud.command("status", "--json")
+        assert json.loads(out)["currencies"][0]["difference"] == 0
+        enrol = tmp_path / "enrol.token"
+        add = ("gateway", "add", "--name", "one", "--token-file", str(enrol))
+        assert (await cloud.command(*add))[0] == 0
+        # A token is never written over.
+        assert (await cloud.command(*add))[0] == 1
+        for command in (("gateway", "list"), ("reconcile",)):
+            assert await cloud.command(*command) == (0, "", "")
+            code, out, _ = await cloud.command(*command, "--json")
+            assert list(json.loads(out).values()) == [[]]
+        # The folder's database is the running cloud's.
+        code, _, errors = await cloud.command("migrate")
+        assert (code, "database-in-use" in errors) == (1, True)
+        assert await cloud.stop() == 0
+        code, _, errors = await cloud.command("status")
+        assert (code, "cloud-silent" in errors) == (1, True)
+        assert (await cloud.command("migrate"))[0] == 0
+        assert (await cloud.command("init"))[0] == 0
+        assert cloud.officer("first") == before
