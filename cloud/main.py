@@ -29,6 +29,7 @@ from cloud.log import Log, start_logging
 from cloud.service import Cloud, open_cloud
 from hsm.api import HsmError
 from hsm.files import replace_durably
+from wallet.memory import collect_seldom
 
 REFRESH_S = 900
 PORTS_FILE = "ports.json"
@@ -100,6 +101,7 @@ async def run(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with open_cloud(config, clock=SystemClock()) as cloud, serving(cloud) as ports:
+        collect_seldom()
         _log.info("cloud.ready", **ports)
         async with asyncio.TaskGroup() as group:
             refreshing = group.create_task(_refresh(cloud))

@@ -33,6 +33,7 @@ from hsm.files import replace_durably
 from sync.engine import Engine, Wake
 from wallet.clock import SystemClock
 from wallet.journal import JournalError, Mode
+from wallet.memory import collect_seldom
 from wallet.store.errors import StoreError
 
 PROBE_S = 2.0
@@ -132,6 +133,7 @@ class Daemon:
         sync = self._sync = synchronising(opened, self._config, clock=self._gateway.clock)
         for work in (opened.events.run(), sync.run()):
             self._opened_tasks.append(self._group.create_task(_until_cancelled(work)))
+        collect_seldom()
         self._schedule.start(wake=lambda: sync.wake(Wake.TIMER), prune=self._prune)
 
     async def _prune(self) -> None:

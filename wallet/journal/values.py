@@ -22,7 +22,7 @@ class Mode(enum.StrEnum):
     NOT_PROVISIONED = Code.NOT_PROVISIONED
 
 
-class Receipted(msgspec.Struct, frozen=True, kw_only=True):
+class Receipted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An entry that is durable and covered by a signed checkpoint.
 
     `leaf` is the payment's identifier. `repeated`: a known order that gets its receipt again.

@@ -24,7 +24,7 @@ _HEADER = {1: shapes.choice(EDDSA, ES256), 4: shapes.digest}
 _signature = shapes.octets(SIGNATURE_BYTES)
 
 
-class Sign1(msgspec.Struct, frozen=True):
+class Sign1(msgspec.Struct, frozen=True, gc=False):
     """A decoded COSE_Sign1; nothing about its signature has been checked yet."""
 
     raw: bytes

@@ -72,7 +72,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     statement: Statement | None = None
 
 
-class Payment(msgspec.Struct, frozen=True, kw_only=True):
+class Payment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An order with the request that it answers; a pay, transfer-out or defund."""
 
     order: Order
@@ -113,7 +113,7 @@ class Close(msgspec.Struct, frozen=True, kw_only=True):
 Body = Open | Grant | Payment | Note | Enrolment | Policy | ListUpdate | Settlement | Void | Close
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A decoded entry. `hop` is what the body of a transfer-out says, else None."""
 
     raw: bytes

@@ -40,7 +40,7 @@ class Authorisation(enum.IntEnum):
     PIN_AND_CARD = 2
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A payer's order. `identity` is the SHA-256 of the payload, times are Unix milliseconds."""
 
     signed: Sign1
@@ -63,7 +63,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     payer_epoch: int
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a payee asks for. `identity` is the SHA-256 of the payload."""
 
     signed: Sign1
