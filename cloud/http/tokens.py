@@ -11,7 +11,6 @@ from cloud.issuer.desk import Desk
 from cloud.issuer.officers import Officer, token_hash
 
 _BEARER = "Bearer "
-HOLDER_PREFIX = "holder"
 
 
 def bearer(request: web.Request) -> str:

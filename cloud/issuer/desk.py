@@ -15,7 +15,7 @@ from cloud.issuer.pki import Pki, Workshop, open_pki
 from cloud.issuer.profiles import Random
 from cloud.issuer.vault import StoredKey, Vault
 from wallet.protocol import issued
-from wallet.protocol.certificates import Chain, TrustAnchor
+from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.cose import assemble
 from wallet.protocol.envelope import DOWN_TYPE, SYNC_ROLE
 from wallet.protocol.keys import from_raw
@@ -98,14 +98,6 @@ class Desk:
         key = from_raw(held.signer.algorithm, held.signer.public_key)
         protected, message = to_sign(key, type_, payload)
         return assemble(protected, payload, await held.signer.sign(message), held.chain)
-
-    def role_chains(self) -> dict[bytes, Chain]:
-        """Chains of the roles in use by key id."""
-        found = {}
-        for held in self.pki.roles.values():
-            key = from_raw(held.signer.algorithm, held.signer.public_key)
-            found[key.key_id] = held.chain
-        return found
 
     def holder_secret_of(self, holder: str, *, generation: int) -> bytes:
         """The secret in a holder's token: the same for the same holder and generation."""

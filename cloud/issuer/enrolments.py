@@ -7,7 +7,7 @@ from typing import Any
 
 from cloud import funding
 from cloud.database import Connection
-from cloud.errors import IssuerError, WalletError
+from cloud.errors import WalletError
 from cloud.issuer import audit
 from cloud.issuer.desk import Desk
 from cloud.issuer.gateways import Gateway
@@ -210,10 +210,3 @@ def _grant_claims(waiting: funding.Funding, sequence: int, now_ms: int) -> dict[
         7: waiting.currency,
         8: now_ms + GRANT_MS,
     }
-
-
-def tier_of(text: str) -> int:
-    """A tier's number. Raises: IssuerError `tier-invalid`."""
-    if not text.isdecimal() or len(text) > 9:
-        raise IssuerError("tier-invalid", f"{text!r} is no tier")
-    return int(text)
