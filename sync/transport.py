@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import ssl
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -32,7 +34,10 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpsTransport:
-    """One POST an exchange, each on a connection of its own."""
+    """One POST an exchange, each on a connection of its own.
+
+    `scratch`: where the key lies in a file for a moment; the system's temporary folder if not said.
+    """
 
     def __init__(
         self,
@@ -41,12 +46,14 @@ class HttpsTransport:
         url: str,
         timeout_s: int,
         answer_bytes_max: int = SEALED_BYTES_MAX,
+        scratch: Path | None = None,
     ) -> None:
         self._url = url.rstrip("/") + PATH
         self._connect_s = min(CONNECT_S_MAX, timeout_s)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=self._connect_s)
         self._credentials = credentials
         self._answer_bytes_max = answer_bytes_max
+        self._scratch = scratch
         self._tls: ssl.SSLContext | None = None
 
     async def probe(self) -> None:
@@ -62,7 +69,7 @@ class HttpsTransport:
         """Send one envelope and give the answer. Raises: TransportError."""
         _address(self._url)
         context = self._context()
-        body = aiohttp.BytesPayload(sealed, content_type=CONTENT_TYPE)
+        body = aiohttp.BytesIOPayload(io.BytesIO(sealed), content_type=CONTENT_TYPE)
         with _told():
             async with (
                 aiohttp.ClientSession(timeout=self._timeout) as session,
@@ -83,7 +90,7 @@ class HttpsTransport:
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = _tls(self._credentials)
+            self._tls = _tls(self._credentials, self._scratch)
         return self._tls
 
 
@@ -112,12 +119,12 @@ def _told() -> Iterator[None]:
         raise TransportError(Code.UNREACHABLE, str(error) or type(error).__name__) from error
 
 
-def _tls(credentials: Credentials) -> ssl.SSLContext:
+def _tls(credentials: Credentials, scratch: Path | None) -> ssl.SSLContext:
     """TLS 1.3 with the certificate. Raises: TransportError for one that does not fit."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     # Python's ssl reads certificates from files alone: one for a moment, mode 0600.
-    handle, path = tempfile.mkstemp()
+    handle, path = tempfile.mkstemp(dir=scratch)
     try:
         with os.fdopen(handle, "w") as stream:
             stream.write(credentials.key + credentials.certificate)
