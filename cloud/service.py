@@ -15,6 +15,7 @@ from cloud.issuer import lists, policies
 from cloud.issuer.desk import Desk
 from cloud.issuer.vault import Vault
 from cloud.reconciler.reconciler import Reconciler
+from cloud.reconciler.returns import return_expired_notes
 from cloud.syncing import Exchange
 from hsm import software
 from hsm.api import KeyMissing, Token
@@ -47,12 +48,13 @@ class Cloud:
         self.exchange = Exchange(database=database, desk=desk, reconciler=reconciler)
 
     async def refresh(self) -> None:
-        """Renew roles, keys and lists that near their end."""
+        """Renew roles, keys and lists that near their end; give back notes nobody redeemed."""
         now_ms = self.clock.now_ms()
         async with self.database.transaction() as connection:
             await self.desk.refresh(connection, now_ms=now_ms)
         async with self.database.transaction() as connection:
             await lists.refresh_lists(connection, self.desk, now_ms=now_ms)
+        await return_expired_notes(self.database, now_ms=now_ms)
 
 
 def passphrase_path(config: Config) -> Path:
