@@ -84,7 +84,13 @@ def nutshell_rate() -> float:
     """Swaps a second of one wallet against the mint."""
     install_nutshell()
     with tempfile.TemporaryDirectory(prefix="cbdc-bench-") as name, mint(Path(name)) as url:
-        command = [str(VENV / "bin" / "python"), "bench/nutshell.py", url, f"{name}/wallet", str(SWAPS)]
+        command = [
+            str(VENV / "bin" / "python"),
+            "bench/nutshell.py",
+            url,
+            f"{name}/wallet",
+            str(SWAPS),
+        ]
         done = subprocess.run(
             command,
             capture_output=True,
