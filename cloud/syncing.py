@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Protocol
 
 from cloud.database import Connection, Database
 from cloud.errors import CloudError
 from cloud.issuer.desk import Desk
 from cloud.issuer.enrolments import enrolments_for, grants_for, set_enrolled, take_wishes
-from cloud.issuer.gateways import Gateway, common_objects, find_gateway, renewed, saw
+from cloud.issuer.gateways import (
+    Gateway,
+    common_objects,
+    find_gateway,
+    is_suspended,
+    renewed,
+    saw,
+)
 from cloud.log import Log
 from sync.exchange import build_down, open_up
 from wallet.protocol.entry import EntryKind, decode_entry
@@ -97,6 +103,11 @@ class Exchange:
         desk, up = self._desk, verified.claims
         await saw(connection, gateway.journal, now_ms=now_ms)
         await set_enrolled(connection, gateway, _enrolled(up))
+        common = await common_objects(
+            connection, gateway.currency, dict(up.newest), first_list=NEWEST_LISTS
+        )
+        if await is_suspended(connection, gateway):
+            return common
         wishes = (up.health or {}).get("enrol")
         await take_wishes(connection, desk, gateway, wishes, now_ms=now_ms)
         chain = await renewed(
@@ -106,10 +117,7 @@ class Exchange:
             shown_until_s=verified.certificate.not_after_s,
             now_ms=now_ms,
         )
-        objects = list(chain or ())
-        objects += await common_objects(
-            connection, gateway.currency, _plain(up.newest), first_list=NEWEST_LISTS
-        )
+        objects = [*(chain or ()), *common]
         objects += await enrolments_for(connection, gateway)
         objects += await grants_for(
             connection, desk, gateway, held=up.newest.get(NEWEST_GRANTS), now_ms=now_ms
@@ -117,13 +125,9 @@ class Exchange:
         return objects
 
 
-def _plain(newest: Mapping[int, int]) -> dict[int, int]:
-    return dict(newest)
-
-
-def _enrolled(up: Up) -> list[bytes]:
-    """Wallets whose enrolment the journal has entered."""
-    wallets: list[bytes] = []
+def _enrolled(up: Up) -> list[Enrolment]:
+    """Enrolments that the journal has entered."""
+    found: list[Enrolment] = []
     for raw in up.entries:
         if not raw.startswith(_ENROL):
             continue
@@ -133,5 +137,5 @@ def _enrolled(up: Up) -> list[bytes]:
             # The reconciler has judged it already.
             continue
         if isinstance(body, Enrolment):
-            wallets.append(body.wallet)
-    return wallets
+            found.append(body)
+    return found

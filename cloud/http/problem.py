@@ -33,6 +33,7 @@ _BY_CODE = {
     "policy-unknown": 404,
     "journal-unknown": 404,
     "insufficient-funds": 402,
+    "journal-suspended": 403,
     "wallet-frozen": 403,
     "wallet-closed": 403,
     "idempotency-conflict": 422,

@@ -12,7 +12,7 @@ from cloud.http.octets import from_text, journal_of, wallet_of
 from cloud.http.routes import Call, Route
 from cloud.http.types import RedeemTargetAnswer
 from cloud.issuer.enrolments import require_enrolled
-from cloud.issuer.gateways import find_gateway
+from cloud.issuer.gateways import find_gateway, require_trusted
 from cloud.ledger.statement import PAGE_MAX, statement
 from wallet.protocol.ids import journal_text, wallet_text
 from wallet.protocol.keys import from_cose_key
@@ -120,6 +120,7 @@ class Counter:
         )
         if own.currency != gateway.currency:
             raise WalletError("wrong-currency", f"that journal keeps {gateway.currency}")
+        await require_trusted(call.connection, gateway)
         await require_enrolled(call.connection, gateway, wish.offline_wallet)
         return _funding(await funding.hold(call.connection, wish, now_ms=call.now_ms))
 
@@ -168,6 +169,7 @@ class Counter:
 
     async def accept(self, call: Call) -> types.QuoteAnswer:
         """Exchange at a quote, once."""
+        await self._own(call)
         made = await exchange.accept_quote(
             call.connection, call.identity("quote"), holder=call.holder, now_ms=call.now_ms
         )

@@ -14,7 +14,7 @@ from cloud.issuer.gateways import Gateway
 from cloud.issuer.profiles import DAY_MS
 from wallet.protocol.codec import decode
 from wallet.protocol.ids import wallet_text
-from wallet.protocol.issued import ENROLMENT_TYPE, GRANT_TYPE
+from wallet.protocol.issued import ENROLMENT_TYPE, GRANT_TYPE, Enrolment
 from wallet.protocol.keys import PublicKey, from_cose_key
 from wallet.protocol.refusals import ProtocolError
 
@@ -118,7 +118,8 @@ async def _is_enrolled(connection: Connection, gateway: Gateway, key: PublicKey,
 
 async def _send_again(connection: Connection, gateway: Gateway, key: PublicKey) -> None:
     await connection.execute(
-        "UPDATE wallet_enrolment SET applied = false WHERE journal = $1 AND wallet = $2",
+        "UPDATE wallet_enrolment SET applied = false WHERE enrolment_id = (SELECT max(enrolment_id)"
+        " FROM wallet_enrolment WHERE journal = $1 AND wallet = $2)",
         *(gateway.journal, key.id),
     )
 
@@ -154,20 +155,30 @@ async def require_enrolled(connection: Connection, gateway: Gateway, wallet: byt
 
 
 async def enrolments_for(connection: Connection, gateway: Gateway) -> list[bytes]:
-    """Enrolments that the gateway has not taken yet, oldest first."""
+    """Enrolments that the gateway has not taken yet, oldest first; of a wallet the newest one."""
     rows = await connection.fetch(
-        "SELECT object FROM wallet_enrolment WHERE journal = $1 AND NOT applied"
+        "SELECT object FROM wallet_enrolment AS made WHERE journal = $1 AND NOT applied"
+        " AND NOT EXISTS (SELECT FROM wallet_enrolment AS later WHERE later.journal = made.journal"
+        "  AND later.wallet = made.wallet AND later.enrolment_id > made.enrolment_id)"
         " ORDER BY enrolment_id LIMIT $2",
         *(gateway.journal, TURN_MAX),
     )
     return [row["object"] for row in rows]
 
 
-async def set_enrolled(connection: Connection, gateway: Gateway, wallets: Sequence[bytes]) -> None:
-    """The journal has entries of these enrolments."""
+async def set_enrolled(
+    connection: Connection, gateway: Gateway, entered: Sequence[Enrolment]
+) -> None:
+    """The journal has entries of these enrolments; others of the same wallets still travel."""
     await connection.execute(
-        "UPDATE wallet_enrolment SET applied = true WHERE journal = $1 AND wallet = ANY($2)",
-        *(gateway.journal, list(wallets)),
+        "UPDATE wallet_enrolment AS made SET applied = true"
+        " FROM unnest($2::bytea[], $3::int[], $4::bigint[]) AS entered (wallet, tier, expires_ms)"
+        " WHERE made.journal = $1 AND made.wallet = entered.wallet AND made.tier = entered.tier"
+        " AND made.expires_ms = entered.expires_ms",
+        gateway.journal,
+        [enrolment.wallet for enrolment in entered],
+        [enrolment.tier for enrolment in entered],
+        [enrolment.expires_ms for enrolment in entered],
     )
 
 

@@ -29,6 +29,7 @@ PROOF_CONTEXT = b"cbdc-enrolment/1"
 TOKEN_LIFE_MS = 7 * DAY_MS
 FIRST_EPOCH = 1
 HPKE_KEY_BYTES = 32
+SUSPENDED = "suspended"
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,8 +83,10 @@ async def add_gateway(
 ) -> str:
     """A one-time token for a gateway that will enrol within a week; it is shown once.
 
-    Raises: IssuerError `gateway-invalid`.
+    Raises: IssuerError `gateway-invalid`, `policy-unknown` for a currency without a policy.
     """
+    if await objects.newest(connection, policy_series(currency)) is None:
+        raise IssuerError("policy-unknown", currency)
     token, ordered = new_token(desk.random), sorted({int(tier) for tier in tiers})
     with constraints_as(IssuerError, "gateway-invalid"):
         await connection.execute(
@@ -184,6 +187,22 @@ async def find_gateway(connection: Connection, journal: bytes) -> Gateway:
     if row is None:
         raise IssuerError("gateway-unknown")
     return Gateway(**dict(row))
+
+
+async def is_suspended(connection: Connection, gateway: Gateway) -> bool:
+    """Was its journal caught at what it must not do? It gets neither value nor certificates."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM journal_epoch WHERE journal = $1 AND epoch = $2"
+        " AND state = 'suspended')",
+        *(gateway.journal, gateway.epoch),
+    )
+    return found or gateway.state == SUSPENDED
+
+
+async def require_trusted(connection: Connection, gateway: Gateway) -> None:
+    """Raises: IssuerError `journal-suspended`."""
+    if await is_suspended(connection, gateway):
+        raise IssuerError("journal-suspended", journal_text(gateway.journal))
 
 
 async def list_gateways(connection: Connection) -> list[Gateway]:

@@ -13,11 +13,11 @@ import aiohttp
 import pytest
 
 from cloud.database import Database
-from cloud.errors import CloudError
+from cloud.errors import CloudError, IssuerError
 from cloud.funding import FundingRequest, hold
 from cloud.http.octets import from_text, to_text
 from cloud.issuer import lists, supply
-from cloud.issuer.gateways import TOKEN_LIFE_MS
+from cloud.issuer.gateways import TOKEN_LIFE_MS, find_gateway, require_trusted
 from cloud.issuer.lists import DELTAS_MAX, ListChange
 from cloud.issuer.officers import Role, authenticate
 from cloud.issuer.profiles import JOURNAL_MS
@@ -240,6 +240,45 @@ async def test_wallets_of_allowed_tiers_are_enrolled_until_they_are_entered(
         path = f"/v1/issuer/wishes/{page['wishes'][0]['wish']}"
         assert (await api.post(f"{path}/refuse", {}))[0] == 201
         assert (await api.get("/v1/issuer/wishes"))[1] == {"wishes": []}
+
+
+async def test_another_tier_travels_though_the_older_enrolment_is_entered(
+    cloud: LocalCloud,
+) -> None:
+    gateway = await enrolled(cloud, 0, 1)
+    newest = {0: 0, 2: 0} | {10 + list_id: 0 for list_id in ListId}
+    wish = {"key": Key("w").public.cose_key, "tier": 0}
+    down = await exchange(cloud, gateway, newest=newest, health={"enrol": [wish]})
+    older = down.objects[0]
+    cloud.clock.wall_ms += 1
+    down = await exchange(cloud, gateway, newest=newest, health={"enrol": [{**wish, "tier": 1}]})
+    newer = down.objects[0]
+    assert (len(down.objects), newer != older) == (1, True)
+    entry = encode({1: 6, 2: 0, 3: NOW_MS, 4: 0, 5: older})
+    assert (await exchange(cloud, gateway, newest=newest, entries=(entry,))).objects == (newer,)
+    entry = encode({1: 6, 2: 1, 3: NOW_MS, 4: 0, 5: newer})
+    assert (await exchange(cloud, gateway, newest=newest, entries=(entry,))).objects == ()
+
+
+async def test_a_suspended_journal_gets_lists_and_neither_value_nor_certificates(
+    cloud: LocalCloud,
+) -> None:
+    gateway = await enrolled(cloud, 0)
+    async with cloud.cloud.database.transaction() as c:
+        await c.execute(
+            "INSERT INTO journal_epoch (journal, epoch, state, reason, opened_ms, changed_ms)"
+            " VALUES ($1, 1, 'suspended', 'fork', $2, $2)",
+            *(gateway.journal, NOW_MS),
+        )
+        found = await find_gateway(c, gateway.journal)
+        with pytest.raises(IssuerError) as caught:
+            await require_trusted(c, found)
+        assert caught.value.code == "journal-suspended"
+    cloud.clock.wall_ms += JOURNAL_MS // 2
+    newest = {0: 0, 2: 0} | {10 + list_id: 0 for list_id in ListId if list_id != ListId.JOURNALS}
+    health = {"enrol": [{"key": Key("w").public.cose_key, "tier": 0}]}
+    down = await exchange(cloud, gateway, newest=newest, health=health)
+    assert kinds(down) == ["SignedList"]
 
 
 async def test_what_is_held_for_a_journal_is_granted_in_order_and_once(cloud: LocalCloud) -> None:
