@@ -18,13 +18,13 @@ from tests.sim.naive import NoteKey, Sheet, leaves
 from tests.support.books import Book
 from tests.support.issuer import Key
 from tests.support.world import NOW_MS, picture, policy_of
-from wallet.protocol.snapshot import read_snapshot, write_snapshot
 from wallet.protocol.entry import Close, Entry, EntryKind, Note, Payment, Void
 from wallet.protocol.ids import WalletId
 from wallet.protocol.limits import day_totals
 from wallet.protocol.messages import OrderKind, Request
 from wallet.protocol.policy import JournalLimit, Limit
 from wallet.protocol.rules import Proposal
+from wallet.protocol.snapshot import read_snapshot, write_snapshot
 from wallet.protocol.state import HOUR_MS
 
 HOLDERS = [Key("anna"), Key("bert"), Key("cara", -7)]
