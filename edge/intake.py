@@ -15,7 +15,7 @@ from edge.log import Log
 from edge.verdicts import keep_verdicts
 from edge.wishes import drop_wish
 from wallet.journal import Journal, Receipted
-from wallet.protocol.certificates import Chain, journal_chain, parse_certificate
+from wallet.protocol.certificates import parse_certificate
 from wallet.protocol.codec import decode
 from wallet.protocol.issued import (
     ROLES,
@@ -220,16 +220,8 @@ async def _renew(journal: Journal, certificates: list[bytes]) -> Receipted | Ref
         leaf, der = max(leaves, key=lambda pair: pair[0].not_after_s)
         authority = authorities.get(leaf.issuer, journal.chain[1])
         if (der, authority) != journal.chain:
-            _check_ours(journal, (der, authority))
             await journal.renew((der, authority))
             _log.info("certificate.renewed", not_after_s=leaf.not_after_s)
     except ProtocolError as error:
         return error.refusal()
     return None
-
-
-def _check_ours(journal: Journal, chain: Chain) -> None:
-    """That a renewal is for this journal, epoch and key. Raises: `certificate-invalid`."""
-    new, held = journal_chain(chain, journal.anchor), journal_chain(journal.chain, journal.anchor)
-    if (new.journal, new.epoch, new.key) != (held.journal, held.epoch, held.key):
-        raise ProtocolError(Code.CERTIFICATE_INVALID, "for another journal, epoch or key")

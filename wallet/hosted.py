@@ -39,7 +39,6 @@ from wallet.store.hosted import HostedWallet, get_hosted, insert_hosted, set_hos
 
 ORDER_LIFETIME_MS = 7 * 24 * 3_600_000
 HASHES_AT_ONCE = 2
-WALLETS_WAITING_MAX = 10_000
 _PIN = re.compile(r"[0-9]{4,12}\Z", re.ASCII)
 _OPSLIMIT = nacl.pwhash.argon2id.OPSLIMIT_INTERACTIVE
 _MEMLIMIT = nacl.pwhash.argon2id.MEMLIMIT_INTERACTIVE
@@ -57,6 +56,14 @@ class PinUnfit(HostedError):
     code = "pin-unfit"
 
 
+class _Turn:
+    """One at a time for a wallet; it is forgotten when nobody holds it or waits for it."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+
+
 class HostedWallets:
     """The hosted wallets of one gateway."""
 
@@ -69,7 +76,7 @@ class HostedWallets:
         self._opslimit = opslimit
         # Each hash takes 64 MiB for a moment: a few at once, whatever comes.
         self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
-        self._locks: dict[WalletId, asyncio.Lock] = {}
+        self._turns: dict[WalletId, _Turn] = {}
 
     async def create(self, pin: str) -> PublicKey:
         """A new key, sealed by the token; the wallet exists once the issuer has enrolled it.
@@ -144,7 +151,7 @@ class HostedWallets:
             pin,
             payee=paid.payer,
             payee_journal=paid.payer_journal,
-            amount_minor=amount_minor or max(left, 1),
+            amount_minor=max(left, 1) if amount_minor is None else amount_minor,
             kind=int(OrderKind.REFUND),
             reference=reference,
             refunded=payment,
@@ -234,13 +241,15 @@ class HostedWallets:
 
     @asynccontextmanager
     async def _one_at_a_time(self, wallet: WalletId) -> AsyncIterator[None]:
-        lock = self._locks.setdefault(wallet, asyncio.Lock())
+        turn = self._turns.setdefault(wallet, _Turn())
+        turn.users += 1
         try:
-            async with lock:
+            async with turn.lock:
                 yield
         finally:
-            if len(self._locks) > WALLETS_WAITING_MAX and not lock.locked():
-                self._locks.pop(wallet, None)
+            turn.users -= 1
+            if turn.users == 0:
+                del self._turns[wallet]
 
     async def _check_pin(self, wallet: WalletId, pin: str) -> Refusal | None:
         async with self._one_at_a_time(wallet):

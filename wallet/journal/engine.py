@@ -36,6 +36,9 @@ BATCH_MAX = 256
 FLUSH_ENTRIES = 20_000
 CHECKPOINT_SPACING = 64
 BUSY_RETRY_MS = 1_000
+UNRECEIPTED = "recorded; its receipt follows when the token is back"
+# Modes in which what still waits in the queue is not decided any more.
+_STOPPED = (Mode.SEALED, Mode.FROZEN_ROLLBACK, Mode.FROZEN_TAMPER)
 
 Work = Callable[[Connection], None]
 
@@ -95,6 +98,8 @@ class Engine:
         self._queue: deque[Waiting] = deque()
         self._current: list[Waiting] = []
         self._arrived = asyncio.Event()
+        # State, frontier and head change together: whoever signs or commits takes the turn.
+        self.turn = asyncio.Lock()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -121,7 +126,8 @@ class Engine:
         if self._task is not None:
             await self._task
         if self.mode is not Mode.FROZEN_TAMPER:
-            await self._flush()
+            async with self.turn:
+                await self._flush()
 
     def submit(self, waiting: Waiting) -> None:
         """Queue a proposal. A full queue refuses at once: `busy`."""
@@ -139,28 +145,38 @@ class Engine:
             while self._queue:
                 size = min(len(self._queue), BATCH_MAX)
                 self._current = [self._queue.popleft() for _ in range(size)]
-                await self.process(self._current)
+                async with self.turn:
+                    await self.process(self._current)
             self._current = []
             if self.recent.entries >= FLUSH_ENTRIES:
-                await self._flush()
+                async with self.turn:
+                    await self._flush()
             if self._closing:
                 return
 
     async def process(self, batch: list[Waiting]) -> None:
-        """Decide, commit, sign, answer."""
+        """Decide, commit, sign, answer. The caller has the turn."""
+        if self.mode in _STOPPED:
+            # It was queued before the mode changed; nothing more may be recorded unsigned.
+            for waiting in batch:
+                _answer(waiting, refuse(Code(self.mode.value)))
+            return
         mark = self.state.mark()
         decided, refused = self._decide(batch)
         if decided:
             tree = Batch(self.frontier, [item.leaf for item in decided])
             window = self.head.window_is_due(self.state)
             if not await self._commit(decided, tree, window=window):
+                # Refusals too: they were decided on a state that did not come to be.
                 self.state.rollback(mark)
-                self._answer_busy(decided)
-            else:
-                self.state.release()
-                self.frontier = tree.frontier
-                self._file(decided)
-                await self._receipt(decided, tree, window=window)
+                self._answer_busy(batch)
+                return
+            self.state.release()
+            self.frontier = tree.frontier
+            self.clock.raise_floor(self.state.time_ms)
+            self._file(decided)
+            self.follow_issuer()
+            await self._receipt(decided, tree, window=window)
         else:
             self.state.release()
         for waiting, refusal in refused:
@@ -231,13 +247,11 @@ class Engine:
         self._stored_size = self._unsaved.size
         self._unsaved = None
 
-    def _answer_busy(self, decided: list[Decided]) -> None:
+    def _answer_busy(self, batch: list[Waiting]) -> None:
         code = Code.FROZEN_TAMPER if self.mode is Mode.FROZEN_TAMPER else Code.BUSY
-        for item in decided:
-            _answer(
-                item.waiting,
-                Refusal(code=code, detail="not stored", retry_after_ms=BUSY_RETRY_MS),
-            )
+        refusal = Refusal(code=code, detail="not stored", retry_after_ms=BUSY_RETRY_MS)
+        for waiting in batch:
+            _answer(waiting, refusal)
 
     def _file(self, decided: list[Decided]) -> None:
         for item in decided:
@@ -252,7 +266,7 @@ class Engine:
     # ---- signing and answering ----------------------------------------------------------
     async def _receipt(self, decided: list[Decided], tree: Batch, *, window: bool) -> None:
         if not await self.sign(tree.root, window=window):
-            refusal = refuse(Code.SEALED, "recorded; its receipt follows when the token is back")
+            refusal = refuse(Code.SEALED, UNRECEIPTED)
             for item in decided:
                 _answer(item.waiting, refusal)
             return
@@ -299,6 +313,13 @@ class Engine:
         if mode is not self.mode:
             self.mode = mode
             self.on_mode(mode)
+
+    def follow_issuer(self) -> None:
+        """Freeze when a list of the issuer revokes this journal, thaw when a newer one does not."""
+        if self.mode is Mode.OPEN and self.state.revoked_here:
+            self.set_mode(Mode.FROZEN_BY_ISSUER)
+        elif self.mode is Mode.FROZEN_BY_ISSUER and not self.state.revoked_here:
+            self.set_mode(Mode.OPEN)
 
     # ---- snapshots ----------------------------------------------------------------------
     async def _flush(self) -> None:

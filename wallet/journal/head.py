@@ -9,7 +9,7 @@ import msgspec
 
 from hsm.api import Counter, Signer
 from wallet.clock import Clock
-from wallet.protocol.certificates import Chain, TrustAnchor, journal_chain
+from wallet.protocol.certificates import Chain, JournalCertificate, TrustAnchor, journal_chain
 from wallet.protocol.checkpoint import (
     ReceiptMaker,
     assemble_checkpoint,
@@ -18,6 +18,7 @@ from wallet.protocol.checkpoint import (
 )
 from wallet.protocol.keys import PublicKey, from_raw
 from wallet.protocol.policy import JournalLimit
+from wallet.protocol.refusals import Code, ProtocolError
 from wallet.protocol.state import State
 from wallet.store.connection import Connection
 from wallet.store.meta import get_meta, put_meta
@@ -28,8 +29,12 @@ _CHAIN = "chain"
 
 
 class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint and all that its receipts share."""
+    """A checkpoint and all that its receipts share.
 
+    `chain` was valid when it was signed; one that was renewed later need not have been.
+    """
+
+    chain: Chain
     size: int
     root: bytes
     protected: bytes
@@ -76,6 +81,21 @@ def store_chain(connection: Connection, chain: Chain) -> None:
     put_meta(connection, _CHAIN, msgspec.msgpack.encode(list(chain)))
 
 
+def key_of(signer: Signer) -> PublicKey:
+    """The token's key as the protocol has it."""
+    return from_raw(int(signer.algorithm), signer.public_key)
+
+
+def own_certificate(
+    chain: Chain, anchor: TrustAnchor, signer: Signer, *, journal: bytes, epoch: int
+) -> JournalCertificate:
+    """The certificate of this journal, epoch and key. Raises: `certificate-invalid`."""
+    certificate, key = journal_chain(chain, anchor), key_of(signer)
+    if (certificate.journal, certificate.epoch, certificate.key) != (journal, epoch, key):
+        raise ProtocolError(Code.CERTIFICATE_INVALID, "for another journal, epoch or key")
+    return certificate
+
+
 class Head:
     """Signs checkpoints of one journal."""
 
@@ -86,6 +106,8 @@ class Head:
         counter: Counter,
         clock: Clock,
         anchor: TrustAnchor,
+        journal: bytes,
+        epoch: int,
         chain: Chain,
         window: Window,
     ) -> None:
@@ -93,17 +115,21 @@ class Head:
         self._counter = counter
         self._clock = clock
         self._anchor = anchor
-        self.key: PublicKey = from_raw(int(signer.algorithm), signer.public_key)
+        self.key = key_of(signer)
         self.chain: Chain = ()
         self.not_after_s = 0
-        self.set_chain(chain)
+        self.set_chain(chain, journal=journal, epoch=epoch)
         self.counter = window.counter
         self._opened_size: int | None = None
         self._opened_ms = 0
 
-    def set_chain(self, chain: Chain) -> None:
+    def check_chain(self, chain: Chain, *, journal: bytes, epoch: int) -> JournalCertificate:
+        """That it certifies this journal, epoch and key. Raises: `certificate-invalid`."""
+        return own_certificate(chain, self._anchor, self._signer, journal=journal, epoch=epoch)
+
+    def set_chain(self, chain: Chain, *, journal: bytes, epoch: int) -> None:
         """Use these certificates from now on. Raises: ProtocolError `certificate-invalid`."""
-        certificate = journal_chain(chain, self._anchor)
+        certificate = self.check_chain(chain, journal=journal, epoch=epoch)
         self.chain, self.not_after_s = chain, certificate.not_after_s
 
     def window_is_due(self, state: State) -> bool:
@@ -133,25 +159,27 @@ class Head:
 
     async def sign(self, state: State, *, root: bytes) -> SignedHead:
         """The checkpoint of the state's size. Raises: HsmError."""
+        chain, size = self.chain, state.size
         protected = checkpoint_protected(
             self.key,
             journal=state.journal,
             epoch=state.epoch,
-            size=state.size,
+            size=size,
             counter=self.counter,
             issued_s=-(-state.time_ms // 1000),
         )
         signature = await self._signer.sign(checkpoint_signed_bytes(protected, root))
         return SignedHead(
-            size=state.size,
+            chain=chain,
+            size=size,
             root=root,
             protected=protected,
             signature=signature,
-            checkpoint=assemble_checkpoint(protected, self.chain, root=root, signature=signature),
+            checkpoint=assemble_checkpoint(protected, chain, root=root, signature=signature),
         )
 
     def maker(self, signed: SignedHead) -> ReceiptMaker:
         """What makes the receipts under a checkpoint."""
         return ReceiptMaker(
-            signed.protected, self.chain, size=signed.size, signature=signed.signature
+            signed.protected, signed.chain, size=signed.size, signature=signed.signature
         )

@@ -8,12 +8,20 @@ from collections.abc import Sequence
 from hsm.api import HsmError, Token
 from wallet.clock import Clock, FlooredClock
 from wallet.journal.engine import Engine, Waiting, Work
-from wallet.journal.head import Head, load_window, rolled_back, start_window, store_chain
+from wallet.journal.errors import JournalTampered
+from wallet.journal.head import (
+    Head,
+    load_window,
+    own_certificate,
+    rolled_back,
+    start_window,
+    store_chain,
+)
 from wallet.journal.lookups import Lookups
 from wallet.journal.recovery import Progress, Recovered, keep_list, recover
 from wallet.journal.trust import NO_FACTS, Facts, TrustContext
 from wallet.journal.values import Event, JournalStatus, Listener, Mode, Receipted
-from wallet.protocol.certificates import Chain, TrustAnchor, journal_chain
+from wallet.protocol.certificates import Chain, TrustAnchor
 from wallet.protocol.cose import Sign1
 from wallet.protocol.entry import Clock as Certainty
 from wallet.protocol.entry import EntryKind, Open, Payment, Void, decode_note
@@ -28,6 +36,7 @@ from wallet.protocol.state import State
 from wallet.store.checkpoints import prune_checkpoints
 from wallet.store.connection import Connection
 from wallet.store.database import Database
+from wallet.store.errors import StoreError
 from wallet.store.journal import append_entries
 from wallet.store.meta import get_meta, put_meta
 
@@ -72,7 +81,11 @@ class Journal(Lookups):
         found = await recover(database, anchor, progress=progress)
         hardware = await token.counter.read()
         acknowledged = await database.read(lambda c: get_meta(c, _ACKNOWLEDGED))
-        engine = _engine(database, token, clock, anchor, found)
+        try:
+            engine = _engine(database, token, clock, anchor, found)
+        except ProtocolError as error:
+            # A copy beside another token, or certificates that were exchanged.
+            raise JournalTampered(f"the journal's certificate: {error}") from error
         journal = cls(
             engine=engine,
             token=token,
@@ -83,8 +96,7 @@ class Journal(Lookups):
         if rolled_back(found.window, hardware=hardware):
             engine.set_mode(Mode.FROZEN_ROLLBACK)
         else:
-            engine.head.counter = hardware
-            await journal._sign_head()
+            await journal._sign_head(hardware)
         engine.start()
         return journal
 
@@ -109,7 +121,7 @@ class Journal(Lookups):
         decision = decide(state, opening, TrustContext(anchor), now_ms=now_ms, clock=Certainty.SURE)
         if isinstance(decision, Refusal):
             raise ProtocolError(decision.code, decision.detail)
-        journal_chain(chain, anchor)
+        own_certificate(chain, anchor, token.signer, journal=opening.journal, epoch=opening.epoch)
         entry = entry_bytes(state, decision, time_ms=now_ms, clock=Certainty.SURE)
         counter = await token.counter.read()
 
@@ -121,12 +133,16 @@ class Journal(Lookups):
         await database.write(store)
         return await cls.open(database=database, token=token, clock=clock, anchor=anchor)
 
-    async def _sign_head(self) -> None:
-        """The first checkpoint of this start: a window of its own."""
-        await self._database.write(self._engine.head.write_intent)
-        signed = await self._engine.sign(self._engine.frontier.root(), window=True)
-        if signed and self.state.revoked_here:
-            self._engine.set_mode(Mode.FROZEN_BY_ISSUER)
+    async def _sign_head(self, hardware: int) -> bool:
+        """A checkpoint of all that is recorded, in a window of its own."""
+        engine = self._engine
+        engine.head.counter = hardware
+        await self._database.write(engine.head.write_intent)
+        signed = await engine.sign(engine.frontier.root(), window=True)
+        if signed:
+            engine.set_mode(Mode.OPEN)
+            engine.follow_issuer()
+        return signed
 
     async def close(self) -> None:
         """Finish what waits and leave a snapshot. The database stays open."""
@@ -268,7 +284,7 @@ class Journal(Lookups):
 
     async def settle(self, settlement: Settlement) -> Receipted | Refusal:
         """Record the issuer's settlement."""
-        if not 0 < settlement.size <= self.state.size:
+        if not 0 < settlement.size <= self._engine.frontier.size:
             return refuse(Code.PROOF_INVALID, "a settlement of a size that this journal never had")
         root = await self.root_at(settlement.size)
         outcome = await self.submit(settlement, facts=Facts(root=root))
@@ -291,10 +307,7 @@ class Journal(Lookups):
             return refuse(Code.CERTIFICATE_INVALID, "this journal's own certificate has expired")
         future: asyncio.Future[Receipted | Refusal] = asyncio.get_running_loop().create_future()
         self._engine.submit(Waiting(proposal, future, facts, with_commit))
-        outcome = await future
-        if self.state.revoked_here and self.mode is Mode.OPEN:
-            self._engine.set_mode(Mode.FROZEN_BY_ISSUER)
-        return outcome
+        return await future
 
     def _thaws(self, proposal: Proposal) -> bool:
         """A gateway that the issuer froze still takes the issuer's settlements and lists."""
@@ -309,21 +322,19 @@ class Journal(Lookups):
     async def resume(self) -> Mode:
         """The token is back: sign what was recorded meanwhile and go on, if nothing was moved.
 
-        Raises: HsmError while it is not.
+        Raises: HsmError while it is not, StoreError.
         """
-        if self.mode is not Mode.SEALED:
+        async with self._engine.turn:
+            if self.mode is not Mode.SEALED:
+                return self.mode
+            await self._token.probe()
+            hardware = await self._token.counter.read()
+            window = await self._database.read(load_window)
+            if rolled_back(window, hardware=hardware):
+                self._engine.set_mode(Mode.FROZEN_ROLLBACK)
+            else:
+                await self._sign_head(hardware)
             return self.mode
-        await self._token.probe()
-        hardware = await self._token.counter.read()
-        window = await self._database.read(load_window)
-        if rolled_back(window, hardware=hardware):
-            self._engine.set_mode(Mode.FROZEN_ROLLBACK)
-            return self.mode
-        self._engine.head.counter = hardware
-        await self._database.write(self._engine.head.write_intent)
-        if await self._engine.sign(self._engine.frontier.root(), window=True):
-            self._engine.set_mode(Mode.OPEN)
-        return self.mode
 
     async def probe(self) -> None:
         """Ask the token; one that is gone seals the journal, one that is back opens it."""
@@ -332,14 +343,14 @@ class Journal(Lookups):
                 await self.resume()
             else:
                 await self._token.probe()
-        except HsmError:
+        except (HsmError, StoreError):
             if self.mode is Mode.OPEN:
                 self._engine.set_mode(Mode.SEALED)
 
     # ---- synchronisation ------------------------------------------------------------------
     async def acknowledge(self, size: int) -> None:
         """The issuer holds the entries below `size`."""
-        if not self.acknowledged <= size <= self.state.size:
+        if not self.acknowledged <= size <= self._engine.frontier.size:
             return
 
         def store(connection: Connection) -> None:
@@ -350,18 +361,23 @@ class Journal(Lookups):
         self.acknowledged = size
 
     async def renew(self, chain: Chain) -> None:
-        """Use a renewed certificate. Raises: ProtocolError `certificate-invalid`."""
-        self._engine.head.set_chain(chain)
+        """Use a renewed certificate of this journal, epoch and key.
+
+        Raises: ProtocolError `certificate-invalid`, StoreError.
+        """
+        head, journal, epoch = self._engine.head, self.state.journal, self.state.epoch
+        head.check_chain(chain, journal=journal, epoch=epoch)
         await self._database.write(lambda c: store_chain(c, chain))
+        head.set_chain(chain, journal=journal, epoch=epoch)
 
 
 def _engine(
     database: Database, token: Token, clock: Clock, anchor: TrustAnchor, found: Recovered
 ) -> Engine:
-    context = TrustContext(anchor)
+    state = found.state
     return Engine(
         database=database,
-        state=found.state,
+        state=state,
         frontier=found.frontier,
         recent=found.recent,
         head=Head(
@@ -369,11 +385,13 @@ def _engine(
             counter=token.counter,
             clock=clock,
             anchor=anchor,
+            journal=state.journal,
+            epoch=state.epoch,
             chain=found.chain,
             window=found.window,
         ),
         signed=None,
         stored_size=found.checkpoint_size,
-        clock=FlooredClock(clock, floor_ms=found.state.time_ms),
-        context=context,
+        clock=FlooredClock(clock, floor_ms=max(state.time_ms, state.settled_ms)),
+        context=TrustContext(anchor),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wallet.journal.engine import Engine
+from wallet.journal.engine import UNRECEIPTED, Engine
 from wallet.journal.errors import EntryMissing
 from wallet.journal.index import bears, reference_name, stored_names, stored_wallet_entries
 from wallet.journal.values import Receipted
@@ -21,6 +21,7 @@ from wallet.protocol.merkle import (
     leaf_hash,
     stored_nodes,
 )
+from wallet.protocol.refusals import Code, Refusal, refuse
 from wallet.protocol.state import State
 from wallet.store.checkpoints import checkpoint_for
 from wallet.store.connection import Connection
@@ -42,10 +43,13 @@ class Lookups:
         """The state after the newest entry. Only the journal itself changes it."""
         return self._engine.state
 
-    async def _known(self, identity: bytes) -> Receipted | None:
+    async def _known(self, identity: bytes) -> Receipted | Refusal | None:
+        """What became of an order that is recorded here; None for one that is not."""
         index = await self.find(identity)
-        if index is None or self._engine.signed is None or index >= self._engine.signed.size:
+        if index is None:
             return None
+        if self._engine.signed is None or index >= self._engine.signed.size:
+            return refuse(Code.SEALED, UNRECEIPTED)
         return await self.receipted(index)
 
     async def find(self, name: bytes) -> int | None:

@@ -70,6 +70,8 @@ async def recover(
     Raises: JournalTampered, JournalUnopened, StoreError.
     """
     stored = await database.read(_load)
+    if stored.size == 0 and stored.checkpoint is not None:
+        raise JournalTampered("all entries are missing")
     if stored.size == 0 or not stored.chain:
         raise JournalUnopened("this store holds no open epoch; provision the gateway first")
     state, frontier = await _begin(database, stored)
@@ -102,8 +104,10 @@ async def _begin(database: Database, stored: _Stored) -> tuple[State, Frontier]:
         if frontier.size > stored.size:
             raise JournalTampered("the snapshot is newer than the entries")
         return state, frontier
-    first = (await database.read(lambda connection: read_entries(connection, 0, 1)))[0]
-    opening = _decoded(first).body
+    first = await database.read(lambda connection: read_entries(connection, 0, 1))
+    if not first:
+        raise JournalTampered("entry 0 is missing")
+    opening = _decoded(first[0]).body
     if not isinstance(opening, Open):
         raise JournalTampered("the first entry opens no epoch")
     return State(opening.journal, opening.epoch), Frontier()
