@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cloud.client import Api
 from cloud.clock import SystemClock
 from cloud.config import Config
-from cloud.issuer.officers import Role, add_officer, new_token
+from cloud.issuer.officers import Role, add_officer, has_officer, new_token
 from cloud.service import Cloud, make_passphrase, open_cloud
 from hsm.files import create_durably
 
@@ -44,11 +44,12 @@ async def init(config: Config, options: argparse.Namespace) -> int:
 
 async def _officer(config: Config, cloud: Cloud, name: str, roles: tuple[Role, ...]) -> None:
     path = config.folder / f"officer-{name}.token"
-    if path.exists():
-        return
-    token = new_token(secrets.token_bytes)
-    create_durably(path, token.encode())
+    _write(path, new_token(secrets.token_bytes).encode())
+    # After a power cut the token may be there and its officer not yet.
+    token = path.read_text().strip()
     async with cloud.database.transaction() as connection:
+        if await has_officer(connection, name):
+            return
         await add_officer(
             connection,
             name=name,

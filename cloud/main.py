@@ -8,7 +8,8 @@ import json
 import signal
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -45,25 +46,11 @@ def api_application(cloud: Cloud) -> web.Application:
     return app
 
 
-async def _tls(cloud: Cloud) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def _contexts(cloud: Cloud) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """(for gateways, with their certificates asked for; for people and apps)."""
-    async with cloud.database.transaction() as connection:
-        held = await server_credentials(
-            cloud.desk.workshop(connection, now_ms=cloud.clock.now_ms()),
-            cloud.desk.pki,
-            hosts=cloud.config.listen.names,
-        )
-    contexts = []
-    for _ in range(2):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    gateways, people = (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(2))
+    for context in (gateways, people):
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        # Python's ssl reads certificates from files alone: one for a moment, mode 0600.
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(held.key_pem + held.certificate_pem)
-            file.flush()
-            context.load_cert_chain(file.name)
-        contexts.append(context)
-    gateways, people = contexts
     authority = cloud.desk.pki.transport.certificate.public_bytes(Encoding.PEM).decode()
     gateways.load_verify_locations(cadata=authority)
     # Enrolment comes without a certificate; synchronisation asks for one itself.
@@ -71,11 +58,30 @@ async def _tls(cloud: Cloud) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return gateways, people
 
 
+async def _certify(cloud: Cloud, contexts: Sequence[ssl.SSLContext]) -> None:
+    """Show the server's certificate of now to whoever connects from now on."""
+    async with cloud.database.transaction() as connection:
+        held = await server_credentials(
+            cloud.desk.workshop(connection, now_ms=cloud.clock.now_ms()),
+            cloud.desk.pki,
+            hosts=cloud.config.listen.names,
+        )
+    # Python's ssl reads certificates from files alone: one for a moment, mode 0600.
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(held.key_pem + held.certificate_pem)
+        file.flush()
+        for context in contexts:
+            context.load_cert_chain(file.name)
+
+
 @contextlib.asynccontextmanager
 async def serving(cloud: Cloud) -> AsyncIterator[dict[str, int]]:
     """Both ports while the block runs; gives their numbers."""
     listen = cloud.config.listen
-    gateways, people = await _tls(cloud)
+    gateways, people = _contexts(cloud)
+    renew = partial(_certify, cloud, (gateways, people))
+    await renew()
+    cloud.renewals.append(renew)
     runners, ports = [], {}
     try:
         for name, app, tls, port in (
@@ -91,6 +97,7 @@ async def serving(cloud: Cloud) -> AsyncIterator[dict[str, int]]:
         replace_durably(path, json.dumps(ports).encode())
         yield ports
     finally:
+        cloud.renewals.remove(renew)
         for runner in runners:
             await runner.cleanup()
 

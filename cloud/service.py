@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from cloud.clock import Clock
 from cloud.config import Config
 from cloud.database import Database, open_database
 from cloud.errors import ConfigError
+from cloud.http import answers
 from cloud.issuer import lists, policies
 from cloud.issuer.desk import Desk
 from cloud.issuer.vault import Vault
@@ -46,15 +47,21 @@ class Cloud:
         self.desk = desk
         self.reconciler = reconciler
         self.exchange = Exchange(database=database, desk=desk, reconciler=reconciler)
+        # What is renewed besides, by whoever serves this cloud.
+        self.renewals: list[Callable[[], Awaitable[None]]] = []
 
     async def refresh(self) -> None:
-        """Renew roles, keys and lists that near their end; give back notes nobody redeemed."""
+        """Renew what nears its end; give back notes nobody redeemed; forget old answers."""
         now_ms = self.clock.now_ms()
         async with self.database.transaction() as connection:
             await self.desk.refresh(connection, now_ms=now_ms)
         async with self.database.transaction() as connection:
             await lists.refresh_lists(connection, self.desk, now_ms=now_ms)
         await return_expired_notes(self.database, now_ms=now_ms)
+        async with self.database.transaction() as connection:
+            await answers.forget(connection, now_ms=now_ms)
+        for renew in self.renewals:
+            await renew()
 
 
 def passphrase_path(config: Config) -> Path:

@@ -12,10 +12,12 @@ from aiohttp import web
 from cloud.database import Connection
 from cloud.http.app import answer
 from cloud.http.problem import RequestRefused
+from hsm.api import Sealer
 
 HEADER = "Idempotency-Key"
 KEPT_MS = 42 * 24 * 3_600_000
 KEY_LENGTH_MAX = 128
+_LABEL = "api-answer"
 
 
 async def once(
@@ -24,10 +26,12 @@ async def once(
     *,
     caller: str,
     now_ms: int,
+    sealer: Sealer | None,
     work: Callable[[], Awaitable[Any]],
 ) -> web.Response:
     """Do the work once for a key; the answer stands in the same transaction as the work.
 
+    With a `sealer` the answer is kept sealed: there is a token in it.
     Raises: RequestRefused `idempotency-conflict`, `body-invalid`.
     """
     key = request.headers.get(HEADER)
@@ -46,11 +50,21 @@ async def once(
     if known is not None:
         if known["body_hash"] != digest:
             raise RequestRefused("idempotency-conflict", "the key was used with another body")
-        return answer(msgspec.Raw(known["answer"]), status=200)
+        stored = known["answer"]
+        if sealer is not None:
+            stored = await sealer.unseal(stored, label=_LABEL)
+        return answer(msgspec.Raw(stored), status=200)
     made = msgspec.json.encode(await work(), enc_hook=str)
     await connection.execute(
         "INSERT INTO api_answer (scope, key, body_hash, status, answer, expires_ms)"
         " VALUES ($1, $2, $3, 201, $4, $5)",
-        *(scope, key, digest, made, now_ms + KEPT_MS),
+        *(scope, key, digest),
+        made if sealer is None else await sealer.seal(made, label=_LABEL),
+        now_ms + KEPT_MS,
     )
     return answer(msgspec.Raw(made), status=201)
+
+
+async def forget(connection: Connection, *, now_ms: int) -> None:
+    """Remove answers whose time is over."""
+    await connection.execute("DELETE FROM api_answer WHERE expires_ms < $1", now_ms)

@@ -10,7 +10,7 @@ from cloud.http import types
 from cloud.http.octets import from_text, journal_of, wallet_of
 from cloud.http.routes import Call, Route
 from cloud.http.tokens import make_holder
-from cloud.issuer import gateways, officers, policy_drafts, supply, wishes
+from cloud.issuer import audit, gateways, officers, policy_drafts, supply, wishes
 from cloud.issuer.enrolments import enrol_wallet
 from cloud.issuer.officers import Role
 from cloud.issuer.policy_drafts import PolicyContent, PolicyDraft
@@ -260,6 +260,7 @@ class OfficerDesk:
             currency=call.body.currency,
             now_ms=call.now_ms,
         )
+        await _record(call, "holder.open", made.wallet, {"holder": made.holder})
         return types.HolderAnswer(wallet=made.wallet, holder=made.holder, token=token)
 
     async def redeem_target(self, call: Call) -> types.RedeemTargetAnswer:
@@ -267,6 +268,7 @@ class OfficerDesk:
         found = await wallets.find_wallet(call.connection, call.body.wallet)
         offline = wallet_text(wallet_of(call.body.offline_wallet))
         await wallets.set_redeem_target(call.connection, offline, found.wallet)
+        await _record(call, "redeem-target.set", offline, {"wallet": found.wallet})
         return types.RedeemTargetAnswer(offline_wallet=offline, wallet=found.wallet)
 
     async def offer(self, call: Call) -> types.OfferAnswer:
@@ -280,6 +282,8 @@ class OfficerDesk:
             valid_until_ms=call.body.valid_until_ms,
             now_ms=call.now_ms,
         )
+        detail = {"receives": call.body.receives, "pays": call.body.pays}
+        await _record(call, "offer.add", str(made.offer_id), detail)
         return types.OfferAnswer(offer=made.offer_id)
 
     async def add_officer(self, call: Call) -> types.TokenAnswer:
@@ -298,6 +302,17 @@ class OfficerDesk:
             now_ms=call.now_ms,
         )
         return types.TokenAnswer(token=token)
+
+
+async def _record(call: Call, action: str, subject: str, detail: dict[str, str]) -> None:
+    await audit.record(
+        call.connection,
+        actor=call.officer.name,
+        action=action,
+        subject=subject,
+        detail=detail,
+        now_ms=call.now_ms,
+    )
 
 
 def _supply(made: supply.Supply) -> types.SupplyAnswer:

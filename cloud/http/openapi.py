@@ -35,7 +35,7 @@ _WATCHED: dict[str, type[Any]] = {
     "/readyz": HealthAnswer,
     "/statusz": StatusAnswer,
 }
-_REFUSALS = (400, 401, 402, 403, 404, 409, 413, 422, 500, 503)
+_REFUSALS = (400, 401, 402, 403, 404, 408, 409, 413, 422, 500, 503)
 
 
 def describe(routes: Sequence[Route]) -> dict[str, Any]:

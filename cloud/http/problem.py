@@ -38,6 +38,7 @@ _BY_CODE = {
     "wallet-closed": 403,
     "idempotency-conflict": 422,
     "body-too-large": 413,
+    "body-too-slow": 408,
     "body-invalid": 400,
     "parameter-invalid": 422,
     "method-not-allowed": 405,

@@ -5,6 +5,7 @@ The server, the checks around the work and the OpenAPI description are made of t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,10 +18,11 @@ from cloud.http.answers import once
 from cloud.http.app import answer, body_of
 from cloud.http.octets import identity_of
 from cloud.http.problem import RequestRefused
-from cloud.http.tokens import holder_of, officer_of
+from cloud.http.tokens import bearer, holder_of, officer_of
 from cloud.issuer.officers import Officer, Role
 from cloud.service import Cloud
 
+BODY_S_MAX = 20
 _TRIES = 4
 _DIGITS_MAX = 15
 
@@ -90,6 +92,11 @@ class Route:
     query: Sequence[str] = ()
 
     @property
+    def secret(self) -> bool:
+        """Is there a token in its answer?"""
+        return "token" in self.answer.__struct_fields__
+
+    @property
     def name(self) -> str:
         """Its name in the description."""
         return f"{self.by}_{self.work.__name__}"
@@ -103,6 +110,8 @@ def add_routes(app: web.Application, cloud: Cloud, routes: Sequence[Route]) -> N
 
 def _handler(cloud: Cloud, route: Route) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(request: web.Request) -> web.Response:
+        bearer(request)
+        await read_body(request, within_s=BODY_S_MAX)
         for attempt in range(_TRIES):
             try:
                 async with cloud.database.transaction() as connection:
@@ -116,12 +125,24 @@ def _handler(cloud: Cloud, route: Route) -> Callable[[web.Request], Awaitable[we
     return handle
 
 
+async def read_body(request: web.Request, *, within_s: float) -> None:
+    """Take the whole body in before a connection of the pool is held for it.
+
+    Raises: RequestRefused `body-too-slow`.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            await request.read()
+    except TimeoutError as error:
+        raise RequestRefused("body-too-slow", f"within {within_s} seconds") from error
+
+
 async def _answer(
     cloud: Cloud, route: Route, connection: Connection, request: web.Request
 ) -> web.Response:
     now_ms = cloud.clock.now_ms()
     caller = await _caller(route, connection, request)
-    # A body is read by those alone whose caller is known.
+    # What is in a body is told to those alone who are known.
     call = Call(
         connection=connection,
         now_ms=now_ms,
@@ -140,6 +161,7 @@ async def _answer(
         request,
         caller=f"{route.by} {name}",
         now_ms=now_ms,
+        sealer=cloud.desk.vault.sealer if route.secret else None,
         work=lambda: route.work(call),
     )
 

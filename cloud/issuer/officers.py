@@ -95,6 +95,14 @@ async def add_officer(
     return Officer(officer_id=officer_id, name=name, roles=granted)
 
 
+async def has_officer(connection: Connection, name: str) -> bool:
+    """Was there ever an officer of this name?"""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM officer WHERE name = $1)", name
+    )
+    return found
+
+
 async def authenticate(connection: Connection, token: str) -> Officer:
     """The officer who holds the token. Raises: IssuerError `token-unknown`."""
     row = await connection.fetchrow(

@@ -23,7 +23,7 @@ class Vault:
     """Stores and loads keys by name; the newest of a name is in use. Raises: HsmError."""
 
     def __init__(self, sealer: Sealer) -> None:
-        self._sealer = sealer
+        self.sealer = sealer
 
     async def lock(self, connection: Connection) -> None:
         """Let other processes wait until this transaction ends, so that keys are made once."""
@@ -31,7 +31,7 @@ class Vault:
 
     async def store(self, connection: Connection, key: StoredKey, *, now_ms: int) -> None:
         """Seal a key and put it in use."""
-        sealed = await self._sealer.seal(key.private, label=_label(key.name))
+        sealed = await self.sealer.seal(key.private, label=_label(key.name))
         await connection.execute(
             "INSERT INTO issuer_key (name, sealed, certificate, not_after_ms, created_ms)"
             " VALUES ($1, $2, $3, $4, $5)",
@@ -47,7 +47,7 @@ class Vault:
         )
         if row is None:
             return None
-        private = await self._sealer.unseal(row["sealed"], label=_label(name))
+        private = await self.sealer.unseal(row["sealed"], label=_label(name))
         return StoredKey(
             name=name,
             private=private,
