@@ -28,9 +28,13 @@ def main() -> int:
     for title, seconds in story.times:
         print(f"   {seconds:6.1f} s  {title}")
     print(f"\nAll of it is still in {options.folder}. Try by hand:")
-    print(f"   .venv/bin/cbdc-cloud --folder {options.folder}/cloud run")
-    print(f"   CBDC_EDGE_PASSPHRASE=demo .venv/bin/cbdc-edge --folder {options.folder}/north run")
+    north = story.gateways[0]
+    for program, secret in ((story.cloud, ""), (north, "CBDC_EDGE_PASSPHRASE=demo ")):
+        name = "cbdc-cloud" if program is story.cloud else "cbdc-edge"
+        place = options.folder / program.folder.name
+        print(f"   {secret}.venv/bin/{name} --folder {place} {' '.join(program.options)} run &")
     print(f"   .venv/bin/cbdc-edge --folder {options.folder}/north status")
+    print(f"   .venv/bin/cbdc-cloud --folder {options.folder}/cloud status")
     print(
         f"   .venv/bin/cbdc-pos verify {options.folder}/receipts/*.json"
         f" --root {options.folder}/cloud/root.der"

@@ -68,7 +68,7 @@ class Program:
         self.folder = folder
         self._module = module
         # Chosen once: a program that is started again is found where it was.
-        self._options = [
+        self.options = [
             part for name in ports for part in ("--set", f"listen.{name}={free_port()}")
         ]
         self._environment = {"CBDC_EDGE_PASSPHRASE": "demo"}
@@ -89,7 +89,7 @@ class Program:
         with self.folder.with_suffix(".log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", self._module, "--folder", str(self.folder)),
-                *(*self._options, "run"),
+                *(*self.options, "run"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -131,7 +131,7 @@ class Gateway(Program):
     def __init__(self, name: str, folder: Path) -> None:
         super().__init__("edge.cli", folder, _EDGE_PORTS)
         # It synchronises when the story says so.
-        self._options += ["--set", "sync.interval_s=86400"]
+        self.options += ["--set", "sync.interval_s=86400"]
         self.name = name
         self._local = LocalClient(Folder(folder))
 
