@@ -13,6 +13,7 @@ from wallet.protocol.context import Refundable
 from wallet.protocol.entry import EntryKind, Note, Payment, decode_entry
 from wallet.protocol.ids import WalletId
 from wallet.protocol.merkle import (
+    EMPTY_ROOT,
     Node,
     Provider,
     cover,
@@ -165,4 +166,6 @@ def node_provider(connection: Connection) -> Provider:
 
 def root_of(node: Provider, size: int) -> bytes:
     """Root at a size, from perfect subtrees."""
+    if size == 0:
+        return EMPTY_ROOT
     return join([Node(level, index, node(level, index)) for level, index in cover(0, size)])

@@ -1,0 +1,124 @@
+"""Group commit: what arrives together shares a checkpoint, and every receipt holds."""
+
+import asyncio
+
+import pytest
+
+from tests.support.gateway import Gateway, refused, taken
+from wallet.journal import Mode
+from wallet.journal.engine import WAITING_MAX, Waiting
+from wallet.protocol.entry import Payment
+from wallet.protocol.messages import decode_order
+from wallet.protocol.refusals import Code, InvariantBroken
+
+
+async def test_an_order_alone_gets_a_checkpoint_of_its_own(box: Gateway) -> None:
+    for _ in range(3):
+        made = await box.pay()
+        assert box.verified(made).size == made.index + 1
+
+
+async def test_orders_that_arrive_during_a_commit_share_the_next_checkpoint(box: Gateway) -> None:
+    box.token.gate = asyncio.Event()
+    box.token.signing.clear()
+    first = asyncio.create_task(box.journal.pay(box.order()))
+    await box.token.signing.wait()
+    rest = [asyncio.create_task(box.journal.pay(box.order(0, 2))) for _ in range(4)]
+    signed = box.token.signed
+    await asyncio.sleep(0)
+    box.token.gate.set()
+    alone = box.verified(taken(await first))
+    together = [box.verified(taken(made)) for made in await asyncio.gather(*rest)]
+    assert {made.size for made in together} == {alone.size + 4}
+    assert len({made.root for made in together}) == 1
+    assert [made.index for made in together] == list(range(alone.size, alone.size + 4))
+    assert box.token.signed == signed + 2
+
+
+async def test_a_known_order_gets_its_receipt_again_under_the_newest_checkpoint(
+    box: Gateway,
+) -> None:
+    order = box.order()
+    first = taken(await box.journal.pay(order))
+    await box.pay(1, 0)
+    again = taken(await box.journal.pay(order))
+    assert again.repeated
+    assert (again.index, again.entry, again.leaf) == (first.index, first.entry, first.leaf)
+    assert box.verified(again).size > box.verified(first).size
+    assert box.journal.state.wallets[box.keys[0].public.id].next_sequence == 1
+
+
+async def test_an_order_that_is_sent_twice_at_once_counts_once(box: Gateway) -> None:
+    order, size = box.order(), box.journal.state.size
+    made = [taken(m) for m in await asyncio.gather(*[box.journal.pay(order) for _ in range(5)])]
+    assert {one.index for one in made} == {size}
+    assert box.journal.state.size == size + 1
+    for one in made:
+        box.verified(one)
+
+
+async def test_a_used_sequence_with_another_payload_is_refused(box: Gateway) -> None:
+    await box.pay()
+    assert (
+        refused(await box.journal.pay(box.order(sequence=0, amount_minor=7))) is Code.SEQUENCE_USED
+    )
+    assert refused(await box.journal.pay(box.order(sequence=5))) is Code.SEQUENCE_GAP
+
+
+async def test_bytes_that_are_no_order_are_refused(box: Gateway) -> None:
+    assert refused(await box.journal.pay(b"\x00")) is Code.MALFORMED
+    assert refused(await box.journal.pay(box.order(), b"\x00")) is Code.MALFORMED
+    assert refused(await box.journal.void(b"\x00")) is Code.MALFORMED
+    assert refused(await box.journal.redeem(b"\x00", b"\x00")) is Code.MALFORMED
+
+
+async def test_a_full_queue_refuses_at_once(box: Gateway) -> None:
+    box.token.gate = asyncio.Event()
+    box.token.signing.clear()
+    first = asyncio.create_task(box.journal.pay(box.order()))
+    await box.token.signing.wait()
+    payment = Payment(order=decode_order(box.order()), request=None)
+    loop, engine = asyncio.get_running_loop(), box.journal._engine
+    futures = [loop.create_future() for _ in range(WAITING_MAX + 1)]
+    for future in futures:
+        engine.submit(Waiting(payment, future))
+    assert refused(futures[-1].result()) is Code.BUSY
+    assert futures[-1].result().retry_after_ms
+    assert not futures[-2].done()
+    for future in futures[:-2]:
+        future.cancel()
+    box.token.gate.set()
+    taken(await first)
+    # Who gave up is passed over; the order itself stands, once.
+    assert refused(await futures[-2]) is Code.SEQUENCE_USED
+    assert box.journal.state.size == box.verified(await box.journal.receipted(0)).size
+
+
+async def test_a_closed_journal_is_busy(box: Gateway) -> None:
+    await box.journal.close()
+    assert refused(await box.journal.pay(box.order())) is Code.BUSY
+
+
+async def test_work_that_comes_with_an_entry_stands_or_falls_with_it(box: Gateway) -> None:
+    def broken(connection: object) -> None:
+        raise InvariantBroken("made up")
+
+    payment = Payment(order=decode_order(box.order()), request=None)
+    behind = box.order(1, 2)
+    paid, other = await asyncio.gather(
+        box.journal.pay_decoded(payment, with_commit=broken), box.journal.pay(behind)
+    )
+    # The engine stops, everybody is told, and the daemon hears of it.
+    assert refused(paid) is Code.BUSY
+    assert refused(other) is Code.BUSY
+    assert refused(await box.journal.pay(behind)) is Code.BUSY
+    with pytest.raises(InvariantBroken):
+        await box.journal._engine.failed
+    with pytest.raises(InvariantBroken):
+        await box.journal.close()
+    box.clock.wall_ms += 1
+    await box.crash()
+    journal = await box.open()
+    assert await journal.find(payment.order.identity) is None
+    assert journal.mode is Mode.OPEN
+    assert not taken(await journal.pay(behind)).repeated

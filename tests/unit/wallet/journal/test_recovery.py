@@ -1,0 +1,219 @@
+"""Start-up: the same state by snapshot and by replay; a store that was changed is named."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hsm import software
+from tests.support.gateway import PASSPHRASE, FragileToken, Gateway, refused, taken
+from tests.support.tokens import FEEBLE
+from tests.support.world import picture
+from wallet.journal import Journal, JournalTampered, JournalUnopened, Mode
+from wallet.journal.head import store_chain
+from wallet.journal.recovery import list_kind
+from wallet.protocol.entry import Open
+from wallet.protocol.issued import decode_policy
+from wallet.protocol.merkle import EMPTY_ROOT
+from wallet.protocol.messages import OrderKind
+from wallet.protocol.refusals import Code, ProtocolError
+from wallet.store.connection import Connection
+from wallet.store.database import Database
+from wallet.store.errors import OutOfOrder, StoreError
+from wallet.store.meta import put_meta
+
+Change = Callable[[Connection], object]
+
+
+async def everything(box: Gateway) -> None:
+    """One of each kind of entry that replay treats specially."""
+    made = await box.pay()
+    await box.take_list(5, [], sequence=0)
+    await box.take_list(1, [], sequence=0)
+    order = box.order(
+        1, 0, kind=int(OrderKind.REFUND), refunded=made.leaf, amount_minor=40, reference="back"
+    )
+    taken(await box.journal.pay(order))
+    settlement = await box.settlement(box.journal.state.size)
+    box.clock.wall_ms += 1000
+    taken(await box.journal.settle(settlement))
+    await box.pay(2, 0)
+
+
+async def test_snapshot_and_replay_give_the_same_state(box: Gateway) -> None:
+    await everything(box)
+    before = picture(box.journal.state)
+    root = await box.journal.root_at(box.journal.state.size)
+    await box.reopen(crash=True)
+    assert picture(box.journal.state) == before
+    await box.reopen()
+    assert picture(box.journal.state) == before
+    await box.pay()
+    after = picture(box.journal.state)
+    await box.reopen(crash=True)
+    assert picture(box.journal.state) == after
+    assert await box.journal.root_at(before["size"]) == root
+    assert await box.journal.root_at(0) == EMPTY_ROOT
+
+
+async def test_progress_is_told(box: Gateway) -> None:
+    told: list[tuple[int, int]] = []
+    await box.crash()
+    box.database = await Database.open(box.folder / "store.db", key=b"\x07" * 32)
+    box.journal = await Journal.open(
+        database=box.database,
+        token=box.token,
+        clock=box.clock,
+        anchor=box.anchor,
+        progress=lambda done, size: told.append((done, size)),
+    )
+    assert told == [(7, 7)]
+
+
+async def test_a_sealed_journal_keeps_a_snapshot_above_its_last_checkpoint(box: Gateway) -> None:
+    order = box.order()
+    box.token.gone = True
+    refused(await box.journal.pay(order))
+    await box.journal.close()
+    box.token.gone = False
+    await box.crash()
+    journal = await box.open()
+    assert journal.mode is Mode.OPEN
+    box.verified(taken(await journal.pay(order)))
+
+
+async def test_an_empty_store_is_unopened(box: Gateway, tmp_path: Path) -> None:
+    database = await Database.open(tmp_path / "other.db", key=bytes(32))
+    with pytest.raises(JournalUnopened):
+        await Journal.open(database=database, token=box.token, clock=box.clock, anchor=box.anchor)
+    await database.close()
+
+
+async def test_a_store_takes_one_opening(box: Gateway) -> None:
+    policy = decode_policy(box.issuer.policy())
+    opening = Open(journal=box.journal.state.journal, epoch=1, currency="EUR", policy=policy)
+
+    async def create(**changes: object) -> Journal:
+        given = {
+            "database": box.database,
+            "token": box.token,
+            "clock": box.clock,
+            "anchor": box.anchor,
+            "chain": box.chain(),
+            "opening": opening,
+        } | changes
+        return await Journal.create(**given)  # type: ignore[arg-type]  # the changes are of right types
+
+    with pytest.raises(OutOfOrder):
+        await create()
+    with pytest.raises(ProtocolError) as caught:
+        await create(chain=box.chain(epoch=2))
+    assert caught.value.code is Code.CERTIFICATE_INVALID
+    with pytest.raises(ProtocolError):
+        await create(opening=Open(journal=opening.journal, epoch=1, currency="USD", policy=policy))
+
+
+async def _opens_as_tampered(box: Gateway, *, change: Change) -> str:
+    await box.database.write(change)
+    with pytest.raises(JournalTampered) as caught:
+        await box.open(database=False)
+    return str(caught.value)
+
+
+def _sql(statement: str, *values: object) -> Change:
+    return lambda connection: connection.execute(statement, values)
+
+
+def _replace(index: int, *, by: int) -> Change:
+    return _sql(
+        "UPDATE entries SET entry = (SELECT entry FROM entries WHERE idx = ?) WHERE idx = ?",
+        by,
+        index,
+    )
+
+
+def _chain(box: Gateway) -> Change:
+    return lambda connection: store_chain(connection, box.chain(epoch=2))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_sql("UPDATE entries SET entry = x'00' WHERE idx = 3"), "an entry cannot be read"),
+        (_sql("UPDATE entries SET entry = x'00' WHERE idx = 0"), "an entry cannot be read"),
+        (_replace(5, by=3), "breaks the rules"),
+        (_replace(0, by=3), "the first entry opens no epoch"),
+        (_sql("DELETE FROM entries WHERE idx = 0"), "entry 0 is missing"),
+        (_sql("DELETE FROM entries WHERE idx = 4"), "breaks the rules"),
+        (_sql("DELETE FROM entries WHERE idx > 3"), "that the last checkpoint covers are missing"),
+        (_sql("DELETE FROM entries"), "all entries are missing"),
+        (_sql("UPDATE checkpoints SET checkpoint = x'00'"), "the last checkpoint cannot be read"),
+        (_sql("INSERT INTO snapshots VALUES (3, x'00')"), "snapshot"),
+        (_sql("DELETE FROM objects"), "list 5 of sequence 0 is missing"),
+        (_sql("UPDATE objects SET object = x'00'"), "a stored list cannot be read"),
+    ],
+)
+async def test_a_changed_store_is_named(box: Gateway, change: Change, says: str) -> None:
+    await box.take_list(5, [], sequence=0)
+    for _ in range(3):
+        await box.pay()
+    assert says in await _opens_as_tampered(box, change=change)
+
+
+async def test_another_genuine_history_is_named(box: Gateway) -> None:
+    """Entries that follow the rules, and are not those that were signed."""
+    for _ in range(3):
+        await box.pay()
+    stored = await box.database.read(
+        lambda c: c.execute("SELECT max(size) FROM checkpoints").fetchone()[0]
+    )
+    change = _sql("UPDATE checkpoints SET size = ? WHERE size = ?", stored - 1, stored)
+    assert "do not give the root" in await _opens_as_tampered(box, change=change)
+
+
+async def test_a_snapshot_above_the_entries_is_named(box: Gateway) -> None:
+    await box.pay()
+    await box.journal.close()
+    change = _sql("DELETE FROM entries WHERE idx > 5")
+    assert "the snapshot is newer" in await _opens_as_tampered(box, change=change)
+
+
+async def test_a_list_of_another_content_is_named(box: Gateway) -> None:
+    await box.take_list(5, [], sequence=0)
+    other = box.issuer.list(5, [bytes(20)], sequence=0)
+    change = _sql("UPDATE objects SET object = ? WHERE kind = ?", other, list_kind(5))
+    assert "list 5 of sequence 0 is missing" in await _opens_as_tampered(box, change=change)
+
+
+async def test_certificates_of_another_epoch_are_named(box: Gateway) -> None:
+    assert "certificate" in await _opens_as_tampered(box, change=_chain(box))
+
+
+async def test_a_store_without_certificates_is_unopened(box: Gateway) -> None:
+    await box.database.write(lambda c: put_meta(c, "chain", b"\x90"))
+    with pytest.raises(JournalUnopened):
+        await box.open(database=False)
+
+
+async def test_a_copy_beside_another_token_is_refused(box: Gateway, tmp_path: Path) -> None:
+    """Even when both counters happen to show the same."""
+    made = await software.create(tmp_path / "thief", passphrase=PASSPHRASE, cost=FEEBLE)
+    own, box.token = box.token, FragileToken(made)
+    with pytest.raises(JournalTampered, match="certificate"):
+        await box.open(database=False)
+    await made.close()
+    box.token = own
+
+
+async def test_flipped_bytes_of_the_file_are_found(box: Gateway) -> None:
+    for _ in range(5):
+        await box.pay()
+    await box.journal.close()
+    await box.crash()
+    path = box.folder / "store.db"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError) as caught:
+        await box.open()
+    assert caught.value.code == "store-tampered"
