@@ -16,6 +16,7 @@ from cloud.config import Config
 from cloud.issuer.officers import Role, add_officer, has_officer, new_token
 from cloud.service import Cloud, make_passphrase, open_cloud
 from hsm.files import create_durably
+from wallet.protocol.money import Currency, Money, decimal_text
 
 OFFICERS = {
     "first": (Role.ADMIN, Role.SUPPLY, Role.GRANTS, Role.ENROLMENT, Role.POLICY, Role.LISTS),
@@ -76,11 +77,16 @@ async def status(config: Config, options: argparse.Namespace) -> int:
 
 
 def account_text(line: dict[str, Any]) -> str:
-    """One currency's account in a line of text; amounts in minor units."""
+    """One currency's account in a line of text."""
     parts = ("online", "offline", "in_transit", "suspense", "loss")
-    sums = " + ".join(f"{name.replace('_', ' ')} {line[name]:,}" for name in parts)
-    verdict = "adds up" if line["difference"] == 0 else f"is off by {line['difference']:,}"
-    return f"{line['currency']}: issued {line['issued']:,} = {sums}: {verdict}"
+    currency = Currency(line["currency"])
+
+    def text(name: str) -> str:
+        return decimal_text(line[name], currency)
+
+    sums = " + ".join(f"{name.replace('_', ' ')} {text(name)}" for name in parts)
+    verdict = "adds up" if line["difference"] == 0 else f"is off by {text('difference')}"
+    return f"{currency.code}: issued {text('issued')} = {sums}: {verdict}"
 
 
 async def gateway_add(config: Config, options: argparse.Namespace) -> int:
@@ -126,7 +132,8 @@ async def approve_supply(config: Config, options: argparse.Namespace) -> int:
     """Approve a draft."""
     path = f"/v1/issuer/supply/{options.draft}/approve"
     made = await Api(config, options.officer_file).post(path, {})
-    print(f"{made['action']} of {made['amount']:,} {made['currency']}: {made['state']}")
+    amount = Money(made["amount"], Currency(made["currency"]))
+    print(f"{made['action']} of {amount}: {made['state']}")
     return WELL
 
 
@@ -134,7 +141,8 @@ async def list_drafts(config: Config, options: argparse.Namespace) -> int:
     """Drafts that wait."""
     found = await Api(config, options.officer_file).get("/v1/issuer/supply")
     for line in found["drafts"]:
-        print(f"{line['draft_id']}  {line['action']}  {line['amount']:,}  {line['reason']}")
+        amount = Money(line["amount"], Currency(line["currency"]))
+        print(f"{line['draft_id']}  {line['action']}  {amount}  {line['reason']}")
     return WELL
 
 
