@@ -35,7 +35,10 @@ from wallet.store.objects import delete_receipts, oldest_receipts
 
 SEGMENT_ENTRIES_MAX = 5_000
 SEGMENT_BYTES_MAX = 4 * 1024 * 1024
-ENTRY_BYTES_USUAL = 512
+# Whatever the policy says, an envelope holds 64 MiB, with all that travels beside the entries.
+SEGMENT_BYTES_CAP = 48 * 1024 * 1024
+# Few entries are smaller: no more are read than could fit. Their true size decides.
+ENTRY_BYTES_SMALL = 256
 COLLECTED_MAX = 200
 TEXT_MAX = 64
 _log = Log("sync")
@@ -76,10 +79,22 @@ class JournalPort:
     async def segment(self) -> Segment | None:
         """The next entries, by the policy's bounds; None before anything is signed.
 
-        Raises: StoreError.
+        What one checkpoint alone covers goes whole, however large. Raises: StoreError.
         """
+        entries_max, bytes_max = self._bounds()
+        while True:
+            segment = await self._segment(entries_max)
+            if segment is None:
+                return None
+            count = len(segment.entries)
+            fit = fitting(segment.entries, bytes_max=bytes_max)
+            if fit >= count or count > entries_max:
+                return segment
+            entries_max = fit
+
+    async def _segment(self, entries_max: int) -> Segment | None:
         journal = self._opened.journal
-        end = await journal.segment_end(entries_max=self._entries_max())
+        end = await journal.segment_end(entries_max=entries_max)
         if end is None:
             return None
         size, checkpoint = end
@@ -89,26 +104,29 @@ class JournalPort:
             entries = tuple(await journal.entries(first, size - first))
         return Segment(acknowledged=first, entries=entries, checkpoint=checkpoint)
 
-    def _entries_max(self) -> int:
-        """Entries a segment may have: the policy's, and what its bytes allow on average."""
-        journal = self._opened.journal
-        entries = journal.state.journal_limit(JournalLimit.SEGMENT_ENTRIES_MAX)
-        size = journal.state.journal_limit(JournalLimit.SEGMENT_BYTES_MAX)
-        by_bytes = (SEGMENT_BYTES_MAX if size is None else size) // ENTRY_BYTES_USUAL
-        return max(1, min(entries or SEGMENT_ENTRIES_MAX, by_bytes, SEGMENT_ENTRIES_MAX))
+    def _bounds(self) -> tuple[int, int]:
+        """Entries and bytes that a segment may have, by the policy (limits.md 114 and 115)."""
+        state = self._opened.journal.state
+        entries = state.journal_limit(JournalLimit.SEGMENT_ENTRIES_MAX)
+        size = state.journal_limit(JournalLimit.SEGMENT_BYTES_MAX)
+        bytes_max = min(SEGMENT_BYTES_MAX if size is None else size, SEGMENT_BYTES_CAP)
+        entries_max = min(
+            entries or SEGMENT_ENTRIES_MAX, bytes_max // ENTRY_BYTES_SMALL, SEGMENT_ENTRIES_MAX
+        )
+        return max(1, entries_max), bytes_max
 
     async def held(self) -> dict[int, int]:
         """The newest sequence of everything that is held (wire.cddl, up, item 8)."""
-        state = self._opened.journal.state
-        newest = {NEWEST_LISTS + number: held.sequence for number, held in state.lists.items()}
-        if state.policy is not None:
-            newest[NEWEST_POLICY] = state.policy.sequence
-        if state.grants_next > 0:
-            newest[NEWEST_GRANTS] = state.grants_next - 1
+        journal = self._opened.journal
         keys = await held_keys(self._opened.database)
-        if keys is not None:
-            newest[NEWEST_KEYS] = keys.sequence
-        return newest
+        newest = {
+            NEWEST_POLICY: journal.status().policy_sequence,
+            NEWEST_GRANTS: journal.state.grants_next - 1,
+            NEWEST_KEYS: -1 if keys is None else keys.sequence,
+        }
+        for number, listed in journal.state.lists.items():
+            newest[NEWEST_LISTS + number] = listed.sequence
+        return {kind: sequence for kind, sequence in newest.items() if sequence >= 0}
 
     async def collected(self) -> list[tuple[bytes, bytes, bytes]]:
         """(leaf, entry, receipt) of other journals, the oldest first. Raises: StoreError."""
@@ -162,12 +180,13 @@ class JournalPort:
 
     # ---- keys of the envelopes ------------------------------------------------------------
     async def recipient(self) -> bytes | None:
-        """The issuer's X25519 key that is good for longest; None when none is held."""
+        """The issuer's X25519 key that is good for longest; None when none is held.
+
+        One that has run out is used all the same: the issuer keeps its old keys, and a box that was
+        away for long, or whose clock is wrong, gets newer ones by this very exchange.
+        """
         keys = await held_keys(self._opened.database)
-        good = (
-            [] if keys is None else [k for k in keys.keys if k.not_after_ms > self._clock.now_ms()]
-        )
-        return max(good, key=lambda key: key.not_after_ms).x25519 if good else None
+        return None if keys is None else max(keys.keys, key=lambda key: key.not_after_ms).x25519
 
     def own_keys(self) -> dict[bytes, X25519PrivateKey]:
         """The key that answers are sealed to, by its short id."""
@@ -186,6 +205,17 @@ class JournalPort:
             taken=intake.taken,
             refused=intake.refused,
         )
+
+
+def fitting(entries: Sequence[bytes], *, bytes_max: int) -> int:
+    """How many of these entries, from the first on, have that size together; one at least."""
+    count = total = 0
+    for entry in entries:
+        total += len(entry)
+        if total > bytes_max:
+            break
+        count += 1
+    return max(1, count)
 
 
 def _wanted(wish: Wish) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from sync.errors import Code, TransportError
 from wallet.protocol.sealed import SEALED_BYTES_MAX
 
 PATH = "/v1/sync"
-CONTENT_TYPE = "application/octet-stream"
+CONTENT_TYPE = "application/cbdc-sync"
 CHUNK_BYTES = 1024 * 1024
 CONNECT_S_MAX = 10
 OK, HTTPS_PORT = 200, 443
