@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -118,11 +117,6 @@ def main() -> int:
     except (HsmError, OSError) as error:
         print(f"cbdc-cloud: {error}", file=sys.stderr)
         return FAILED
-
-
-def show(value: Any) -> None:
-    """Machine-readable output."""
-    print(json.dumps(value, indent=2))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Api:
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         port, tls = self._reach()
-        headers = {} if self._token_file is None else {"Authorization": f"Bearer {self._token()}"}
+        headers = {} if self._token_file is None else _bearer(self._token_file)
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         url = f"https://{self._config.listen.host}:{port}{path}"
         try:
@@ -53,17 +53,16 @@ class Api:
     def _reach(self) -> tuple[int, ssl.SSLContext]:
         folder = self._config.folder
         try:
-            ports = json.loads((folder / "ports.json").read_text())
+            port = int(json.loads((folder / "ports.json").read_text())["api_port"])
             tls = ssl.create_default_context(cafile=str(folder / "transport-ca.pem"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise ConfigError("not-running", f"{folder}: {error}") from error
-        return int(ports["api_port"]), tls
+        return port, tls
 
-    def _token(self) -> str:
-        if self._token_file is None:
-            return ""
-        with self._token_file.open() as stream:
-            return stream.read(TOKEN_BYTES_MAX).strip()
+
+def _bearer(token_file: Path) -> dict[str, str]:
+    with token_file.open() as stream:
+        return {"Authorization": f"Bearer {stream.read(TOKEN_BYTES_MAX).strip()}"}
 
 
 def _decoded(content: bytes) -> dict[str, Any]:

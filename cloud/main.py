@@ -128,8 +128,9 @@ async def _refresh(cloud: Cloud) -> None:
     while True:
         try:
             await cloud.refresh()
-        except (CloudError, HsmError) as error:
-            _log.warning("refresh.failed", code=error.code)
+        except (CloudError, HsmError, OSError) as error:
+            code = "disk-failed" if isinstance(error, OSError) else error.code
+            _log.warning("refresh.failed", code=code)
         await asyncio.sleep(REFRESH_S)
 
 

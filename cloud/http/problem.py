@@ -45,6 +45,13 @@ _BY_CODE = {
     "internal-fault": 500,
     "database-unavailable": 503,
     "database-busy": 503,
+    # The issuer's own token: nothing that a caller could do better.
+    "token-gone": 503,
+    "token-timeout": 503,
+    "token-refused": 500,
+    "token-pin-wrong": 500,
+    "key-missing": 500,
+    "seal-broken": 500,
 }
 _CONFLICTS = ("-conflict", "-decided", "-known", "-unchanged", "-used")
 

@@ -23,7 +23,7 @@ from cloud.issuer.officers import Officer, Role
 from cloud.service import Cloud
 
 BODY_S_MAX = 20
-_TRIES = 4
+TRIES_MAX = 4
 _DIGITS_MAX = 15
 
 
@@ -112,15 +112,16 @@ def _handler(cloud: Cloud, route: Route) -> Callable[[web.Request], Awaitable[we
     async def handle(request: web.Request) -> web.Response:
         bearer(request)
         await read_body(request, within_s=BODY_S_MAX)
-        for attempt in range(_TRIES):
+        tries_left = TRIES_MAX
+        while True:
             try:
                 async with cloud.database.transaction() as connection:
                     return await _answer(cloud, route, connection, request)
             except DatabaseError as error:
                 # It was rolled back: another transaction was in its way.
-                if error.code != "database-busy" or attempt == _TRIES - 1:
+                tries_left -= 1
+                if error.code != "database-busy" or tries_left == 0:
                     raise
-        raise DatabaseError("database-busy")
 
     return handle
 
