@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge.pos.purse import DeviceKey
 from hsm import software
-from hsm.api import TokenGone
+from hsm.api import Algorithm, TokenGone
 from tests.support.live_issuer import LiveIssuer
 from tests.support.tokens import FEEBLE
-from wallet.journal import Journal, Receipted
+from wallet.journal import Journal, Mode, Receipted
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import Open
-from wallet.protocol.ids import JournalId
+from wallet.protocol.ids import JournalId, WalletId
 from wallet.protocol.issued import (
     SETTLEMENT_TYPE,
     decode_enrolment,
@@ -59,7 +59,7 @@ class FragileToken:
     """A software token that refuses when told to. `before_*` run first, and may raise."""
 
     driver = "software"
-    algorithm = software.Algorithm.EDDSA
+    algorithm = Algorithm.EDDSA
 
     def __init__(self, inner: software.SoftwareToken) -> None:
         self.inner = inner
@@ -163,7 +163,7 @@ class Gateway:
     def chain(self, **changes: Any) -> tuple[bytes, bytes]:
         """Certificates of the token's key."""
         key = from_raw(EDDSA, self.token.public_key)
-        names = {"journal": key.id, "epoch": 1, "days": 14} | changes
+        names: dict[str, Any] = {"journal": key.id, "epoch": 1, "days": 14} | changes
         raw = names.pop("raw", key.raw)
         public = Ed25519PublicKey.from_public_bytes(raw)
         return self.issuer.leaf(public, **names), self.issuer.sub
@@ -200,14 +200,18 @@ class Gateway:
         await self.token.close()
 
     # ---- payments -------------------------------------------------------------------------
-    def order(self, payer: int = 0, payee: int = 1, **changes: Any) -> bytes:
-        """The next order of a wallet."""
+    def wallet(self, number: int) -> WalletId:
+        """The identifier of a wallet."""
+        return WalletId(self.keys[number].public.id)
+
+    def order(self, payer: int = 0, payee: int | bytes = 1, **changes: Any) -> bytes:
+        """The next order of a wallet, to another one or to a stranger."""
         key = self.keys[payer]
         state = self.journal.state
         sequence = self.sequences.get(key.public.id, 0)
         claims = {
             "sequence": sequence,
-            "payee": self.keys[payee].public.id,
+            "payee": self.wallet(payee) if isinstance(payee, int) else payee,
             "payee_journal": state.journal,
             "amount_minor": 100,
             "currency": "EUR",
@@ -222,7 +226,7 @@ class Gateway:
             self.sequences[key.public.id] = sequence + 1
         return key.sign_order(**claims)
 
-    async def pay(self, payer: int = 0, payee: int = 1, **changes: Any) -> Receipted:
+    async def pay(self, payer: int = 0, payee: int | bytes = 1, **changes: Any) -> Receipted:
         """A payment that is expected to pass."""
         return taken(await self.journal.pay(self.order(payer, payee, **changes)))
 
@@ -259,7 +263,12 @@ class Gateway:
             shutil.copy2(path, self.folder / path.name)
 
 
-def taken(outcome: Receipted | Refusal) -> Receipted:
+def mode_of(box: Gateway) -> Mode:
+    """What its journal can do now."""
+    return box.journal.mode
+
+
+def taken(outcome: object) -> Receipted:
     """The receipt, or a failed test."""
     assert isinstance(outcome, Receipted), outcome
     return outcome

@@ -29,7 +29,8 @@ async def main(folder: Path) -> None:
     box.token = FragileToken(opened)
     await box.open()
     state = box.journal.state
-    box.sequences = {key.public.id: state.wallets[key.public.id].next_sequence for key in box.keys}
+    ids = [box.wallet(number) for number in range(3)]
+    box.sequences = {wallet: state.wallets[wallet].next_sequence for wallet in ids}
     await asyncio.gather(*[pay_on(box, number % 3) for number in range(AT_ONCE)])
 
 

@@ -45,7 +45,7 @@ async def test_a_known_order_gets_its_receipt_again_under_the_newest_checkpoint(
     assert again.repeated
     assert (again.index, again.entry, again.leaf) == (first.index, first.entry, first.leaf)
     assert box.verified(again).size > box.verified(first).size
-    assert box.journal.state.wallets[box.keys[0].public.id].next_sequence == 1
+    assert box.journal.state.wallets[box.wallet(0)].next_sequence == 1
 
 
 async def test_an_order_that_is_sent_twice_at_once_counts_once(box: Gateway) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.support.gateway import FUNDED_MINOR, Gateway
 from wallet.journal import Mode
 from wallet.protocol.entry import Payment, decode_entry
+from wallet.protocol.ids import WalletId
 
 CHILD = "tests.unit.wallet.journal.paying_child"
 PROJECT = Path(__file__).parents[4]
@@ -59,4 +60,4 @@ async def _no_order_counts_twice(box: Gateway) -> None:
     for key in box.keys:
         spent = sum(order.amount_minor for order in orders if order.payer == key.public.id)
         came = sum(order.amount_minor for order in orders if order.payee == key.public.id)
-        assert state.wallets[key.public.id].balance == FUNDED_MINOR - spent + came
+        assert state.wallets[WalletId(key.public.id)].balance == FUNDED_MINOR - spent + came

@@ -20,6 +20,7 @@ from wallet.protocol.refusals import Code, ProtocolError
 from wallet.store.connection import Connection
 from wallet.store.database import Database
 from wallet.store.errors import OutOfOrder, StoreError
+from wallet.store.journal import last_checkpoint
 from wallet.store.meta import put_meta
 
 Change = Callable[[Connection], object]
@@ -120,7 +121,7 @@ async def _opens_as_tampered(box: Gateway, *, change: Change) -> str:
     return str(caught.value)
 
 
-def _sql(statement: str, *values: object) -> Change:
+def _sql(statement: str, *values: int | str | bytes) -> Change:
     return lambda connection: connection.execute(statement, values)
 
 
@@ -164,10 +165,9 @@ async def test_another_genuine_history_is_named(box: Gateway) -> None:
     """Entries that follow the rules, and are not those that were signed."""
     for _ in range(3):
         await box.pay()
-    stored = await box.database.read(
-        lambda c: c.execute("SELECT max(size) FROM checkpoints").fetchone()[0]
-    )
-    change = _sql("UPDATE checkpoints SET size = ? WHERE size = ?", stored - 1, stored)
+    stored = await box.database.read(lambda c: last_checkpoint(c))
+    assert stored is not None
+    change = _sql("UPDATE checkpoints SET size = ? WHERE size = ?", stored[0] - 1, stored[0])
     assert "do not give the root" in await _opens_as_tampered(box, change=change)
 
 
