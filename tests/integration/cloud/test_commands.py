@@ -40,9 +40,9 @@ async def test_commands_work_beside_a_running_cloud(tmp_path: Path) -> None:
         code, out, _ = await cloud.command("issuer", "drafts", "--officer-file", second)
         assert (code, number in out) == (0, True)
         code, out, _ = await cloud.command("issuer", "approve", number, "--officer-file", second)
-        assert (code, out) == (0, "issue of 1,000 EUR: posted\n")
+        assert (code, out) == (0, "issue of 10.00 EUR: posted\n")
         code, out, _ = await cloud.command("status")
-        assert (code, out.startswith("EUR: issued 1,000 = online 1,000")) == (0, True)
+        assert (code, out.startswith("EUR: issued 10.00 = online 10.00")) == (0, True)
         code, out, _ = await cloud.command("status", "--json")
         assert json.loads(out)["currencies"][0]["difference"] == 0
         enrol = tmp_path / "enrol.token"
