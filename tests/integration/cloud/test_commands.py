@@ -6,6 +6,8 @@ import json
 import stat
 from pathlib import Path
 
+import pytest
+
 from tests.support.cloud_process import CloudProcess, running_cloud
 
 
@@ -22,6 +24,7 @@ async def test_a_cloud_that_was_not_made_or_does_not_run_says_so(tmp_path: Path)
     assert (code, "config-invalid" in errors) == (1, True)
 
 
+@pytest.mark.timeout(300)
 async def test_commands_work_beside_a_running_cloud(tmp_path: Path) -> None:
     async with running_cloud(tmp_path / "cloud") as cloud:
         before = cloud.officer("first")
