@@ -169,7 +169,9 @@ async def test_a_start_that_is_given_up_leaves_no_server(tmp_path: Path) -> None
     attempt.cancel()
     with pytest.raises(asyncio.CancelledError):
         await attempt
-    assert read_postmaster(folder / "data") is None
+    # A server that was stopped before it had its handlers leaves its file behind, never itself.
+    left = read_postmaster(folder / "data")
+    assert left is None or not Path(f"/proc/{left.pid}").exists()
     again = await EmbeddedPostgres.start(folder, settings=FAST)
     await again.stop()
 
