@@ -266,7 +266,7 @@ class HostedWallets:
             if await self._fits(hosted.pin_hash, pin):
                 await self._set_tries(wallet, 0, 0)
                 return None
-        return self._pin_wrong(tries)
+            return self._pin_wrong(tries)
 
     def _lock_end(self, tries: int, now_ms: int) -> int:
         """When the lock-out that this try would begin ends; 0 for none (policy 119 and 120)."""

@@ -180,9 +180,8 @@ class Gateway:
     async def crash(self) -> None:
         """Let the store go without a snapshot, as when the power fails."""
         serving = self.journal._engine._task
-        if serving is not None and not serving.done():
-            serving.cancel()
-            await asyncio.wait([serving])
+        serving.cancel()
+        await asyncio.wait([serving])
         await self.database.close()
 
     async def reopen(self, *, crash: bool = False) -> Journal:

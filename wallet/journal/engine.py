@@ -101,7 +101,7 @@ class Engine:
         # State, frontier and head change together: whoever signs or commits takes the turn.
         self.turn = asyncio.Lock()
         self._closing = False
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None]
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self) -> None:
@@ -123,8 +123,7 @@ class Engine:
         """Finish what waits, then leave a snapshot for a quick start."""
         self._closing = True
         self._arrived.set()
-        if self._task is not None:
-            await self._task
+        await self._task
         if self.mode is not Mode.FROZEN_TAMPER:
             async with self.turn:
                 await self._flush()
@@ -265,35 +264,34 @@ class Engine:
 
     # ---- signing and answering ----------------------------------------------------------
     async def _receipt(self, decided: list[Decided], tree: Batch, *, window: bool) -> None:
-        if not await self.sign(tree.root, window=window):
+        signed = await self.sign(tree.root, window=window)
+        if signed is None:
             refusal = refuse(Code.SEALED, UNRECEIPTED)
             for item in decided:
                 _answer(item.waiting, refusal)
             return
-        receipted = self._receipts(decided, tree)
+        receipted = self._receipts(decided, tree, signed)
         self.on_entries(receipted)
         for item, made in zip(decided, receipted, strict=True):
             _answer(item.waiting, made)
 
-    async def sign(self, root: bytes, *, window: bool) -> bool:
-        """Sign the state's size; false, and `sealed`, when the token does not.
+    async def sign(self, root: bytes, *, window: bool) -> SignedHead | None:
+        """Sign the state's size; None, and `sealed`, when the token does not.
 
         With `window` the counter moves first: its intent must be durable by now.
         """
         try:
             if window:
                 await self.head.move(self.state.size)
-            self.signed = await self.head.sign(self.state, root=root)
+            signed = await self.head.sign(self.state, root=root)
         except HsmError:
             self.set_mode(Mode.SEALED)
-            return False
-        self._unsaved = self.signed
-        return True
+            return None
+        self.signed = self._unsaved = signed
+        return signed
 
-    def _receipts(self, decided: list[Decided], tree: Batch) -> list[Receipted]:
-        if self.signed is None:
-            return []
-        maker = self.head.maker(self.signed)
+    def _receipts(self, decided: list[Decided], tree: Batch, signed: SignedHead) -> list[Receipted]:
+        maker = self.head.maker(signed)
         time_ms = self.state.time_ms
         return [
             Receipted(

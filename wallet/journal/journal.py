@@ -133,16 +133,14 @@ class Journal(Lookups):
         await database.write(store)
         return await cls.open(database=database, token=token, clock=clock, anchor=anchor)
 
-    async def _sign_head(self, hardware: int) -> bool:
+    async def _sign_head(self, hardware: int) -> None:
         """A checkpoint of all that is recorded, in a window of its own."""
         engine = self._engine
         engine.head.counter = hardware
         await self._database.write(engine.head.write_intent)
-        signed = await engine.sign(engine.frontier.root(), window=True)
-        if signed:
+        if await engine.sign(engine.frontier.root(), window=True) is not None:
             engine.set_mode(Mode.OPEN)
             engine.follow_issuer()
-        return signed
 
     async def close(self) -> None:
         """Finish what waits and leave a snapshot. The database stays open."""

@@ -9,6 +9,7 @@ from edge.pos.purse import DeviceKey
 from tests.support.gateway import FUNDED_MINOR, Gateway, gateway, mode_of, refused, taken
 from wallet.journal import EntryMissing, Event, Mode
 from wallet.journal.engine import BATCH_MAX, CHECKPOINT_SPACING
+from wallet.journal.index import prefix_of
 from wallet.protocol.certificates import parse_certificate
 from wallet.protocol.checkpoint import decode_checkpoint
 from wallet.protocol.entry import Clock as Certainty
@@ -17,6 +18,7 @@ from wallet.protocol.messages import OrderKind, decode_request
 from wallet.protocol.receipt import verify_checkpoint
 from wallet.protocol.refusals import Code, ProtocolError
 from wallet.store.checkpoints import checkpoint_for
+from wallet.store.names import put_names
 
 OTHER = b"\x09" * 32
 JOURNALS = 1
@@ -279,3 +281,9 @@ async def test_the_status_tells(box: Gateway) -> None:
     assert status.balance_total == 3 * FUNDED_MINOR
     assert status.lists[5][0] == 3
     assert status.counter_driver == "software"
+
+
+async def test_a_name_that_shares_its_prefix_is_not_found(box: Gateway) -> None:
+    made = await box.pay()
+    await box.database.write(lambda c: put_names(c, [(prefix_of(made.leaf), 1)]))
+    assert await box.journal.find(made.leaf) == made.index

@@ -6,21 +6,22 @@ from pathlib import Path
 import pytest
 
 from hsm import software
-from tests.support.gateway import PASSPHRASE, FragileToken, Gateway, refused, taken
+from tests.support.gateway import PASSPHRASE, FragileToken, Gateway, mode_of, refused, taken
 from tests.support.tokens import FEEBLE
 from tests.support.world import picture
 from wallet.journal import Journal, JournalTampered, JournalUnopened, Mode
+from wallet.journal.engine import FLUSH_ENTRIES
 from wallet.journal.head import store_chain
 from wallet.journal.recovery import list_kind
-from wallet.protocol.entry import Open
+from wallet.protocol.entry import Open, Payment
 from wallet.protocol.issued import decode_policy
 from wallet.protocol.merkle import EMPTY_ROOT
-from wallet.protocol.messages import OrderKind
+from wallet.protocol.messages import OrderKind, decode_order
 from wallet.protocol.refusals import Code, ProtocolError
 from wallet.store.connection import Connection
 from wallet.store.database import Database
-from wallet.store.errors import OutOfOrder, StoreError
-from wallet.store.journal import last_checkpoint
+from wallet.store.errors import OutOfOrder, StoreError, Tampered
+from wallet.store.journal import last_checkpoint, last_snapshot
 from wallet.store.meta import put_meta
 
 Change = Callable[[Connection], object]
@@ -217,3 +218,42 @@ async def test_flipped_bytes_of_the_file_are_found(box: Gateway) -> None:
     with pytest.raises(StoreError) as caught:
         await box.open()
     assert caught.value.code == "store-tampered"
+
+
+async def test_entries_that_moved_away_are_missing(box: Gateway) -> None:
+    last = (await box.pay()).index
+    change = _sql("UPDATE entries SET idx = ? WHERE idx = ?", last + 5000, last)
+    assert f"entry {last} is missing" in await _opens_as_tampered(box, change=change)
+
+
+async def test_a_page_that_fails_while_serving_freezes(box: Gateway) -> None:
+    def fails(connection: Connection) -> None:
+        raise Tampered("page 9")
+
+    payment = Payment(order=decode_order(box.order()), request=None)
+    outcome = await box.journal.pay_decoded(payment, with_commit=fails)
+    assert refused(outcome) is Code.FROZEN_TAMPER
+    assert box.journal.mode is Mode.FROZEN_TAMPER
+    assert refused(await box.journal.pay(box.order(1, 2))) is Code.FROZEN_TAMPER
+    # It leaves no snapshot of what it cannot trust, and the next start decides anew.
+    await box.reopen()
+    assert mode_of(box) is Mode.OPEN
+
+
+async def test_a_snapshot_is_written_after_many_entries(box: Gateway) -> None:
+    made = await box.pay()
+    box.journal._engine.recent.entries = FLUSH_ENTRIES
+    await box.pay()
+    await box.journal._engine.turn.acquire()
+    box.journal._engine.turn.release()
+    found = await box.database.read(lambda c: last_snapshot(c))
+    assert found is not None
+    assert found[0] == box.journal.state.size
+    assert await box.journal.find(made.leaf) == made.index
+
+
+async def test_a_page_that_fails_under_the_snapshot_freezes(box: Gateway) -> None:
+    # What the store does after the engine met a page that failed its HMAC.
+    box.database._tampered = "page 9"
+    await box.journal.close()
+    assert mode_of(box) is Mode.FROZEN_TAMPER

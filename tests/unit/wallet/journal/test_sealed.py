@@ -7,7 +7,7 @@ import pytest
 
 from hsm.api import TokenGone
 from tests.support.gateway import Gateway, gateway, mode_of, refused, taken
-from wallet.journal import Event, Mode
+from wallet.journal import EntryMissing, Event, Mode
 from wallet.journal.head import start_window
 from wallet.protocol.checkpoint import decode_checkpoint
 from wallet.protocol.refusals import Code
@@ -171,6 +171,8 @@ async def test_an_older_copy_of_the_store_is_frozen(box: Gateway, tmp_path: Path
     assert journal.mode is Mode.FROZEN_ROLLBACK
     assert refused(await journal.pay(box.order(1, 2))) is Code.FROZEN_ROLLBACK
     assert journal.status().mode is Mode.FROZEN_ROLLBACK
+    assert journal.status().window_exposure == 0
+    assert journal._engine.head.window_is_due(journal.state)
     assert len(await journal.entries(0, 100)) == journal.state.size
     assert await journal.segment_end(entries_max=10) is None
 
@@ -181,3 +183,19 @@ async def test_a_store_ahead_of_the_counter_is_frozen(box: Gateway) -> None:
     await box.database.write(lambda c: start_window(c, counter + 5))
     journal = await box.open(database=False)
     assert journal.mode is Mode.FROZEN_ROLLBACK
+
+
+async def test_a_token_that_refuses_at_the_start_seals(box: Gateway) -> None:
+    def refuse() -> None:
+        raise TokenGone("not yet")
+
+    made = await box.pay()
+    box.token.before_sign = refuse
+    await box.reopen(crash=True)
+    assert mode_of(box) is Mode.SEALED
+    with pytest.raises(EntryMissing):
+        await box.journal.receipted(made.index)
+    box.token.before_sign = lambda: None
+    await box.journal.probe()
+    assert mode_of(box) is Mode.OPEN
+    box.verified(await box.journal.receipted(made.index))
