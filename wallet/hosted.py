@@ -301,12 +301,14 @@ class HostedWallets:
 
     async def _fits(self, pin_hash: str, pin: str) -> bool:
         async with self._hashing:
-            try:
-                return await asyncio.to_thread(
-                    nacl.pwhash.argon2id.verify, pin_hash.encode(), pin.encode()
-                )
-            except nacl.exceptions.InvalidkeyError:
-                return False
+            return await asyncio.to_thread(_verify, pin_hash.encode(), pin.encode())
+
+
+def _verify(pin_hash: bytes, pin: bytes) -> bool:
+    try:
+        return nacl.pwhash.argon2id.verify(pin_hash, pin)
+    except nacl.exceptions.InvalidkeyError:
+        return False
 
 
 def _label(wallet: bytes) -> str:
