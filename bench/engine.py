@@ -14,7 +14,7 @@ from wallet.memory import collect_seldom
 
 PAYMENTS = 20_000
 ALONE = 300
-CALLERS = 256
+CALLERS = 512
 ROUNDS = 3
 
 
@@ -49,7 +49,7 @@ async def measure() -> list[Figure]:
         _, times = await rate_of(bench, bench.orders(ALONE), callers=1)
     return [
         figure(
-            "engine, one core, 256 callers",
+            "engine, one core, 512 callers",
             rate,
             "payments/s",
             beside="libsodium verify, one core",
@@ -60,7 +60,7 @@ async def measure() -> list[Figure]:
             "engine, one order alone, p50",
             percentile(times, 0.5) * 1000,
             "ms",
-            beside="p99 with 256 callers",
+            beside="p99 with 512 callers",
             beside_value=p99 * 1000,
         ),
     ]

@@ -32,7 +32,7 @@ from wallet.store.errors import StoreError, Tampered
 from wallet.store.journal import append_entries, put_nodes, put_snapshot
 
 WAITING_MAX = 16_384
-BATCH_MAX = 256
+BATCH_MAX = 128
 FLUSH_ENTRIES = 20_000
 CHECKPOINT_SPACING = 64
 BUSY_RETRY_MS = 1_000
