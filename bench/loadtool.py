@@ -93,6 +93,7 @@ async def open_loop(connections: list[Connection], requests: list[bytes], *, rat
             at = start + number / rate
             wait = at - time.perf_counter()
             if wait > 0:
+                # The arrival times are what is offered: an open loop waits for the clock alone.
                 await asyncio.sleep(wait)
             status, _ = await connection.ask(request)
             seconds.append(time.perf_counter() - at)

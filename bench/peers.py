@@ -76,6 +76,7 @@ def _wait_for(port: int) -> None:
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
+        # The mint says nothing when it is up: its port is asked until the deadline.
         time.sleep(0.1)
     raise TimeoutError("the mint does not answer")
 

@@ -21,6 +21,7 @@ def function_of(lines: int) -> str:
     return "def f():\n" + "    x = 1\n" * (lines - 1)
 
 
+# Skips, mocks and broad handlers stand here as texts that the rules must find; none of them runs.
 BREAKING: list[tuple[Rule, str]] = [
     (sizes.long_files, "x = 1\n" * 401),
     (sizes.long_functions, function_of(71)),
