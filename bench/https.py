@@ -126,21 +126,23 @@ async def _compare(daemon: Daemon, terminal: Terminal, purses: list[Purse]) -> l
     if status != 201:
         raise RuntimeError(f"the gateway answered {status}: {answer[:300]!r}")
     peer = Peer(terminal, len(answer))
-    # The handler shows a terminal's certificate, which is none of a server: not looked at here.
-    trusting = terminal.tls()
-    trusting.check_hostname = False
-    trusting.verify_mode = ssl.CERT_NONE
-    theirs = await connect(peer.port, trusting, CONNECTIONS)
-    # Each wallet's first orders: the sequence goes on from the one above.
-    rounds = []
-    for _ in range(ROUNDS):
-        requests = _aligned(purses, journal, REQUESTS)
-        rate = _accepted(await closed_loop(ours, requests)).rate
-        rounds.append((rate, (await closed_loop(theirs, requests)).rate))
-    rate, ceiling = sorted(rounds, key=lambda pair: pair[0] / pair[1])[ROUNDS // 2]
-    half = _accepted(await open_loop(ours, _aligned(purses, journal, REQUESTS), rate=rate / 2))
-    half_peer = await open_loop(theirs, requests, rate=rate / 2)
-    peer.stop()
+    try:
+        # The handler shows a terminal's certificate, which is none of a server: not looked at here.
+        trusting = terminal.tls()
+        trusting.check_hostname = False
+        trusting.verify_mode = ssl.CERT_NONE
+        theirs = await connect(peer.port, trusting, CONNECTIONS)
+        # Each wallet's first orders: the sequence goes on from the one above.
+        rounds = []
+        for _ in range(ROUNDS):
+            requests = _aligned(purses, journal, REQUESTS)
+            rate = _accepted(await closed_loop(ours, requests)).rate
+            rounds.append((rate, (await closed_loop(theirs, requests)).rate))
+        rate, ceiling = sorted(rounds, key=lambda pair: pair[0] / pair[1])[ROUNDS // 2]
+        half = _accepted(await open_loop(ours, _aligned(purses, journal, REQUESTS), rate=rate / 2))
+        half_peer = await open_loop(theirs, requests, rate=rate / 2)
+    finally:
+        peer.stop()
     return [
         figure(
             "payments over mutual TLS, 64 connections",

@@ -65,41 +65,46 @@ async def connect(port: int, tls: ssl.SSLContext, connections: int) -> list[Conn
 
 
 async def closed_loop(connections: list[Connection], requests: list[bytes]) -> Load:
-    """Each connection sends its next request as soon as it has the answer to the last one."""
-    waiting, seconds, statuses = iter(requests), list[float](), dict[int, int]()
+    """Each connection sends its next request as soon as it has the answer to the last one.
 
-    async def caller(connection: Connection) -> None:
-        for request in waiting:
+    Connection n of N takes the requests n, n + N, ...: what one customer sends stays in order.
+    """
+    seconds, statuses = list[float](), dict[int, int]()
+
+    async def caller(number: int, connection: Connection) -> None:
+        for request in requests[number :: len(connections)]:
             start = time.perf_counter()
             status, _ = await connection.ask(request)
             seconds.append(time.perf_counter() - start)
             statuses[status] = statuses.get(status, 0) + 1
 
     start = time.perf_counter()
-    await asyncio.gather(*[caller(connection) for connection in connections])
+    await asyncio.gather(*[caller(*pair) for pair in enumerate(connections)])
     return Load(
         rate=len(requests) / (time.perf_counter() - start), seconds=seconds, statuses=statuses
     )
 
 
 async def open_loop(connections: list[Connection], requests: list[bytes], *, rate: float) -> Load:
-    """Requests fall due at a rate; the time of each counts from when it was due."""
+    """Requests fall due at a rate; the time of each counts from when it was due.
+
+    They are spread over the connections as in `closed_loop`.
+    """
     seconds, statuses = list[float](), dict[int, int]()
     start = time.perf_counter()
-    due = iter(enumerate(requests))
 
-    async def caller(connection: Connection) -> None:
-        for number, request in due:
+    async def caller(first: int, connection: Connection) -> None:
+        for number in range(first, len(requests), len(connections)):
             at = start + number / rate
             wait = at - time.perf_counter()
             if wait > 0:
                 # The arrival times are what is offered: an open loop waits for the clock alone.
                 await asyncio.sleep(wait)
-            status, _ = await connection.ask(request)
+            status, _ = await connection.ask(requests[number])
             seconds.append(time.perf_counter() - at)
             statuses[status] = statuses.get(status, 0) + 1
 
-    await asyncio.gather(*[caller(connection) for connection in connections])
+    await asyncio.gather(*[caller(*pair) for pair in enumerate(connections)])
     return Load(
         rate=len(requests) / (time.perf_counter() - start), seconds=seconds, statuses=statuses
     )

@@ -132,7 +132,7 @@ async def reconcile(bench: Bench, database: Database, envelopes: list[bytes]) ->
         counts = await asyncio.gather(*[one(envelope) for envelope in envelopes[2:]])
         return sum(counts) / (time.perf_counter() - start)
     finally:
-        reconciler.close()
+        await reconciler.close()
 
 
 async def measure() -> list[Figure]:

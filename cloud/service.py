@@ -112,7 +112,7 @@ async def open_cloud(config: Config, *, clock: Clock, create: bool = False) -> A
         reconciler = Reconciler(
             database, anchor=desk.anchor, signing=desk, workers=VERIFYING_PROCESSES
         )
-        stack.callback(reconciler.close)
+        stack.push_async_callback(reconciler.close)
         yield Cloud(config=config, clock=clock, database=database, desk=desk, reconciler=reconciler)
 
 

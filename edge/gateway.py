@@ -31,10 +31,13 @@ from wallet.store.errors import StoreError
 from wallet.store.idempotency import prune_answers
 from wallet.store.journal import entry_count
 from wallet.store.requests import prune_requests
+from wallet.verifier import spare_processors
 
 STORE_KEY_LABEL = "store-key"
 SEALED_BYTES_MAX = 8192
 REQUESTS_KEPT_MS = 90 * 24 * 3_600_000
+# A processor is better used by one of these than by nothing; with one core everything stays here.
+VERIFYING_PROCESSES = 1
 _log = Log("gateway")
 
 
@@ -187,6 +190,7 @@ class Gateway:
             clock=self.clock,
             anchor=TrustAnchor(identity.root),
             progress=functools.partial(_log_progress),
+            verifying_processes=min(VERIFYING_PROCESSES, spare_processors()),
         )
         await make_authority(self.folder, token.sealer, names=self.config.listen.names)
         terminals = Terminals(

@@ -7,7 +7,6 @@ from typing import Protocol
 
 import msgspec
 
-from cloud.reconciler.verifier import Job
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.codec import head
 from wallet.protocol.cose import Sign1
@@ -20,6 +19,7 @@ from wallet.protocol.merkle import leaf_hash
 from wallet.protocol.messages import Request, decode_order
 from wallet.protocol.receipt import VerifiedCheckpoint, verify_checkpoint
 from wallet.protocol.refusals import Code, ProtocolError
+from wallet.verifier import Job, job_of
 
 
 class Keys(Protocol):
@@ -126,11 +126,8 @@ class Signatures:
                 enrolling[entry.body.wallet] = entry.body.key
             for wallet, signed in _signed(entry):
                 key = enrolling.get(wallet) or keys.get(wallet)
-                if key is None or key.key_id != signed.key_id:
-                    continue
-                if key.algorithm == signed.algorithm:
-                    job = (key.algorithm, key.raw, signed.signature, signed.signed_bytes)
-                    self.jobs.append(job)
+                if key is not None and signed.names(key):
+                    self.jobs.append(job_of(signed, key))
                     self._objects.append(signed)
                     self._keys.append(key)
 

@@ -22,11 +22,11 @@ from cloud.reconciler.replica import SNAPSHOT_ENTRIES, Replica, load, open_epoch
 from cloud.reconciler.segment import check_segment, next_segment
 from cloud.reconciler.settling import Signing
 from cloud.reconciler.values import Ingested, Segment
-from cloud.reconciler.verifier import Verifier
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.envelope import VerifiedUp
 from wallet.protocol.keys import PublicKey
 from wallet.protocol.refusals import Code, InvariantBroken, ProtocolError
+from wallet.verifier import Verifier
 
 _TRIES = 5
 _Place = tuple[bytes, int]
@@ -62,15 +62,15 @@ class Reconciler:
         self._signing = signing
         self._snapshot_entries = snapshot_entries
         self._compliance = compliance or HoldNothing()
-        self._verifier = Verifier(workers=workers)
+        self._verifier = Verifier(processes=workers)
         self._replicas: dict[_Place, Replica] = {}
         self._applying: defaultdict[_Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._committing: defaultdict[_Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._loading: defaultdict[_Place, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the processes that check signatures."""
-        self._verifier.close()
+        await self._verifier.close()
 
     async def ingest(self, up: VerifiedUp, *, now_ms: int) -> Ingested:
         """Check a report, and keep, post and settle what is new in it.

@@ -114,7 +114,7 @@ async def local_cloud(
         async with serving(cloud) as ports:
             yield LocalCloud(cloud, clock, ports)
     finally:
-        reconciler.close()
+        await reconciler.close()
         await token.close()
 
 

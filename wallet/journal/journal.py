@@ -39,6 +39,7 @@ from wallet.store.database import Database
 from wallet.store.errors import StoreError
 from wallet.store.journal import append_entries
 from wallet.store.meta import get_meta, put_meta
+from wallet.verifier import Verifier, job_of
 
 _ACKNOWLEDGED = "acknowledged"
 
@@ -54,11 +55,13 @@ class Journal(Lookups):
         anchor: TrustAnchor,
         clock: FlooredClock,
         acknowledged: int,
+        verifier: Verifier,
     ) -> None:
         super().__init__(engine, acknowledged=acknowledged)
         self._token = token
         self.anchor = anchor
         self._clock = clock
+        self._verifier = verifier
         self._listeners: list[Listener] = []
         engine.on_entries = self._entries_written
         engine.on_mode = self._mode_changed
@@ -72,9 +75,11 @@ class Journal(Lookups):
         clock: Clock,
         anchor: TrustAnchor,
         progress: Progress = lambda done, size: None,
+        verifying_processes: int = 0,
     ) -> Journal:
         """Rebuild the state and serve.
 
+        `verifying_processes`: how many processes beside this one check wallets' signatures.
         A store that is older than the hardware counter opens `frozen-rollback`: it can be looked
         at, and takes nothing. Raises: JournalTampered, JournalUnopened, StoreError, HsmError.
         """
@@ -92,6 +97,7 @@ class Journal(Lookups):
             anchor=anchor,
             clock=engine.clock,
             acknowledged=int(acknowledged or b"0"),
+            verifier=Verifier(processes=verifying_processes),
         )
         if rolled_back(found.window, hardware=hardware):
             engine.set_mode(Mode.FROZEN_ROLLBACK)
@@ -145,6 +151,7 @@ class Journal(Lookups):
     async def close(self) -> None:
         """Finish what waits and leave a snapshot. The database stays open."""
         await self._engine.close()
+        await self._verifier.close()
 
     # ---- what it is -----------------------------------------------------------------------
     @property
@@ -231,7 +238,7 @@ class Journal(Lookups):
         self, payment: Payment, *, with_commit: Work | None = None
     ) -> Receipted | Refusal:
         """`pay` for who has decoded the order already."""
-        facts = Facts(trusted=self._trusted(payment))
+        facts = Facts(trusted=await self._trusted(payment))
         if payment.order.refunded is not None:
             refunded = await self._refundable(payment.order.refunded)
             facts = Facts(trusted=facts.trusted, refundable=refunded)
@@ -240,23 +247,20 @@ class Journal(Lookups):
             return await self._known(payment.order.identity) or outcome
         return outcome
 
-    def _trusted(self, payment: Payment) -> tuple[Sign1, ...]:
-        """The signatures that hold, checked while another batch is being committed."""
+    async def _trusted(self, payment: Payment) -> tuple[Sign1, ...]:
+        """The signatures that hold, checked while another batch is being committed.
+
+        Of the others the rules find out by themselves, in their order of refusals.
+        """
         signers: list[tuple[WalletId, Order | Request]] = [(payment.order.payer, payment.order)]
         if payment.request is not None:
             signers.append((payment.request.payee, payment.request))
-        trusted = []
+        asked = []
         for signer, message in signers:
-            wallet = self.state.wallets.get(signer)
-            if wallet is None or wallet.key is None:
-                continue
-            try:
-                message.signed.verify(wallet.key)
-            except ProtocolError:
-                # The rules find it again, in their order of refusals.
-                continue
-            trusted.append(message.signed)
-        return tuple(trusted)
+            wallet, signed = self.state.wallets.get(signer), message.signed
+            if wallet is not None and wallet.key is not None and signed.names(wallet.key):
+                asked.append((signed, self._verifier.holds(job_of(signed, wallet.key))))
+        return tuple([signed for signed, holds in asked if await holds])
 
     async def redeem(self, entry: bytes, receipt: bytes) -> Receipted | Refusal:
         """Redeem a note: `transfer-in`. A note redeemed here gets its receipt again."""

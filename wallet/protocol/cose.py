@@ -41,9 +41,13 @@ class Sign1(msgspec.Struct, frozen=True, gc=False):
         """What the signature covers: Sig_structure of RFC 9052 section 4.4."""
         return sig_structure(self.protected, self.payload)
 
+    def names(self, key: PublicKey) -> bool:
+        """Whether its header names this key and its algorithm."""
+        return key.key_id == self.key_id and key.algorithm == self.algorithm
+
     def verify(self, key: PublicKey) -> None:
         """Raises: ProtocolError `bad-signature`, also for another key's id or algorithm."""
-        if key.key_id != self.key_id or key.algorithm != self.algorithm:
+        if not self.names(key):
             raise ProtocolError(Code.BAD_SIGNATURE, "another key or algorithm is named")
         key.verify(self.signature, self.signed_bytes)
 

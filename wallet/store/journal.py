@@ -3,16 +3,18 @@
 Entries count from 0. All writes of one batch belong in one transaction of `Database.write`.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from wallet.store.connection import Connection
 from wallet.store.errors import OutOfOrder
 
 CHECKPOINTS_KEPT = 64
 SNAPSHOTS_KEPT = 2
-# Each step of a statement hands the interpreter's lock over and takes it back: many rows in one
-# step cost a third of as many steps while another thread computes.
-_ROWS_AT_ONCE = (128, 16, 1)
+# Each step of a statement hands the interpreter's lock over and waits to get it back while another
+# thread computes: a batch is written in as few steps as its size has bits.
+_ROWS_AT_ONCE = (128, 64, 32, 16, 8, 4, 2, 1)
 TABLES = ("entries", "nodes", "checkpoints", "snapshots", "runs", "run_blocks")
 
 
@@ -24,15 +26,19 @@ def append_entries(conn: Connection, first_index: int, entries: Sequence[bytes])
     count = entry_count(conn)
     if first_index != count:
         raise OutOfOrder(f"the next entry is {count}, not {first_index}")
+    _insert(conn, "entries", 2, list(enumerate(entries, first_index)))
+
+
+def _insert(
+    conn: Connection, table: str, columns: int, rows: Sequence[tuple[Any, ...]], clause: str = ""
+) -> None:
+    row = f"({', '.join('?' * columns)})"
     at = 0
-    for rows in _ROWS_AT_ONCE:
-        statement = "INSERT INTO entries VALUES " + ", ".join(["(?, ?)"] * rows)
-        while len(entries) - at >= rows:
-            values: list[int | bytes] = []
-            for number in range(at, at + rows):
-                values += (first_index + number, entries[number])
-            conn.execute(statement, values)
-            at += rows
+    for count in _ROWS_AT_ONCE:
+        while len(rows) - at >= count:
+            statement = f"INSERT INTO {table} VALUES {', '.join([row] * count)} {clause}"
+            conn.execute(statement, list(itertools.chain.from_iterable(rows[at : at + count])))
+            at += count
 
 
 def read_entries(conn: Connection, first: int, count: int) -> list[bytes]:
@@ -52,11 +58,8 @@ def entry_count(conn: Connection) -> int:
 
 def put_nodes(conn: Connection, rows: Iterable[tuple[int, int, bytes]]) -> None:
     """Store the hashes of perfect subtrees as (level, index, hash)."""
-    conn.executemany(
-        "INSERT INTO nodes VALUES (?, ?, ?)"
-        " ON CONFLICT (level, idx) DO UPDATE SET hash = excluded.hash",
-        rows,
-    )
+    clause = "ON CONFLICT (level, idx) DO UPDATE SET hash = excluded.hash"
+    _insert(conn, "nodes", 3, list(rows), clause)
 
 
 def get_node(conn: Connection, level: int, index: int) -> bytes | None:

@@ -123,7 +123,7 @@ async def test_segments_of_one_journal_may_be_under_way_together(
     assert await north.sync(reconciler(database), first=north.size - 1) == Ingested(
         acknowledged=north.size
     )
-    reconciling.close()
+    await reconciling.close()
     await where(database)
 
 

@@ -1,0 +1,133 @@
+"""Spreads signatures over helper processes, and checks here what is not worth the way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+from collections.abc import Awaitable, Sequence
+
+from wallet.verifier.helper import STALL_S, Helper
+from wallet.verifier.jobs import Job, check
+
+CHUNK = 32
+MANY = 256
+RETRY_S = 5.0
+
+
+def spare_processors() -> int:
+    """Processors that this process may use beside its own."""
+    return len(os.sched_getaffinity(0)) - 1
+
+
+class Verifier:
+    """Any number of helpers, started when they are first needed; 0 checks everything here.
+
+    A helper that ended, or said nothing for `stall_s`, is replaced some seconds later; its work is
+    done here meanwhile.
+    """
+
+    def __init__(self, *, processes: int, stall_s: float = STALL_S) -> None:
+        self._processes = processes
+        self._stall_s = stall_s
+        self._helpers: list[Helper] = []
+        self._starting: asyncio.Task[None] | None = None
+        self._retry_at = 0.0
+        self._gathered: list[tuple[Job, asyncio.Future[bool]]] = []
+
+    # ---- one signature ------------------------------------------------------------------
+    def holds(self, job: Job) -> Awaitable[bool]:
+        """Whether a signature holds. Those asked for in one turn of the loop travel together.
+
+        They are told in the order in which they were asked for: the orders of one wallet may not
+        overtake one another.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        if self._processes == 0:
+            future.set_result(check((job,)) == b"\x01")
+            return future
+        if not self._gathered:
+            loop.call_soon(self._send)
+        self._gathered.append((job, future))
+        return future
+
+    def _send(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        self._keep_started()
+        helper = self._helpers[0] if self._helpers else None
+        # One alone is checked sooner here than it is sent, if it overtakes none.
+        if helper is None or (len(gathered) == 1 and helper.jobs == 0):
+            _tell(gathered, check([job for job, _ in gathered]))
+            return
+        for at in range(0, len(gathered), CHUNK):
+            chunk = gathered[at : at + CHUNK]
+            helper.submit([job for job, _ in chunk], functools.partial(_tell, chunk))
+
+    # ---- many ---------------------------------------------------------------------------
+    async def check(self, jobs: Sequence[Job]) -> bytes:
+        """One byte a job, 1 where the signature holds."""
+        if len(jobs) <= CHUNK:
+            return check(jobs)
+        self._keep_started()
+        if self._starting is not None:
+            await self._starting
+        chunks = [jobs[at : at + MANY] for at in range(0, len(jobs), MANY)]
+        return b"".join([await outcome for outcome in [self._outcome(c) for c in chunks]])
+
+    def _outcome(self, jobs: Sequence[Job]) -> asyncio.Future[bytes]:
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def tell(outcome: bytes) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        if self._helpers:
+            min(self._helpers, key=lambda helper: helper.jobs).submit(jobs, tell)
+        else:
+            tell(check(jobs))
+        return future
+
+    # ---- helpers ------------------------------------------------------------------------
+    def pids(self) -> list[int]:
+        """The helpers' process numbers; none before they are needed."""
+        return [helper.pid for helper in self._helpers if not helper.lost]
+
+    def _keep_started(self) -> None:
+        if self._starting is not None or len(self.pids()) == self._processes:
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._retry_at:
+            self._retry_at = loop.time() + RETRY_S
+            self._starting = loop.create_task(self._start())
+
+    async def _start(self) -> None:
+        """Replace what was lost. A system that starts no process now is asked again later."""
+        lost = [helper for helper in self._helpers if helper.lost]
+        try:
+            started = [helper for helper in self._helpers if not helper.lost]
+            with contextlib.suppress(OSError):
+                while len(started) < self._processes:
+                    started.append(await Helper.start(stall_s=self._stall_s))
+            self._helpers = started
+            for helper in lost:
+                await helper.close()
+        finally:
+            self._starting = None
+
+    async def close(self) -> None:
+        """End the helpers."""
+        if self._starting is not None:
+            await self._starting
+        self._processes = 0
+        helpers, self._helpers = self._helpers, []
+        for helper in helpers:
+            await helper.close()
+
+
+def _tell(gathered: Sequence[tuple[Job, asyncio.Future[bool]]], outcome: bytes) -> None:
+    for (_, future), held in zip(gathered, outcome, strict=True):
+        # Whoever gave up waiting is not told.
+        if not future.done():
+            future.set_result(held == 1)
