@@ -15,7 +15,8 @@ import msgspec
 from hsm.api import HsmError
 from wallet.clock import FlooredClock
 from wallet.journal.head import Head, SignedHead
-from wallet.journal.index import Recent, names_of, payment_names, payment_wallets
+from wallet.journal.index import names_of, payment_names, payment_wallets
+from wallet.journal.names import Names
 from wallet.journal.trust import NO_FACTS, Facts, TrustContext
 from wallet.journal.values import Mode, Receipted
 from wallet.protocol.checkpoint import PATH_LEAD
@@ -29,11 +30,10 @@ from wallet.store.checkpoints import replace_checkpoint
 from wallet.store.connection import Connection
 from wallet.store.database import Database
 from wallet.store.errors import StoreError, Tampered
-from wallet.store.journal import append_entries, put_nodes, put_snapshot
+from wallet.store.journal import append_entries, put_nodes
 
 WAITING_MAX = 16_384
 BATCH_MAX = 128
-FLUSH_ENTRIES = 20_000
 CHECKPOINT_SPACING = 64
 BUSY_RETRY_MS = 1_000
 UNRECEIPTED = "recorded; its receipt follows when the token is back"
@@ -74,7 +74,7 @@ class Engine:
         database: Database,
         state: State,
         frontier: Frontier,
-        recent: Recent,
+        names: Names,
         head: Head,
         signed: SignedHead | None,
         stored_size: int | None,
@@ -84,7 +84,8 @@ class Engine:
         self.database = database
         self.state = state
         self.frontier = frontier
-        self.recent = recent
+        self.names = names
+        self._moving: asyncio.Task[bool] | None = None
         self.head = head
         self.signed = signed
         self.clock = clock
@@ -124,9 +125,14 @@ class Engine:
         self._closing = True
         self._arrived.set()
         await self._task
+        if self._moving is not None:
+            await self._moving
         if self.mode is not Mode.FROZEN_TAMPER:
             async with self.turn:
-                await self._flush()
+                self.names.begin()
+                snapshot = write_snapshot(self.state, self.frontier)
+                if await self._flush(snapshot, self.state.size, self._store_checkpoint):
+                    self._checkpoint_stored()
 
     def submit(self, waiting: Waiting) -> None:
         """Queue a proposal. A full queue refuses at once: `busy`."""
@@ -147,9 +153,9 @@ class Engine:
                 async with self.turn:
                     await self.process(self._current)
             self._current = []
-            if self.recent.entries >= FLUSH_ENTRIES:
+            if self.names.due:
                 async with self.turn:
-                    await self._flush()
+                    self._begin_flush()
             if self._closing:
                 return
 
@@ -260,7 +266,7 @@ class Engine:
                 wallets = payment_wallets(proposal)
             else:
                 names, wallets = names_of(decode_entry(item.entry), item.leaf)
-            self.recent.add_payment(item.index, names, wallets)
+            self.names.add(item.index, names, wallets)
 
     # ---- signing and answering ----------------------------------------------------------
     async def _receipt(self, decided: list[Decided], tree: Batch, *, window: bool) -> None:
@@ -320,24 +326,29 @@ class Engine:
             self.set_mode(Mode.OPEN)
 
     # ---- snapshots ----------------------------------------------------------------------
-    async def _flush(self) -> None:
-        """Names and a snapshot into the store; a disk that is full is tried again later."""
-        snapshot = write_snapshot(self.state, self.frontier)
-        size, names = self.state.size, self.recent
+    def _begin_flush(self) -> None:
+        """Names and a snapshot go into the store while payments go on. The caller has the turn."""
+        snapshot, signed = write_snapshot(self.state, self.frontier), self.signed
+        self.names.begin()
 
         def store(connection: Connection) -> None:
-            names.flush(connection)
-            put_snapshot(connection, size, snapshot)
-            self._store_checkpoint(connection)
+            # No snapshot without a checkpoint as new: a start holds one against the other.
+            if signed is not None:
+                size, checkpoint = signed.size, signed.checkpoint
+                replace_checkpoint(connection, size=size, checkpoint=checkpoint, replaced=None)
 
+        work = self._flush(snapshot, self.state.size, store)
+        self._moving = asyncio.get_running_loop().create_task(work)
+
+    async def _flush(self, snapshot: bytes, size: int, last: Work) -> bool:
+        """Whether it is stored; a disk that is full is tried again later."""
         try:
-            await self.database.write(store)
+            await self.names.move(self.database, size=size, snapshot=snapshot, last=last)
         except StoreError as error:
             if isinstance(error, Tampered):
                 self.set_mode(Mode.FROZEN_TAMPER)
-            return
-        self._checkpoint_stored()
-        self.recent = Recent()
+            return False
+        return True
 
 
 def _answer(waiting: Waiting, outcome: Receipted | Refusal) -> None:

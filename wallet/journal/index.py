@@ -11,7 +11,7 @@ import hashlib
 from wallet.protocol.entry import Entry, Note, Payment, Void
 from wallet.protocol.issued import Enrolment, Grant
 from wallet.store.connection import Connection
-from wallet.store.names import find_names, put_names, put_wallet_entries, wallet_entries
+from wallet.store.names import find_names, wallet_entries
 
 _NO_ONE: tuple[int, ...] = ()
 
@@ -62,16 +62,21 @@ class Recent:
                 break
         return found
 
-    def flush(self, connection: Connection) -> None:
-        """Hand all of it to the store. The caller forgets it once that is durable."""
-        put_names(
-            connection,
-            [(prefix, index) for prefix, found in self.names.items() for index in found],
-        )
-        put_wallet_entries(
-            connection,
-            [(wallet, index) for wallet, found in self.wallets.items() for index in found],
-        )
+    def name_rows(self) -> list[tuple[int, int]]:
+        """(prefix, entry) pairs, for the store."""
+        return [(prefix, index) for prefix, found in self.names.items() for index in found]
+
+    def wallet_rows(self) -> list[tuple[bytes, int]]:
+        """(wallet, entry) pairs, for the store."""
+        return [(wallet, index) for wallet, found in self.wallets.items() for index in found]
+
+    def append(self, newer: Recent) -> None:
+        """Take what was filed after this."""
+        for prefix, found in newer.names.items():
+            self.names[prefix] = (*self.names.get(prefix, _NO_ONE), *found)
+        for wallet, indexes in newer.wallets.items():
+            self.wallets.setdefault(wallet, []).extend(indexes)
+        self.entries += newer.entries
 
 
 def stored_names(connection: Connection, name: bytes) -> list[int]:

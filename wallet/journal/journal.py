@@ -18,6 +18,7 @@ from wallet.journal.head import (
     store_chain,
 )
 from wallet.journal.lookups import Lookups
+from wallet.journal.names import Names
 from wallet.journal.recovery import Progress, Recovered, keep_list, recover
 from wallet.journal.trust import NO_FACTS, Facts, TrustContext
 from wallet.journal.values import Event, JournalStatus, Listener, Mode, Receipted
@@ -381,7 +382,7 @@ def _engine(
         database=database,
         state=state,
         frontier=found.frontier,
-        recent=found.recent,
+        names=Names(found.recent),
         head=Head(
             signer=token.signer,
             counter=token.counter,

@@ -63,7 +63,7 @@ class Lookups:
         return await self._find_all(reference_name(reference))
 
     async def _find_all(self, name: bytes) -> list[int]:
-        recent = self._engine.recent.find(name)
+        recent = self._engine.names.find(name)
         stored = await self._database.read(lambda c: stored_names(c, name))
         candidates = sorted({*stored, *recent})
         found = []
@@ -78,7 +78,7 @@ class Lookups:
     ) -> list[int]:
         """Indexes of a wallet's entries below `before`, newest first."""
         end = self.state.size if before is None else before
-        found = self._engine.recent.of_wallet(wallet, before=end, limit=limit)
+        found = self._engine.names.of_wallet(wallet, before=end, limit=limit)
         if len(found) < limit:
             end = found[-1] if found else end
             rest = limit - len(found)

@@ -8,7 +8,7 @@ into every flush (`wallet.store.runs` says why). Until then the caller finds the
 from collections.abc import Iterable
 
 from wallet.store.connection import Connection
-from wallet.store.runs import INDEX_BYTES, add_records, find_records
+from wallet.store.runs import INDEX_BYTES, Run, add_records, find_records, prepare_run
 
 NAMES = 1
 WALLETS = 2
@@ -18,7 +18,16 @@ INDEX_MAX = 2**63 - 1
 
 def put_names(conn: Connection, rows: Iterable[tuple[int, int]]) -> None:
     """Store (prefix, entry index) pairs; a prefix is an unsigned number of 64 bits."""
-    add_records(conn, NAMES, [_prefix_key(prefix) + _index_key(index) for prefix, index in rows])
+    add_records(conn, NAMES, _name_records(rows))
+
+
+def prepare_names(conn: Connection, rows: Iterable[tuple[int, int]]) -> Run | None:
+    """The run that stores what `put_names` would, to be written in steps."""
+    return prepare_run(conn, NAMES, _name_records(rows))
+
+
+def _name_records(rows: Iterable[tuple[int, int]]) -> list[bytes]:
+    return [_prefix_key(prefix) + _index_key(index) for prefix, index in rows]
 
 
 def find_names(conn: Connection, prefix: int) -> list[int]:
@@ -32,7 +41,16 @@ def find_names(conn: Connection, prefix: int) -> list[int]:
 
 def put_wallet_entries(conn: Connection, rows: Iterable[tuple[bytes, int]]) -> None:
     """Store (wallet, entry index) pairs, of entries after those of every earlier call."""
-    add_records(conn, WALLETS, [wallet + _index_key(index) for wallet, index in rows])
+    add_records(conn, WALLETS, _wallet_records(rows))
+
+
+def prepare_wallet_entries(conn: Connection, rows: Iterable[tuple[bytes, int]]) -> Run | None:
+    """The run that stores what `put_wallet_entries` would, to be written in steps."""
+    return prepare_run(conn, WALLETS, _wallet_records(rows))
+
+
+def _wallet_records(rows: Iterable[tuple[bytes, int]]) -> list[bytes]:
+    return [wallet + _index_key(index) for wallet, index in rows]
 
 
 def wallet_entries(conn: Connection, wallet: bytes, before: int, limit: int) -> list[int]:

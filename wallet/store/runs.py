@@ -19,26 +19,102 @@ INDEX_BYTES = 8
 BLOCK_BYTES = 3800
 RECORDS_MIN = 32_768
 
+Place = tuple[int, int, int]
+"""(run, first block, blocks)."""
+
+
+class Run:
+    """A run on its way into the store; nobody sees its blocks before `finish_run`."""
+
+    def __init__(self, projection: int, records: Sequence[bytes], replaced: Place | None) -> None:
+        self.projection = projection
+        self.records = records
+        # The small run whose records are among these: (run, first block, blocks).
+        self.replaced = replaced
+        self.written = 0
+        self.first_block = 0
+
+    @property
+    def width(self) -> int:
+        """Bytes of one record."""
+        return len(self.records[0])
+
+    @property
+    def per_block(self) -> int:
+        """Records of one block."""
+        return BLOCK_BYTES // self.width
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks it has."""
+        return -(-len(self.records) // self.per_block)
+
 
 def add_records(conn: Connection, projection: int, records: Sequence[bytes]) -> None:
-    """Store records of one width; those of the last run too when it is small."""
+    """Store records of one width, all at once; those of the last run too when it is small."""
+    run = prepare_run(conn, projection, records)
+    if run is not None:
+        write_blocks(conn, run, run.blocks)
+        finish_run(conn, run)
+
+
+def prepare_run(conn: Connection, projection: int, records: Sequence[bytes]) -> Run | None:
+    """The run that stores records of one width; it only reads. None when there are none."""
     if not records:
-        return
-    last = conn.execute(
-        "SELECT run, records, first_block, fences FROM runs WHERE projection = ?"
-        " ORDER BY run DESC LIMIT 1",
-        (projection,),
-    ).fetchone()
+        return None
     width = len(records[0])
     if set(map(len, records)) != {width}:
         raise ValueError("the records of a projection have one width")
-    run = 0 if last is None else int(last[0]) + 1
+    last = conn.execute(
+        "SELECT run, records, first_block, length(fences) FROM runs WHERE projection = ?"
+        " ORDER BY run DESC LIMIT 1",
+        (projection,),
+    ).fetchone()
     if last is None or last[1] >= RECORDS_MIN:
-        _write_run(conn, projection, run, sorted(set(records)))
-        return
-    kept = _taken_run(conn, first_block=last[2], blocks=len(last[3]) // width, width=width)
-    conn.execute("DELETE FROM runs WHERE projection = ? AND run = ?", (projection, last[0]))
-    _write_run(conn, projection, run, sorted({*kept, *records}))
+        return Run(projection, sorted(set(records)), None)
+    place = (int(last[0]), int(last[2]), int(last[3]) // width)
+    kept = _records_of(conn, place, width=width)
+    return Run(projection, sorted({*kept, *records}), place)
+
+
+def write_blocks(conn: Connection, run: Run, limit: int) -> bool:
+    """Store up to `limit` more blocks; true when all are stored."""
+    if run.written == 0:
+        run.first_block = next_block(conn)
+    end = min(run.written + limit, run.blocks)
+    for number in range(run.written, end):
+        start = number * run.per_block
+        body = b"".join(run.records[start : start + run.per_block])
+        conn.execute("INSERT INTO run_blocks VALUES (?, ?)", (run.first_block + number, body))
+    run.written = end
+    return end == run.blocks
+
+
+def finish_run(conn: Connection, run: Run) -> None:
+    """Let lookups see the run, all of whose blocks are stored, and forget what it replaces."""
+    if run.replaced is not None:
+        old, first_block, blocks = run.replaced
+        conn.execute("DELETE FROM runs WHERE projection = ? AND run = ?", (run.projection, old))
+        drop_blocks(conn, first=first_block, end=first_block + blocks)
+    fences = b"".join(run.records[:: run.per_block])
+    conn.execute(
+        "INSERT INTO runs SELECT ?1, coalesce(max(run), -1) + 1, ?2, ?3, ?4 FROM runs"
+        " WHERE projection = ?1",
+        (run.projection, len(run.records), run.first_block, fences),
+    )
+
+
+def next_block(conn: Connection) -> int:
+    """The number of the next block."""
+    row = conn.execute("SELECT coalesce(max(block), 0) + 1 FROM run_blocks").fetchone()
+    return int(row[0]) if row else 1
+
+
+def drop_blocks(conn: Connection, *, first: int, end: int | None = None) -> None:
+    """Forget the blocks from one number on, up to another."""
+    conn.execute(
+        "DELETE FROM run_blocks WHERE block >= ? AND (? IS NULL OR block < ?)", (first, end, end)
+    )
 
 
 def find_records(
@@ -74,38 +150,10 @@ def _count_up_to(records: bytes, bound: bytes, *, width: int) -> int:
     )
 
 
-def _write_run(conn: Connection, projection: int, run: int, records: Sequence[bytes]) -> None:
-    width = len(records[0])
-    per_block = BLOCK_BYTES // width
-    starts = range(0, len(records), per_block)
-    first_block = _next_block(conn)
-    conn.executemany(
-        "INSERT INTO run_blocks VALUES (?, ?)",
-        (
-            (first_block + number, b"".join(records[start : start + per_block]))
-            for number, start in enumerate(starts)
-        ),
-    )
-    fences = b"".join(records[start] for start in starts)
-    conn.execute(
-        "INSERT INTO runs VALUES (?, ?, ?, ?, ?)",
-        (projection, run, len(records), first_block, fences),
-    )
-
-
-def _taken_run(conn: Connection, *, first_block: int, blocks: int, width: int) -> list[bytes]:
-    """The records of a run, whose blocks are deleted."""
+def _records_of(conn: Connection, place: Place, *, width: int) -> list[bytes]:
+    _, first_block, blocks = place
     bodies = [_body(conn, block) for block in range(first_block, first_block + blocks)]
-    records = [body[at : at + width] for body in bodies for at in range(0, len(body), width)]
-    conn.execute(
-        "DELETE FROM run_blocks WHERE block >= ? AND block < ?", (first_block, first_block + blocks)
-    )
-    return records
-
-
-def _next_block(conn: Connection) -> int:
-    row = conn.execute("SELECT coalesce(max(block), 0) + 1 FROM run_blocks").fetchone()
-    return int(row[0]) if row else 1
+    return [body[at : at + width] for body in bodies for at in range(0, len(body), width)]
 
 
 def _body(conn: Connection, block: int) -> bytes:

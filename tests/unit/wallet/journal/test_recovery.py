@@ -1,5 +1,6 @@
 """Start-up: the same state by snapshot and by replay; a store that was changed is named."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from tests.support.gateway import PASSPHRASE, FragileToken, Gateway, mode_of, re
 from tests.support.tokens import FEEBLE
 from tests.support.world import picture
 from wallet.journal import Journal, JournalTampered, JournalUnopened, Mode
-from wallet.journal.engine import FLUSH_ENTRIES
 from wallet.journal.head import store_chain
+from wallet.journal.names import FLUSH_ENTRIES
 from wallet.journal.recovery import list_kind
 from wallet.protocol.entry import Open, Payment
 from wallet.protocol.issued import decode_policy
@@ -242,12 +243,11 @@ async def test_a_page_that_fails_while_serving_freezes(box: Gateway) -> None:
 
 async def test_a_snapshot_is_written_after_many_entries(box: Gateway) -> None:
     made = await box.pay()
-    box.journal._engine.recent.entries = FLUSH_ENTRIES
+    box.journal._engine.names.recent.entries = FLUSH_ENTRIES
     await box.pay()
-    await box.journal._engine.turn.acquire()
-    box.journal._engine.turn.release()
-    found = await box.database.read(lambda c: last_snapshot(c))
-    assert found is not None
+    async with asyncio.timeout(10):
+        while (found := await box.database.read(last_snapshot)) is None:
+            await asyncio.sleep(0.01)
     assert found[0] == box.journal.state.size
     assert await box.journal.find(made.leaf) == made.index
 
