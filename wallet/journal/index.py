@@ -11,7 +11,7 @@ import hashlib
 from wallet.protocol.entry import Entry, Note, Payment, Void
 from wallet.protocol.issued import Enrolment, Grant
 from wallet.store.connection import Connection
-from wallet.store.names import find_names, wallet_entries
+from wallet.store.names import PREFIX_BYTES, find_names, index_key, wallet_entries
 
 _NO_ONE: tuple[int, ...] = ()
 
@@ -27,11 +27,13 @@ def reference_name(reference: str) -> bytes:
 
 
 class Recent:
-    """Names of the entries since the last flush."""
+    """Names of the entries since the last flush, and their records as the store keeps them."""
 
     def __init__(self) -> None:
-        self.names: dict[int, tuple[int, ...]] = {}
+        self.names: dict[bytes, tuple[int, ...]] = {}
         self.wallets: dict[bytes, list[int]] = {}
+        self.name_records: list[bytes] = []
+        self.wallet_records: list[bytes] = []
         self.entries = 0
 
     def add_payment(
@@ -41,16 +43,19 @@ class Recent:
         wallets: tuple[bytes, ...],
     ) -> None:
         """File one entry under its names and its wallets."""
+        key = index_key(index)
         for name in names:
-            prefix = int.from_bytes(name[:8], "big")
+            prefix = name[:PREFIX_BYTES]
             self.names[prefix] = (*self.names.get(prefix, _NO_ONE), index)
+            self.name_records.append(prefix + key)
         for wallet in wallets:
             self.wallets.setdefault(wallet, []).append(index)
+            self.wallet_records.append(wallet + key)
         self.entries += 1
 
     def find(self, name: bytes) -> tuple[int, ...]:
         """Entries that may bear this name, oldest first."""
-        return self.names.get(prefix_of(name), _NO_ONE)
+        return self.names.get(name[:PREFIX_BYTES], _NO_ONE)
 
     def of_wallet(self, wallet: bytes, *, before: int, limit: int) -> list[int]:
         """Newest entries of a wallet below `before`, newest first."""
@@ -62,20 +67,14 @@ class Recent:
                 break
         return found
 
-    def name_rows(self) -> list[tuple[int, int]]:
-        """(prefix, entry) pairs, for the store."""
-        return [(prefix, index) for prefix, found in self.names.items() for index in found]
-
-    def wallet_rows(self) -> list[tuple[bytes, int]]:
-        """(wallet, entry) pairs, for the store."""
-        return [(wallet, index) for wallet, found in self.wallets.items() for index in found]
-
     def append(self, newer: Recent) -> None:
         """Take what was filed after this."""
         for prefix, found in newer.names.items():
             self.names[prefix] = (*self.names.get(prefix, _NO_ONE), *found)
         for wallet, indexes in newer.wallets.items():
             self.wallets.setdefault(wallet, []).extend(indexes)
+        self.name_records += newer.name_records
+        self.wallet_records += newer.wallet_records
         self.entries += newer.entries
 
 

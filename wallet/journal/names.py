@@ -65,8 +65,10 @@ class Names:
         try:
             await database.write(_begin)
             # Sorting keeps the thread that reads, never the one that commits payments.
-            names = await database.read(lambda c: prepare_names(c, moving.name_rows()))
-            wallets = await database.read(lambda c: prepare_wallet_entries(c, moving.wallet_rows()))
+            names = await database.read(lambda c: prepare_names(c, moving.name_records))
+            wallets = await database.read(
+                lambda c: prepare_wallet_entries(c, moving.wallet_records)
+            )
             runs = [run for run in (names, wallets) if run is not None]
             for run in runs:
                 while not await database.write(_blocks(run)):

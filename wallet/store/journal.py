@@ -3,18 +3,14 @@
 Entries count from 0. All writes of one batch belong in one transaction of `Database.write`.
 """
 
-import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from wallet.store.connection import Connection
 from wallet.store.errors import OutOfOrder
+from wallet.store.many import insert_rows
 
 CHECKPOINTS_KEPT = 64
 SNAPSHOTS_KEPT = 2
-# Each step of a statement hands the interpreter's lock over and waits to get it back while another
-# thread computes: a batch is written in as few steps as its size has bits.
-_ROWS_AT_ONCE = (128, 64, 32, 16, 8, 4, 2, 1)
 TABLES = ("entries", "nodes", "checkpoints", "snapshots", "runs", "run_blocks")
 
 
@@ -26,19 +22,7 @@ def append_entries(conn: Connection, first_index: int, entries: Sequence[bytes])
     count = entry_count(conn)
     if first_index != count:
         raise OutOfOrder(f"the next entry is {count}, not {first_index}")
-    _insert(conn, "entries", 2, list(enumerate(entries, first_index)))
-
-
-def _insert(
-    conn: Connection, table: str, columns: int, rows: Sequence[tuple[Any, ...]], clause: str = ""
-) -> None:
-    row = f"({', '.join('?' * columns)})"
-    at = 0
-    for count in _ROWS_AT_ONCE:
-        while len(rows) - at >= count:
-            statement = f"INSERT INTO {table} VALUES {', '.join([row] * count)} {clause}"
-            conn.execute(statement, list(itertools.chain.from_iterable(rows[at : at + count])))
-            at += count
+    insert_rows(conn, "entries", 2, list(enumerate(entries, first_index)))
 
 
 def read_entries(conn: Connection, first: int, count: int) -> list[bytes]:
@@ -59,7 +43,7 @@ def entry_count(conn: Connection) -> int:
 def put_nodes(conn: Connection, rows: Iterable[tuple[int, int, bytes]]) -> None:
     """Store the hashes of perfect subtrees as (level, index, hash)."""
     clause = "ON CONFLICT (level, idx) DO UPDATE SET hash = excluded.hash"
-    _insert(conn, "nodes", 3, list(rows), clause)
+    insert_rows(conn, "nodes", 3, list(rows), clause)
 
 
 def get_node(conn: Connection, level: int, index: int) -> bytes | None:

@@ -5,7 +5,7 @@ entries or more: a flush costs about the same whatever its size while it is smal
 into every flush (`wallet.store.runs` says why). Until then the caller finds them in its own memory.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from wallet.store.connection import Connection
 from wallet.store.runs import INDEX_BYTES, Run, add_records, find_records, prepare_run
@@ -18,39 +18,29 @@ INDEX_MAX = 2**63 - 1
 
 def put_names(conn: Connection, rows: Iterable[tuple[int, int]]) -> None:
     """Store (prefix, entry index) pairs; a prefix is an unsigned number of 64 bits."""
-    add_records(conn, NAMES, _name_records(rows))
+    add_records(conn, NAMES, [_prefix_key(prefix) + index_key(index) for prefix, index in rows])
 
 
-def prepare_names(conn: Connection, rows: Iterable[tuple[int, int]]) -> Run | None:
-    """The run that stores what `put_names` would, to be written in steps."""
-    return prepare_run(conn, NAMES, _name_records(rows))
-
-
-def _name_records(rows: Iterable[tuple[int, int]]) -> list[bytes]:
-    return [_prefix_key(prefix) + _index_key(index) for prefix, index in rows]
+def prepare_names(conn: Connection, records: Sequence[bytes]) -> Run | None:
+    """The run that stores prefix || index records, to be written in steps."""
+    return prepare_run(conn, NAMES, records)
 
 
 def find_names(conn: Connection, prefix: int) -> list[int]:
     """The indexes of all entries with this prefix, in order; the caller compares whole names."""
     key = _prefix_key(prefix)
-    found = find_records(
-        conn, NAMES, lowest=key + _index_key(0), highest=key + _index_key(INDEX_MAX)
-    )
+    found = find_records(conn, NAMES, lowest=key + index_key(0), highest=key + index_key(INDEX_MAX))
     return sorted({_index(record) for record in found})
 
 
 def put_wallet_entries(conn: Connection, rows: Iterable[tuple[bytes, int]]) -> None:
     """Store (wallet, entry index) pairs, of entries after those of every earlier call."""
-    add_records(conn, WALLETS, _wallet_records(rows))
+    add_records(conn, WALLETS, [wallet + index_key(index) for wallet, index in rows])
 
 
-def prepare_wallet_entries(conn: Connection, rows: Iterable[tuple[bytes, int]]) -> Run | None:
-    """The run that stores what `put_wallet_entries` would, to be written in steps."""
-    return prepare_run(conn, WALLETS, _wallet_records(rows))
-
-
-def _wallet_records(rows: Iterable[tuple[bytes, int]]) -> list[bytes]:
-    return [wallet + _index_key(index) for wallet, index in rows]
+def prepare_wallet_entries(conn: Connection, records: Sequence[bytes]) -> Run | None:
+    """The run that stores wallet || index records, to be written in steps."""
+    return prepare_run(conn, WALLETS, records)
 
 
 def wallet_entries(conn: Connection, wallet: bytes, before: int, limit: int) -> list[int]:
@@ -59,7 +49,7 @@ def wallet_entries(conn: Connection, wallet: bytes, before: int, limit: int) -> 
         return []
     found: list[int] = []
     for record in find_records(
-        conn, WALLETS, lowest=wallet + _index_key(0), highest=wallet + _index_key(before - 1)
+        conn, WALLETS, lowest=wallet + index_key(0), highest=wallet + index_key(before - 1)
     ):
         found.append(_index(record))
         if len(found) == limit:
@@ -71,7 +61,8 @@ def _prefix_key(prefix: int) -> bytes:
     return prefix.to_bytes(PREFIX_BYTES, "big")
 
 
-def _index_key(index: int) -> bytes:
+def index_key(index: int) -> bytes:
+    """The last 8 bytes of a record."""
     return index.to_bytes(INDEX_BYTES, "big")
 
 

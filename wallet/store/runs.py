@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from wallet.store.connection import Connection
 from wallet.store.errors import Tampered
+from wallet.store.many import insert_rows
 
 INDEX_BYTES = 8
 BLOCK_BYTES = 3800
@@ -82,10 +83,12 @@ def write_blocks(conn: Connection, run: Run, limit: int) -> bool:
     if run.written == 0:
         run.first_block = next_block(conn)
     end = min(run.written + limit, run.blocks)
+    rows = []
     for number in range(run.written, end):
         start = number * run.per_block
         body = b"".join(run.records[start : start + run.per_block])
-        conn.execute("INSERT INTO run_blocks VALUES (?, ?)", (run.first_block + number, body))
+        rows.append((run.first_block + number, body))
+    insert_rows(conn, "run_blocks", 2, rows)
     run.written = end
     return end == run.blocks
 
