@@ -33,7 +33,7 @@ from hsm.files import replace_durably
 from sync.engine import Engine, Wake
 from wallet.clock import SystemClock
 from wallet.journal import JournalError, Mode
-from wallet.memory import collect_seldom
+from wallet.memory import collect_seldom, yield_soon
 from wallet.store.errors import StoreError
 
 PROBE_S = 2.0
@@ -217,6 +217,7 @@ def _private_socket(path: str) -> socket.socket:
 def run_daemon(config: Config, *, secret: bytes) -> int:
     """Run until SIGTERM; gives the exit code."""
     start_logging(config.log.level)
+    yield_soon()
 
     async def run() -> None:
         await Daemon(config, secret=secret).run()

@@ -13,8 +13,13 @@ def replace_checkpoint(
     conn: Connection, *, size: int, checkpoint: bytes, replaced: int | None
 ) -> None:
     """Store the newest checkpoint; the one of size `replaced` goes."""
-    if replaced is not None and replaced != size:
-        conn.execute("DELETE FROM checkpoints WHERE size = ?", (replaced,))
+    if replaced is not None:
+        changed = conn.execute(
+            "UPDATE OR REPLACE checkpoints SET size = ?, checkpoint = ? WHERE size = ?",
+            (size, checkpoint, replaced),
+        )
+        if changed.rowcount:
+            return
     conn.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", (size, checkpoint))
 
 

@@ -20,6 +20,8 @@ LOOKASIDE_ENLARGED = memory.LOOKASIDE_ENLARGED
 SqlValue = int | str | bytes | None
 Row = tuple[Any, ...]
 
+# An insert of each number of rows up to 128, and what else there is.
+STATEMENTS_KEPT = 256
 BUSY_TIMEOUT_S = 5.0
 CACHE_KIB = 8192
 # A checkpoint of 1,000 pages runs inside a commit and holds it for some 15 ms; 4,000 pages held
@@ -71,7 +73,12 @@ def connect(path: Path, *, key: bytes, query_only: bool) -> Connection:
     """
     connection = cast(
         Connection,
-        dbapi2.connect(str(path), isolation_level=None, timeout=BUSY_TIMEOUT_S),
+        dbapi2.connect(
+            str(path),
+            isolation_level=None,
+            timeout=BUSY_TIMEOUT_S,
+            cached_statements=STATEMENTS_KEPT,
+        ),
     )
     try:
         _configure(connection, key=key, query_only=query_only)

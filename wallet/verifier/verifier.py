@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Sequence
 from wallet.verifier.helper import STALL_S, Helper
 from wallet.verifier.jobs import Job, check
 
-CHUNK = 32
+# So many are sent while the loop still gathers: the helper checks them meanwhile.
+CHUNK = 8
 MANY = 256
 RETRY_S = 5.0
 
@@ -51,19 +52,22 @@ class Verifier:
         if not self._gathered:
             loop.call_soon(self._send)
         self._gathered.append((job, future))
+        if len(self._gathered) >= CHUNK and self._helpers and not self._helpers[0].lost:
+            # Only to a helper: who was told at once would overtake those that wait for the loop.
+            self._send()
         return future
 
     def _send(self) -> None:
         gathered, self._gathered = self._gathered, []
+        if not gathered:
+            return
         self._keep_started()
         helper = self._helpers[0] if self._helpers else None
         # One alone is checked sooner here than it is sent, if it overtakes none.
         if helper is None or (len(gathered) == 1 and helper.jobs == 0):
             _tell(gathered, check([job for job, _ in gathered]))
             return
-        for at in range(0, len(gathered), CHUNK):
-            chunk = gathered[at : at + CHUNK]
-            helper.submit([job for job, _ in chunk], functools.partial(_tell, chunk))
+        helper.submit([job for job, _ in gathered], functools.partial(_tell, gathered))
 
     # ---- many ---------------------------------------------------------------------------
     async def check(self, jobs: Sequence[Job]) -> bytes:

@@ -1,11 +1,14 @@
 """The system's clocks, and the collector's thresholds."""
 
 import gc
+import sys
 import time
+
+import pytest
 
 from tests.support.gateway import SetClock
 from wallet.clock import FlooredClock, SystemClock
-from wallet.memory import MIDDLE, OLD, YOUNG, collect_seldom
+from wallet.memory import MIDDLE, OLD, SWITCH_S, YOUNG, collect_seldom, yield_soon
 from wallet.protocol.entry import Clock as Certainty
 
 
@@ -36,3 +39,12 @@ def test_the_collector_leaves_what_was_built_at_start_alone() -> None:
     finally:
         gc.unfreeze()
         gc.set_threshold(*thresholds)
+
+
+def test_a_thread_that_waits_gets_the_interpreter_soon() -> None:
+    interval = sys.getswitchinterval()
+    try:
+        yield_soon()
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_S)
+    finally:
+        sys.setswitchinterval(interval)
