@@ -55,7 +55,7 @@ class Waiting(msgspec.Struct):
     with_commit: Work | None = None
 
 
-class Decided(msgspec.Struct):
+class Decided(msgspec.Struct, gc=False):
     """An accepted proposal on its way into the store."""
 
     waiting: Waiting

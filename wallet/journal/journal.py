@@ -40,7 +40,7 @@ from wallet.store.database import Database
 from wallet.store.errors import StoreError
 from wallet.store.journal import append_entries
 from wallet.store.meta import get_meta, put_meta
-from wallet.verifier import Verifier, job_of
+from wallet.verifier import Verifier, check, job_of
 
 _ACKNOWLEDGED = "acknowledged"
 
@@ -249,18 +249,18 @@ class Journal(Lookups):
         return outcome
 
     async def _trusted(self, payment: Payment) -> tuple[Sign1, ...]:
-        """The signatures that hold, checked while another batch is being committed.
-
-        Of the others the rules find out by themselves, in their order of refusals.
-        """
+        """The signatures that hold. Of the others the rules find out, in their own order."""
         signers: list[tuple[WalletId, Order | Request]] = [(payment.order.payer, payment.order)]
         if payment.request is not None:
             signers.append((payment.request.payee, payment.request))
-        asked = []
+        jobs = []
         for signer, message in signers:
             wallet, signed = self.state.wallets.get(signer), message.signed
             if wallet is not None and wallet.key is not None and signed.names(wallet.key):
-                asked.append((signed, self._verifier.holds(job_of(signed, wallet.key))))
+                jobs.append((signed, job_of(signed, wallet.key)))
+        if self._verifier.alone:
+            return tuple([signed for signed, job in jobs if check((job,)) == b"\x01"])
+        asked = [(signed, self._verifier.holds(job)) for signed, job in jobs]
         return tuple([signed for signed, holds in asked if await holds])
 
     async def redeem(self, entry: bytes, receipt: bytes) -> Receipted | Refusal:

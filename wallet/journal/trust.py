@@ -13,7 +13,7 @@ from wallet.protocol.lists import Held, SignedList
 from wallet.protocol.trust import check_note, check_role
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class Facts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one proposal needs beyond the state, fetched before it is decided.
 
     `trusted`: signatures that were checked under the enrolled key already.

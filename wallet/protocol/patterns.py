@@ -12,7 +12,6 @@ import re
 from typing import Any
 
 from wallet.protocol.cose import ORDER_TYPE, Sign1
-from wallet.protocol.ids import JournalId, WalletId
 from wallet.protocol.money import AMOUNT_MAX
 
 _UINT = (
@@ -70,16 +69,12 @@ def read_order(raw: bytes) -> dict[str, Any] | None:
     return claims
 
 
-def _number(encoded: bytes) -> int:
-    return encoded[0] if len(encoded) == 1 else int.from_bytes(encoded[1:], "big")
-
-
 def _claims(groups: tuple[Any, ...]) -> dict[str, Any] | None:
     (members, payer, sequence, payee, payee_journal, amount, currency, created, expires) = groups[
         :9
     ]
     kind, authorisation, length, reference, request, refunded, category, journal, epoch = groups[9:]
-    amount_minor = _number(amount)
+    amount_minor = amount[0] if len(amount) == 1 else int.from_bytes(amount[1:], "big")
     optional = (reference, request, refunded, category)
     present = 4 - optional.count(None)
     if members[0] != _REQUIRED + present or not 1 <= amount_minor <= AMOUNT_MAX:
@@ -88,20 +83,20 @@ def _claims(groups: tuple[Any, ...]) -> dict[str, Any] | None:
     if reference is not None and len(reference) != (length[-1] - (0x60 if len(length) == 1 else 0)):
         return None
     return {
-        "payer": WalletId(payer),
-        "sequence": _number(sequence),
-        "payee": WalletId(payee),
-        "payee_journal": JournalId(payee_journal),
+        "payer": payer,
+        "sequence": sequence[0] if len(sequence) == 1 else int.from_bytes(sequence[1:], "big"),
+        "payee": payee,
+        "payee_journal": payee_journal,
         "amount_minor": amount_minor,
         "currency": currency.decode(),
-        "created_ms": _number(created),
-        "expires_ms": _number(expires),
+        "created_ms": created[0] if len(created) == 1 else int.from_bytes(created[1:], "big"),
+        "expires_ms": expires[0] if len(expires) == 1 else int.from_bytes(expires[1:], "big"),
         "kind": kind[0],
         "authorisation": authorisation[0],
         "reference": None if reference is None else reference.decode(),
         "request": request,
         "refunded": refunded,
         "category": None if category is None else category.decode(),
-        "payer_journal": JournalId(journal),
-        "payer_epoch": _number(epoch),
+        "payer_journal": journal,
+        "payer_epoch": epoch[0] if len(epoch) == 1 else int.from_bytes(epoch[1:], "big"),
     }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 from wallet.protocol import limits
 from wallet.protocol.codec import encode
 from wallet.protocol.context import Context, Refundable
@@ -272,7 +270,7 @@ def _decision(
 
 def _spend(payer: Wallet, settled_part: int, unsettled_part: int, *, hour: int) -> Wallet:
     amount = settled_part + unsettled_part
-    spent = copy.copy(payer)
+    spent = payer.__copy__()
     spent.settled -= settled_part
     spent.unsettled -= unsettled_part
     if spent.unsettled == 0:
@@ -286,7 +284,7 @@ def _spend(payer: Wallet, settled_part: int, unsettled_part: int, *, hour: int) 
 
 def receive(payee: Wallet, settled_part: int, unsettled_part: int, *, hop: int) -> Wallet:
     """The payee with what arrived; the hop stays the highest of its unsettled value."""
-    richer = copy.copy(payee)
+    richer = payee.__copy__()
     richer.settled += settled_part
     richer.unsettled += unsettled_part
     richer.in_amount_since += settled_part + unsettled_part

@@ -37,6 +37,11 @@ class Verifier:
         self._retry_at = 0.0
         self._gathered: list[tuple[Job, asyncio.Future[bool]]] = []
 
+    @property
+    def alone(self) -> bool:
+        """Whether there are no helpers, so that `check` answers as soon as `holds`."""
+        return self._processes == 0
+
     # ---- one signature ------------------------------------------------------------------
     def holds(self, job: Job) -> Awaitable[bool]:
         """Whether a signature holds. Those asked for in one turn of the loop travel together.
