@@ -42,6 +42,13 @@ async def started(verifier: Verifier, *, before: tuple[int, ...] = ()) -> int:
     return pids[0]
 
 
+async def sent(verifier: Verifier, count: int) -> None:
+    """Wait until so many jobs are on their way to the helper."""
+    async with asyncio.timeout(WAIT_S):
+        while verifier._helpers[0].jobs < count:
+            await asyncio.sleep(0.01)
+
+
 async def one_by_one(verifier: Verifier, given: list[Job]) -> tuple[bytes, list[int]]:
     """The outcomes of jobs asked for singly, and the order in which they were told."""
     order: list[int] = []
@@ -94,9 +101,9 @@ async def test_one_that_comes_alone_does_not_overtake() -> None:
     os.kill(pid := await started(verifier), signal.SIGSTOP)
     given = jobs(3)
     first = asyncio.ensure_future(one_by_one(verifier, given[:2]))
-    await asyncio.sleep(0.05)
+    await sent(verifier, 2)
     alone = asyncio.ensure_future(one_by_one(verifier, given[2:]))
-    await asyncio.sleep(0.05)
+    await sent(verifier, 3)
     assert not first.done() and not alone.done()
     os.kill(pid, signal.SIGCONT)
     assert (await first)[0] + (await alone)[0] == EXPECTED[:3]
@@ -109,7 +116,7 @@ async def test_what_is_too_much_for_the_helper_is_checked_here_in_its_turn() -> 
     base = jobs(6)
     given = [base[number % 6] for number in range(JOBS_MAX + 3 * CHUNK)]
     asked = asyncio.ensure_future(one_by_one(verifier, given))
-    await asyncio.sleep(0.05)
+    await sent(verifier, JOBS_MAX)
     assert not asked.done()
     os.kill(pid, signal.SIGCONT)
     held, order = await asked
@@ -125,7 +132,7 @@ async def test_a_process_that_dies_takes_no_answer_with_it() -> None:
     os.kill(pid, signal.SIGSTOP)
     many = asyncio.ensure_future(verifier.check(given))
     singly = asyncio.ensure_future(one_by_one(verifier, given))
-    await asyncio.sleep(0.05)
+    await sent(verifier, 2 * COUNT)
     os.kill(pid, signal.SIGKILL)
     assert await many == EXPECTED
     assert await singly == (EXPECTED, list(range(COUNT)))
@@ -152,7 +159,7 @@ async def test_who_gave_up_is_not_told() -> None:
     given = jobs(4)
     futures = [asyncio.ensure_future(verifier.holds(job)) for job in given]
     many = asyncio.ensure_future(verifier.check(jobs(COUNT)))
-    await asyncio.sleep(0.05)
+    await sent(verifier, 4 + COUNT)
     futures[1].cancel()
     many.cancel()
     os.kill(pid, signal.SIGCONT)
