@@ -168,12 +168,16 @@ class Gateway:
         public = Ed25519PublicKey.from_public_bytes(raw)
         return self.issuer.leaf(public, **names), self.issuer.sub
 
-    async def open(self, *, database: bool = True) -> Journal:
+    async def open(self, *, database: bool = True, verifying_processes: int = 0) -> Journal:
         """Open what the folder holds."""
         if database:
             self.database = await Database.open(self.folder / "store.db", key=STORE_KEY)
         self.journal = await Journal.open(
-            database=self.database, token=self.token, clock=self.clock, anchor=self.anchor
+            database=self.database,
+            token=self.token,
+            clock=self.clock,
+            anchor=self.anchor,
+            verifying_processes=verifying_processes,
         )
         return self.journal
 
@@ -184,12 +188,12 @@ class Gateway:
         await asyncio.wait([serving])
         await self.database.close()
 
-    async def reopen(self, *, crash: bool = False) -> Journal:
+    async def reopen(self, *, crash: bool = False, verifying_processes: int = 0) -> Journal:
         """Stop and start."""
         if not crash:
             await self.journal.close()
         await self.crash()
-        return await self.open()
+        return await self.open(verifying_processes=verifying_processes)
 
     async def close(self) -> None:
         """Let go of it all."""

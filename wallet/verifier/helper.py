@@ -51,13 +51,15 @@ class Helper(asyncio.Protocol):
     @classmethod
     async def start(cls, *, stall_s: float) -> Helper:
         """Raises: OSError."""
+        # What the program is told in secret, such as a passphrase, is nothing to its helper.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("CBDC_")}
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-m", "wallet.verifier"),
                     stdin=theirs.fileno(),
-                    env={**os.environ, "PYTHONPATH": _ROOT},
+                    env={**environment, "PYTHONPATH": _ROOT},
                 )
             except OSError:
                 ours.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -150,6 +151,14 @@ async def test_a_process_that_says_nothing_is_not_waited_for() -> None:
     async with asyncio.timeout(WAIT_S):
         assert await verifier.check(given) == EXPECTED
     os.kill(pid, signal.SIGCONT)
+    await verifier.close()
+
+
+async def test_the_helper_is_told_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CBDC_EDGE_PASSPHRASE", "correct horse")
+    verifier = Verifier(processes=1)
+    environment = Path(f"/proc/{await started(verifier)}/environ").read_bytes()
+    assert b"PYTHONPATH" in environment and b"CBDC" not in environment
     await verifier.close()
 
 

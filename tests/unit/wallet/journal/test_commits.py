@@ -122,3 +122,23 @@ async def test_work_that_comes_with_an_entry_stands_or_falls_with_it(box: Gatewa
     assert await journal.find(payment.order.identity) is None
     assert journal.mode is Mode.OPEN
     assert not taken(await journal.pay(behind)).repeated
+
+
+async def test_orders_of_one_wallet_stay_in_order_with_a_helper(box: Gateway) -> None:
+    journal = await box.reopen(verifying_processes=1)
+    # While the helper starts, and once it answers.
+    for _ in range(2):
+        orders = [box.order(0, 1 + number % 2) for number in range(41)]
+        forged = bytearray(box.order(2, 0, sequence=0))
+        forged[-1] ^= 1
+        answers = await asyncio.gather(
+            *[journal.pay(order) for order in orders], journal.pay(bytes(forged))
+        )
+        made = [taken(answer) for answer in answers[:-1]]
+        assert [item.index for item in made] == list(range(made[0].index, made[0].index + 41))
+        assert refused(answers[-1]) is Code.BAD_SIGNATURE
+        async with asyncio.timeout(30):
+            while not journal._verifier.pids():
+                await asyncio.sleep(0.05)
+    await box.reopen()
+    assert box.journal.state.size == journal.state.size
