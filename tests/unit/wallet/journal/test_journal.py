@@ -204,7 +204,7 @@ async def test_requests_are_paid_once_and_void_for_good(box: Gateway) -> None:
     taken(await box.journal.void(voided))
     late = box.order(sequence=1, request=decode_request(voided).identity)
     assert isinstance(refused(await box.journal.pay(late, voided)), Code)
-    unknown = request(b"c")[:-1] + b"\x00"
+    unknown = request(b"c")[:-1] + b"\xff"
     forged = box.order(sequence=1, request=decode_request(unknown).identity)
     assert refused(await box.journal.pay(forged, unknown)) is Code.BAD_SIGNATURE
 
