@@ -25,6 +25,15 @@ class FileUnreadable(EdgeError):
     code = "edge-file-unreadable"
 
 
+class JournalBroken(EdgeError):
+    """An invariant of the journal broke: it has stopped, and so does the daemon.
+
+    A start decides from what is durable.
+    """
+
+    code = "edge-journal-broken"
+
+
 class NotProvisioned(EdgeError):
     """The folder belongs to no gateway that was enrolled."""
 

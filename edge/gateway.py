@@ -108,10 +108,12 @@ class Opened:
 
     async def close(self) -> None:
         """Finish what waits, then let go of the store and the token."""
-        await self.journal.close()
-        await self.events.flush()
-        await self.database.close()
-        await self.token.close()
+        try:
+            await self.journal.close()
+            await self.events.flush()
+        finally:
+            await self.database.close()
+            await self.token.close()
 
 
 class Gateway:

@@ -16,7 +16,7 @@ import uvloop
 
 from edge.authority import has_authority
 from edge.config import Config
-from edge.errors import EdgeError
+from edge.errors import EdgeError, JournalBroken
 from edge.folder import Folder
 from edge.gateway import Gateway
 from edge.http.context import Context
@@ -32,7 +32,7 @@ from hsm.api import HsmError
 from hsm.files import replace_durably
 from sync.engine import Engine, Wake
 from wallet.clock import SystemClock
-from wallet.journal import JournalError, Mode
+from wallet.journal import Journal, JournalError, Mode
 from wallet.memory import collect_seldom, yield_soon
 from wallet.store.errors import StoreError
 
@@ -113,8 +113,17 @@ class Daemon:
                 supervision.cancel()
                 await self._stop()
         finally:
-            await self._gateway.close()
+            await self._close()
         _log.info("daemon.stopped")
+
+    async def _close(self) -> None:
+        opened = self._gateway.opened
+        try:
+            await self._gateway.close()
+        except Exception:
+            # Why it stopped was said already.
+            if opened is None or opened.journal.failure is None:
+                raise
 
     async def _open(self) -> None:
         """Open the gateway if it can be, and let the branch's servers say what it is."""
@@ -180,6 +189,7 @@ class Daemon:
             if opened is None:
                 await self._open_again()
             else:
+                _stop_when_broken(opened.journal)
                 await opened.journal.probe()
                 await opened.probe_store()
             notify(ALIVE)
@@ -199,6 +209,12 @@ class Daemon:
             task.cancel()
         self._folder.socket.unlink(missing_ok=True)
         self._folder.ports.unlink(missing_ok=True)
+
+
+def _stop_when_broken(journal: Journal) -> None:
+    failure = journal.failure
+    if failure is not None:
+        raise JournalBroken(f"{type(failure).__name__}: {failure}") from failure
 
 
 async def _until_cancelled(work: Coroutine[Any, Any, None]) -> None:

@@ -67,7 +67,7 @@ class Branch:
     def __init__(
         self, daemon: Daemon, config: Config, issuer: LiveIssuer, task: asyncio.Task[None]
     ) -> None:
-        self._task = task
+        self.task = task
         self.daemon = daemon
         self.config = config
         self.issuer = issuer
@@ -108,7 +108,7 @@ class Branch:
     async def ended(self) -> None:
         """Wait until the daemon has ended."""
         async with asyncio.timeout(WAIT_S):
-            await self._task
+            await self.task
 
     async def wishes(self) -> list[EnrolmentWish]:
         """Wallets that wait to be enrolled."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -113,10 +114,13 @@ class Engine:
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A broken invariant: nobody may wait for ever, and the daemon has to stop."""
         self._closing = True
-        failure = None if task.cancelled() else task.exception()
         for waiting in (*self._current, *self._queue):
             _answer(waiting, refuse(Code.BUSY, "the journal stopped"))
         self._queue.clear()
+        self._report(task)
+
+    def _report(self, task: asyncio.Task[Any]) -> None:
+        failure = None if task.cancelled() else task.exception()
         if failure is not None and not self.failed.done():
             self.failed.set_exception(failure)
 
@@ -126,7 +130,7 @@ class Engine:
         self._arrived.set()
         await self._task
         if self._moving is not None:
-            await self._moving
+            await asyncio.wait([self._moving])
         if self.mode is not Mode.FROZEN_TAMPER:
             async with self.turn:
                 self.names.begin()
@@ -339,6 +343,7 @@ class Engine:
 
         work = self._flush(snapshot, self.state.size, store)
         self._moving = asyncio.get_running_loop().create_task(work)
+        self._moving.add_done_callback(self._report)
 
     async def _flush(self, snapshot: bytes, size: int, last: Work) -> bool:
         """Whether it is stored; a disk that is full is tried again later."""

@@ -151,8 +151,10 @@ class Journal(Lookups):
 
     async def close(self) -> None:
         """Finish what waits and leave a snapshot. The database stays open."""
-        await self._engine.close()
-        await self._verifier.close()
+        try:
+            await self._engine.close()
+        finally:
+            await self._verifier.close()
 
     # ---- what it is -----------------------------------------------------------------------
     @property
@@ -172,8 +174,7 @@ class Journal(Lookups):
 
     def status(self) -> JournalStatus:
         """The journal at a glance."""
-        state, head = self.state, self._engine.head
-        _, certainty = self._clock.read()
+        state, head, certainty = self.state, self._engine.head, self._clock.read()[1]
         return JournalStatus(
             journal=journal_text(state.journal),
             epoch=state.epoch,
@@ -239,10 +240,9 @@ class Journal(Lookups):
         self, payment: Payment, *, with_commit: Work | None = None
     ) -> Receipted | Refusal:
         """`pay` for who has decoded the order already."""
-        facts = Facts(trusted=await self._trusted(payment))
-        if payment.order.refunded is not None:
-            refunded = await self._refundable(payment.order.refunded)
-            facts = Facts(trusted=facts.trusted, refundable=refunded)
+        trusted, named = await self._trusted(payment), payment.order.refunded
+        refundable = None if named is None else await self._refundable(named)
+        facts = Facts(trusted=trusted, refundable=refundable)
         outcome = await self.submit(payment, facts=facts, with_commit=with_commit)
         if isinstance(outcome, Refusal):
             return await self._known(payment.order.identity) or outcome

@@ -44,6 +44,12 @@ class Lookups:
         """The state after the newest entry. Only the journal itself changes it."""
         return self._engine.state
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What broke the journal, which takes nothing from then on; None while it serves."""
+        failed = self._engine.failed
+        return failed.exception() if failed.done() else None
+
     async def _known(self, identity: bytes) -> Receipted | Refusal | None:
         """What became of an order that is recorded here; None for one that is not."""
         index = await self.find(identity)

@@ -26,8 +26,12 @@ from tests.support.disk import small_disk
 from tests.support.live_issuer import EnrolmentCloud, LiveIssuer, funded
 from tests.support.softhsm import SoftHsm
 from wallet.clock import SystemClock
-from wallet.protocol.entry import decode_entry
+from wallet.journal import Receipted
+from wallet.protocol.entry import Payment, decode_entry
 from wallet.protocol.ids import WalletId, parse_journal
+from wallet.protocol.messages import decode_order
+from wallet.protocol.refusals import Code, InvariantBroken, Refusal
+from wallet.store.connection import Connection
 
 WAIT_S = 30
 MIB = 1024 * 1024
@@ -306,6 +310,32 @@ async def test_two_daemons_do_not_share_a_folder(template: Template, tmp_path: P
         second = LocalDaemon(config_of(branch.folder.root), secret=b"correct horse")
         with pytest.raises(ExceptionGroup, match="unhandled"):
             await second.run()
+
+
+async def test_a_broken_journal_ends_the_daemon_and_a_start_mends_it(
+    template: Template, tmp_path: Path
+) -> None:
+    def broken(connection: Connection) -> None:
+        raise InvariantBroken("an invariant")
+
+    folder = tmp_path / "gateway"
+    async with copied(template.folder, folder, template.issuer) as branch:
+        order = branch.order(template.keys["alice"], template.keys["shop"].public.id, 100)
+        payment = Payment(order=decode_order(order), request=None)
+        journal = branch.opened.journal
+        outcome = await journal.pay_decoded(payment, with_commit=broken)
+        assert isinstance(outcome, Refusal) and outcome.code is Code.BUSY
+        assert isinstance(journal.failure, InvariantBroken)
+        async with asyncio.timeout(30):
+            await asyncio.wait([branch.task])
+        failure = branch.task.exception()
+        assert isinstance(failure, ExceptionGroup)
+        assert [str(error) for error in failure.exceptions] == [
+            "edge-journal-broken: InvariantBroken: an invariant"
+        ]
+    async with running(branch.config, template.issuer) as again:
+        taken = await again.opened.journal.pay(order)
+        assert isinstance(taken, Receipted) and not taken.repeated
 
 
 async def test_the_token_may_sign_with_p256(template: Template, tmp_path: Path) -> None:

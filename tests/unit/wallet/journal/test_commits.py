@@ -7,6 +7,7 @@ import pytest
 from tests.support.gateway import Gateway, refused, taken
 from wallet.journal import Mode
 from wallet.journal.engine import WAITING_MAX, Waiting
+from wallet.journal.names import FLUSH_ENTRIES
 from wallet.protocol.entry import Payment
 from wallet.protocol.messages import decode_order
 from wallet.protocol.refusals import Code, InvariantBroken
@@ -142,3 +143,18 @@ async def test_orders_of_one_wallet_stay_in_order_with_a_helper(box: Gateway) ->
                 await asyncio.sleep(0.05)
     await box.reopen()
     assert box.journal.state.size == journal.state.size
+
+
+async def test_a_flush_that_breaks_is_reported_and_its_names_stay(box: Gateway) -> None:
+    engine = box.journal._engine
+    made = await box.pay()
+    engine.names.recent.name_records.append(b"no record")
+    engine.names.recent.entries = FLUSH_ENTRIES
+    await box.pay()
+    with pytest.raises(ValueError, match="one width"):
+        async with asyncio.timeout(10):
+            await engine.failed
+    assert await box.journal.find(made.leaf) == made.index
+    engine.names.recent.name_records.remove(b"no record")
+    await box.reopen()
+    assert await box.journal.find(made.leaf) == made.index
