@@ -118,12 +118,10 @@ class Daemon:
 
     async def _close(self) -> None:
         opened = self._gateway.opened
-        try:
+        failure = None if opened is None else opened.journal.failure
+        # A journal that broke says it again when it is closed; why was said already.
+        with contextlib.suppress(*(() if failure is None else (type(failure),))):
             await self._gateway.close()
-        except Exception:
-            # Why it stopped was said already.
-            if opened is None or opened.journal.failure is None:
-                raise
 
     async def _open(self) -> None:
         """Open the gateway if it can be, and let the branch's servers say what it is."""
