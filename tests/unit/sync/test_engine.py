@@ -118,6 +118,7 @@ async def test_a_timer_does_not_cut_a_wait_after_a_failure_short_and_people_do()
         await pair.until(lambda: pair.engine.status().failures == 1)
         await pair.until(lambda: len(pair.hands.waits) == 2)
         pair.engine.wake(Wake.TIMER)
+        # Turns of the loop in which a probe would be made, were it to be made.
         for _ in range(20):
             await asyncio.sleep(0)
         assert pair.cloud.probes == 1
@@ -237,6 +238,7 @@ async def test_the_end_of_the_task_answers_everybody_who_asked() -> None:
         running = asyncio.create_task(pair.engine.now())
         await pair.until(lambda: len(pair.cloud.ups) == 1)
         waiting = asyncio.create_task(pair.engine.now())
+        # One turn of the loop: the wish is made before the engine ends.
         await asyncio.sleep(0)
     ended = ("failed", "the synchronisation has ended")
     assert [await running, await waiting, await pair.engine.now()] == [ended] * 3

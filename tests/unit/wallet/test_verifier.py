@@ -39,6 +39,7 @@ async def started(verifier: Verifier, *, before: tuple[int, ...] = ()) -> int:
     async with asyncio.timeout(WAIT_S):
         while not (pids := [pid for pid in verifier.pids() if pid not in before]):
             await verifier.check(jobs(CHUNK + 1))
+            # Nothing tells that a process is up: it is asked for, within the time above.
             await asyncio.sleep(0.05)
     return pids[0]
 

@@ -26,6 +26,7 @@ async def test_orders_that_arrive_during_a_commit_share_the_next_checkpoint(box:
     await box.token.signing.wait()
     rest = [asyncio.create_task(box.journal.pay(box.order(0, 2))) for _ in range(4)]
     signed = box.token.signed
+    # One turn of the loop: the tasks run until their orders are queued.
     await asyncio.sleep(0)
     box.token.gate.set()
     alone = box.verified(taken(await first))
@@ -140,6 +141,7 @@ async def test_orders_of_one_wallet_stay_in_order_with_a_helper(box: Gateway) ->
         assert refused(answers[-1]) is Code.BAD_SIGNATURE
         async with asyncio.timeout(30):
             while not journal._verifier.pids():
+                # Nothing tells that a process is up: it is asked for, within the time above.
                 await asyncio.sleep(0.05)
     await box.reopen()
     assert box.journal.state.size == journal.state.size

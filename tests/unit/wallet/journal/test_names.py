@@ -40,11 +40,14 @@ def fill(names: Names, first: int, count: int) -> None:
         names.add(index, (name(index),), (WALLETS[index % 3],))
 
 
+async def stored(database: Database, index: int) -> list[int]:
+    return await database.read(lambda c: stored_names(c, name(index)))
+
+
 async def find(names: Names, database: Database, index: int) -> list[int]:
     """As the look-ups of the journal do it: memory first, then the store."""
     recent = names.find(name(index))
-    stored = await database.read(lambda c: stored_names(c, name(index)))
-    return sorted({*recent, *stored})
+    return sorted({*recent, *await stored(database, index)})
 
 
 async def of_wallet(names: Names, database: Database, limit: int) -> list[int]:
@@ -99,7 +102,7 @@ async def test_a_flush_that_fails_loses_nothing_and_is_made_again(database: Data
     assert names.recent.entries == MANY + 3
     for asked in (0, MANY - 1, MANY + 2):
         assert names.find(name(asked)) == (asked,)
-        assert await database.read(lambda c, a=asked: stored_names(c, name(a))) == []  # type: ignore[misc]  # A default makes mypy lose the lambda's type.
+        assert await stored(database, asked) == []
     left = await database.read(next_block)
     assert left > 1
     names.begin()

@@ -53,6 +53,7 @@ async def test_what_waits_while_the_token_fails_is_refused_and_not_recorded(
     await box.token.signing.wait()
     waiting = box.order(1, 2)
     second = asyncio.create_task(box.journal.pay(waiting))
+    # One turn of the loop: the task runs until its order is queued.
     await asyncio.sleep(0)
     size = box.journal.state.size
     box.token.gone = True
@@ -71,6 +72,7 @@ async def test_a_resume_beside_a_running_commit_waits_for_it(box: Gateway) -> No
     await box.token.signing.wait()
     box.journal._engine.set_mode(Mode.SEALED)
     resuming = asyncio.create_task(box.journal.resume())
+    # One turn of the loop: the task runs until it waits for its turn.
     await asyncio.sleep(0)
     box.token.gate.set()
     made = taken(await first)
