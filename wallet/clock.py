@@ -7,6 +7,8 @@ from typing import Protocol
 
 from wallet.protocol.entry import Clock as Certainty
 
+_SURE, _UNCERTAIN = int(Certainty.SURE), int(Certainty.UNCERTAIN)
+
 
 class Clock(Protocol):
     """Wall time as Unix milliseconds, and a time that never falls."""
@@ -48,5 +50,5 @@ class FlooredClock:
         """(now in milliseconds, SURE or UNCERTAIN)."""
         wall = self._clock.now_ms()
         if wall < self.floor_ms:
-            return self.floor_ms, Certainty.UNCERTAIN
-        return wall, Certainty.SURE
+            return self.floor_ms, _UNCERTAIN
+        return wall, _SURE

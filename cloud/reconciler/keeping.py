@@ -32,6 +32,8 @@ from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code
 from wallet.protocol.snapshot import write_snapshot
 
+_SETTLEMENT = int(EntryKind.SETTLEMENT)
+
 
 def apply_segment(
     anchor: TrustAnchor,
@@ -110,7 +112,7 @@ async def keep(
     # 7. Receipts that others handed in are in this journal.
     await collected.check_own(connection, anchor, segment, now_ms=now_ms)
     return segment.violation is not None or any(
-        decision.kind != EntryKind.SETTLEMENT for decision in segment.decisions
+        decision.kind != _SETTLEMENT for decision in segment.decisions
     )
 
 

@@ -31,6 +31,8 @@ from wallet.protocol.merkle import leaf_hash
 from wallet.protocol.messages import Order
 from wallet.protocol.refusals import Code
 
+_LEFT = int(EntryKind.TRANSFER_OUT)
+
 Key = tuple[bytes, int, int]
 """Journal, epoch, index of a transfer-out."""
 
@@ -90,7 +92,7 @@ def _rows(segment: Segment) -> Iterable[Row]:
     place = (segment.journal, segment.epoch)
     for entry, decision in zip(segment.entries, segment.decisions, strict=True):
         body = entry.body
-        if decision.kind == EntryKind.TRANSFER_OUT and isinstance(body, Payment):
+        if decision.kind == _LEFT and isinstance(body, Payment):
             leaf = segment.leaves[entry.index - segment.first]
             yield Row(key=(*place, entry.index), leaf=leaf, order=body.order)
         elif isinstance(body, Note):

@@ -24,6 +24,7 @@ from wallet.protocol.issued import Grant
 from wallet.protocol.state import Decision
 
 # Kinds of entries whose transfer goes between two accounts, by the kind of the transfer.
+_PAY, _PAY_TRANSFER = int(EntryKind.PAY), int(TransferKind.PAY)
 _EPOCH_BYTES = 4
 _INDEX_BYTES = 8
 
@@ -104,14 +105,14 @@ async def collect(
     for entry, decision in zip(segment.entries, segment.decisions, strict=True):
         kind = decision.kind
         identity = lead + entry.index.to_bytes(_INDEX_BYTES, "big")
-        if kind == EntryKind.PAY and decision.movement is not None:
+        if kind == _PAY and decision.movement is not None:
             payer, payee, amount, _ = decision.movement
             batch.add(
                 identity,
                 debit=accounts[payer],
                 credit=accounts[payee],
                 amount=amount,
-                kind=TransferKind.PAY,
+                kind=_PAY_TRANSFER,
             )
         elif kind in _MOVING:
             _add(batch, identity, entry, decision, accounts, others, arrivals)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -71,8 +72,13 @@ def read(up: VerifiedUp, anchor: TrustAnchor, *, grace_s: int) -> Reading:
     )
 
 
-_TIME_BYTES = 8
-_SURE, _UNSURE = b"\x04\x00\x05\x82", b"\x04\x01\x05\x82"
+_PAY = int(EntryKind.PAY)
+# Kind, index, time and clock; then a body of two, whose first is an order of up to 65,535 bytes.
+_PAY_LEAD = re.compile(
+    rb"\xa5\x01\x02\x02([\x00-\x17]|\x18.|\x19..|\x1a.{4}|\x1b.{8})"
+    rb"\x03\x1b(.{8})\x04([\x00\x01])\x05\x82(?:\x58(.)|\x59(..))",
+    re.DOTALL,
+)
 _NO_REQUEST = b"\xf6"
 
 
@@ -82,27 +88,20 @@ def _read_pay(raw: bytes, index: int) -> Entry | None:
     The rules hold the entry against the bytes that they give themselves, so that nothing else
     passes for canonical. Raises: ProtocolError for what is no order.
     """
-    lead = b"\xa5\x01\x02\x02" + head(0, index) + b"\x03\x1b"
-    time_end = len(lead) + _TIME_BYTES
-    middle = raw[time_end : time_end + 4]
-    if not raw.startswith(lead) or (middle != _SURE and middle != _UNSURE):
+    match = _PAY_LEAD.match(raw)
+    if match is None or match[1] != head(0, index):
         return None
-    start = time_end + 6
-    if raw[start - 2 : start - 1] == b"\x59":
-        start += 1
-    elif raw[start - 2 : start - 1] != b"\x58":
-        return None
-    if int.from_bytes(raw[time_end + 5 : start], "big") != len(raw) - start - 1:
-        return None
-    if not raw.endswith(_NO_REQUEST):
+    _, time_ms, clock, short, long = match.groups()
+    order = raw[match.end() : -1]
+    if int.from_bytes(short or long, "big") != len(order) or not raw.endswith(_NO_REQUEST):
         return None
     return Entry(
         raw=raw,
-        kind=EntryKind.PAY,
+        kind=_PAY,
         index=index,
-        time_ms=int.from_bytes(raw[len(lead) : time_end], "big"),
-        clock=middle[1],
-        body=Payment(order=decode_order(raw[start:-1])),
+        time_ms=int.from_bytes(time_ms, "big"),
+        clock=clock[0],
+        body=Payment(order=decode_order(order)),
     )
 
 

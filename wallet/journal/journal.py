@@ -20,16 +20,16 @@ from wallet.journal.head import (
 from wallet.journal.lookups import Lookups
 from wallet.journal.names import Names
 from wallet.journal.recovery import Progress, Recovered, keep_list, recover
+from wallet.journal.signatures import held, held_here
 from wallet.journal.trust import NO_FACTS, Facts, TrustContext
 from wallet.journal.values import Event, JournalStatus, Listener, Mode, Receipted
 from wallet.protocol.certificates import Chain, TrustAnchor
-from wallet.protocol.cose import Sign1
 from wallet.protocol.entry import Clock as Certainty
 from wallet.protocol.entry import EntryKind, Open, Payment, Void, decode_note
-from wallet.protocol.ids import WalletId, journal_text
+from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import Settlement
 from wallet.protocol.lists import SignedList
-from wallet.protocol.messages import Order, Request, decode_order, decode_request
+from wallet.protocol.messages import decode_order, decode_request
 from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code, ProtocolError, Refusal, refuse
 from wallet.protocol.rules import Proposal, decide, entry_bytes
@@ -40,9 +40,15 @@ from wallet.store.database import Database
 from wallet.store.errors import StoreError
 from wallet.store.journal import append_entries
 from wallet.store.meta import get_meta, put_meta
-from wallet.verifier import Verifier, check, job_of
+from wallet.verifier import Verifier
 
 _ACKNOWLEDGED = "acknowledged"
+_PAYMENTS = frozenset(
+    (EntryKind.PAY, EntryKind.TRANSFER_OUT, EntryKind.TRANSFER_IN, EntryKind.DEFUND)
+)
+_SETTLEMENT = int(EntryKind.SETTLEMENT)
+# Asked for at every payment, where a member of an enum costs ten times what a global does.
+_OPEN, _CERTIFICATE_GRACE_S = Mode.OPEN, JournalLimit.CERTIFICATE_GRACE_S
 
 
 class Journal(Lookups):
@@ -215,13 +221,12 @@ class Journal(Lookups):
     def _entries_written(self, receipted: Sequence[Receipted]) -> None:
         if not self._listeners:
             return
-        paid = (EntryKind.PAY, EntryKind.TRANSFER_OUT, EntryKind.TRANSFER_IN, EntryKind.DEFUND)
         for made in receipted:
-            if made.kind in paid:
+            if made.kind in _PAYMENTS:
                 self._tell("payment.accepted", index=made.index, id=made.leaf.hex())
             if made.soft:
                 self._tell("limit.soft", index=made.index, limits=list(made.soft))
-            if made.kind == EntryKind.SETTLEMENT:
+            if made.kind == _SETTLEMENT:
                 self._tell("payment.settled", below=self.state.settled_size)
 
     # ---- proposals ------------------------------------------------------------------------
@@ -240,28 +245,17 @@ class Journal(Lookups):
         self, payment: Payment, *, with_commit: Work | None = None
     ) -> Receipted | Refusal:
         """`pay` for who has decoded the order already."""
-        trusted, named = await self._trusted(payment), payment.order.refunded
+        wallets, named = self.state.wallets, payment.order.refunded
+        if self._verifier.alone:
+            trusted = held_here(wallets, payment)
+        else:
+            trusted = await held(self._verifier, wallets, payment)
         refundable = None if named is None else await self._refundable(named)
         facts = Facts(trusted=trusted, refundable=refundable)
         outcome = await self.submit(payment, facts=facts, with_commit=with_commit)
         if isinstance(outcome, Refusal):
             return await self._known(payment.order.identity) or outcome
         return outcome
-
-    async def _trusted(self, payment: Payment) -> tuple[Sign1, ...]:
-        """The signatures that hold. Of the others the rules find out, in their own order."""
-        signers: list[tuple[WalletId, Order | Request]] = [(payment.order.payer, payment.order)]
-        if payment.request is not None:
-            signers.append((payment.request.payee, payment.request))
-        jobs = []
-        for signer, message in signers:
-            wallet, signed = self.state.wallets.get(signer), message.signed
-            if wallet is not None and wallet.key is not None and signed.names(wallet.key):
-                jobs.append((signed, job_of(signed, wallet.key)))
-        if self._verifier.alone:
-            return tuple([signed for signed, job in jobs if check((job,)) == b"\x01"])
-        asked = [(signed, self._verifier.holds(job)) for signed, job in jobs]
-        return tuple([signed for signed, holds in asked if await holds])
 
     async def redeem(self, entry: bytes, receipt: bytes) -> Receipted | Refusal:
         """Redeem a note: `transfer-in`. A note redeemed here gets its receipt again."""
@@ -304,7 +298,7 @@ class Journal(Lookups):
         A journal whose certificate has expired for longer than the grace takes nothing: nobody
         could verify its receipts.
         """
-        if self.mode is not Mode.OPEN and not self._thaws(proposal):
+        if self.mode is not _OPEN and not self._thaws(proposal):
             return refuse(Code(self.mode.value))
         if self._certificate_expired():
             return refuse(Code.CERTIFICATE_INVALID, "this journal's own certificate has expired")
@@ -317,7 +311,7 @@ class Journal(Lookups):
         return self.mode is Mode.FROZEN_BY_ISSUER and isinstance(proposal, Settlement | SignedList)
 
     def _certificate_expired(self) -> bool:
-        grace_s = self.state.journal_limit(JournalLimit.CERTIFICATE_GRACE_S)
+        grace_s = self.state.journal_limit(_CERTIFICATE_GRACE_S)
         if grace_s is None:
             return False
         return self._clock.read()[0] > (self._engine.head.not_after_s + grace_s) * 1000

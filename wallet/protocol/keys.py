@@ -51,10 +51,15 @@ class PublicKey(msgspec.Struct, frozen=True):
 
     def verify(self, signature: bytes, message: bytes) -> None:
         """Raises: ProtocolError `bad-signature`; a high s (RFC 9053 allows it) is one too."""
-        if self.algorithm == EDDSA:
-            _verify_ed25519(self.raw, signature, message)
-        else:
-            _verify_p256(self.raw, signature, message)
+        verify_signature(self.algorithm, self.raw, signature, message)
+
+
+def verify_signature(algorithm: int, raw: bytes, signature: bytes, message: bytes) -> None:
+    """Under the raw bytes of a key that was checked. Raises: as `PublicKey.verify`."""
+    if algorithm == EDDSA:
+        _verify_ed25519(raw, signature, message)
+    else:
+        _verify_p256(raw, signature, message)
 
 
 def _verify_ed25519(raw: bytes, signature: bytes, message: bytes) -> None:

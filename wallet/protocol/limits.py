@@ -100,7 +100,8 @@ def bounds_of(state: State, wallet: Wallet, *, now_ms: int, clock: int) -> Bound
     """
     policy = state.policy_held()
     if clock == _SURE and now_ms <= state.soft_from_ms:
-        return _laid_out(policy, wallet.tier, 100)
+        made: Bounds | None = policy.laid_out.get((wallet.tier, 100))
+        return _laid_out(policy, wallet.tier, 100) if made is None else made
     percent = 100
     if clock != _SURE:
         percent = policy.tier(wallet.tier).get(Limit.UNCERTAIN_CLOCK_PERCENT, 100)
@@ -237,16 +238,15 @@ def soft_signals(
 ) -> tuple[str, ...]:
     """Names of the soft limits that this payment crosses: accepted, but the holder is told."""
     journal = journal_bounds(state)
-    return _names(
-        (
-            wallet.out_amount_since + amount > bounds.out_amount_since_soft,
-            wallet.out_count_since >= bounds.out_count_since_soft,
-            now_ms - state.settled_ms > bounds.offline_age_soft_ms,
-            state.size - state.settled_size >= journal.unsynced_soft,
-            state.unsettled_total > journal.exposure_soft,
-            now_ms > state.soft_from_ms,
-        )
+    crossed = (
+        wallet.out_amount_since + amount > bounds.out_amount_since_soft,
+        wallet.out_count_since >= bounds.out_count_since_soft,
+        now_ms - state.settled_ms > bounds.offline_age_soft_ms,
+        state.size - state.settled_size >= journal.unsynced_soft,
+        state.unsettled_total > journal.exposure_soft,
+        now_ms > state.soft_from_ms,
     )
+    return _names(crossed) if True in crossed else ()
 
 
 def arrival_signals(state: State, bounds: Bounds, *, arriving: int, now_ms: int) -> tuple[str, ...]:
@@ -265,8 +265,6 @@ def arrival_signals(state: State, bounds: Bounds, *, arriving: int, now_ms: int)
 
 
 def _names(crossed: tuple[bool, ...]) -> tuple[str, ...]:
-    if not any(crossed):
-        return ()
     return tuple([name for name, is_crossed in zip(_SOFT, crossed, strict=True) if is_crossed])
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from wallet.protocol.cose import ORDER_TYPE, Sign1
+from wallet.protocol.keys import EDDSA, ES256
 from wallet.protocol.money import AMOUNT_MAX
 
 _UINT = (
@@ -41,13 +43,16 @@ _CLAIMS = re.compile(
     + _UINT,
     re.DOTALL,
 )
+# One negative integer of CBOR each.
+_ALGORITHMS = {b"\x27": EDDSA, b"\x26": ES256}
 _REQUIRED = 0xA0 + 13
 _SIGNATURE = b"\x58\x40"
 _BYTES_MAX = 1024
+Made = TypeVar("Made")
 
 
-def read_order(raw: bytes) -> dict[str, Any] | None:
-    """The fields of an `Order`; None to ask the strict decoder."""
+def read_order(raw: bytes, make: Callable[..., Made]) -> Made | None:
+    """What `make` gives for the fields of an `Order`; None to ask the strict decoder."""
     if len(raw) > _BYTES_MAX or (start := _COSE.match(raw)) is None:
         return None
     protected, algorithm, key_id, short, long = start.groups()
@@ -60,43 +65,40 @@ def read_order(raw: bytes) -> dict[str, Any] | None:
     match = _CLAIMS.fullmatch(payload)
     if match is None:
         return None
-    claims = _claims(match.groups())
-    if claims is None:
-        return None
-    alg = -1 - (algorithm[0] & 0x1F)
-    claims["signed"] = Sign1(raw, protected, alg, key_id, ORDER_TYPE, (), payload, raw[end + 2 :])
-    claims["identity"] = hashlib.sha256(payload).digest()
-    return claims
+    alg = _ALGORITHMS[algorithm]
+    signed = Sign1(raw, protected, alg, key_id, ORDER_TYPE, (), payload, raw[end + 2 :])
+    return _made(make, signed, match.groups())
 
 
-def _claims(groups: tuple[Any, ...]) -> dict[str, Any] | None:
-    (members, payer, sequence, payee, payee_journal, amount, currency, created, expires) = groups[
-        :9
-    ]
-    kind, authorisation, length, reference, request, refunded, category, journal, epoch = groups[9:]
+def _made(make: Callable[..., Made], signed: Sign1, groups: tuple[Any, ...]) -> Made | None:
+    members, payer, sequence, payee, payee_journal, amount, currency, created, expires, *rest = (
+        groups
+    )
+    kind, authorisation, length, reference, request, refunded, category, journal, epoch = rest
     amount_minor = amount[0] if len(amount) == 1 else int.from_bytes(amount[1:], "big")
-    optional = (reference, request, refunded, category)
-    present = 4 - optional.count(None)
+    present = 4 - (reference, request, refunded, category).count(None)
     if members[0] != _REQUIRED + present or not 1 <= amount_minor <= AMOUNT_MAX:
         return None
     # The head of a text: 0x60 and its length, or 0x78 and the length in a byte of its own.
     if reference is not None and len(reference) != (length[-1] - (0x60 if len(length) == 1 else 0)):
         return None
-    return {
-        "payer": payer,
-        "sequence": sequence[0] if len(sequence) == 1 else int.from_bytes(sequence[1:], "big"),
-        "payee": payee,
-        "payee_journal": payee_journal,
-        "amount_minor": amount_minor,
-        "currency": currency.decode(),
-        "created_ms": created[0] if len(created) == 1 else int.from_bytes(created[1:], "big"),
-        "expires_ms": expires[0] if len(expires) == 1 else int.from_bytes(expires[1:], "big"),
-        "kind": kind[0],
-        "authorisation": authorisation[0],
-        "reference": None if reference is None else reference.decode(),
-        "request": request,
-        "refunded": refunded,
-        "category": None if category is None else category.decode(),
-        "payer_journal": journal,
-        "payer_epoch": epoch[0] if len(epoch) == 1 else int.from_bytes(epoch[1:], "big"),
-    }
+    return make(
+        signed=signed,
+        identity=hashlib.sha256(signed.payload).digest(),
+        payer=payer,
+        sequence=sequence[0] if len(sequence) == 1 else int.from_bytes(sequence[1:], "big"),
+        payee=payee,
+        payee_journal=payee_journal,
+        amount_minor=amount_minor,
+        currency=currency.decode(),
+        created_ms=created[0] if len(created) == 1 else int.from_bytes(created[1:], "big"),
+        expires_ms=expires[0] if len(expires) == 1 else int.from_bytes(expires[1:], "big"),
+        kind=kind[0],
+        authorisation=authorisation[0],
+        reference=None if reference is None else reference.decode(),
+        request=request,
+        refunded=refunded,
+        category=None if category is None else category.decode(),
+        payer_journal=journal,
+        payer_epoch=epoch[0] if len(epoch) == 1 else int.from_bytes(epoch[1:], "big"),
+    )

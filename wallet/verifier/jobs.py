@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 
 from wallet.protocol.cose import Sign1
-from wallet.protocol.keys import PublicKey
+from wallet.protocol.keys import PublicKey, verify_signature
 from wallet.protocol.refusals import ProtocolError
 
 Job = tuple[int, bytes, bytes, bytes]
@@ -24,12 +24,13 @@ def job_of(signed: Sign1, key: PublicKey) -> Job:
 
 def check(jobs: Sequence[Job]) -> bytes:
     """One byte a job: 1 where the signature holds."""
-    return bytes([_holds(*job) for job in jobs])
+    return bytes([holds(job) for job in jobs])
 
 
-def _holds(algorithm: int, raw: bytes, signature: bytes, message: bytes) -> bool:
+def holds(job: Job) -> bool:
+    """Whether the signature holds."""
     try:
-        PublicKey(algorithm, raw, b"", b"").verify(signature, message)
+        verify_signature(*job)
     except ProtocolError:
         return False
     return True

@@ -74,7 +74,7 @@ def refusal(decoder: Any, raw: bytes, **given: Any) -> Code:
 )
 def test_the_pattern_reads_an_order_as_the_strict_decoder_does(change: dict[str, Any]) -> None:
     raw = order(**change)
-    assert read_order(raw) is not None
+    assert read_order(raw, dict) is not None
     assert decode_order(raw) == decode_order_strictly(raw)
     for name, value in {**CLAIMS, **change}.items():
         assert getattr(decode_order(raw), name) == value
@@ -96,16 +96,16 @@ def test_the_pattern_reads_an_order_as_the_strict_decoder_does(change: dict[str,
 def test_the_pattern_leaves_what_it_does_not_know_to_the_strict_decoder(
     change: dict[str, Any],
 ) -> None:
-    assert read_order(order(**change)) is None
+    assert read_order(order(**change), dict) is None
 
 
 def test_the_pattern_wants_the_sizes_that_the_heads_tell() -> None:
     raw = order(reference="x" * 30)
-    assert read_order(raw + b"\x00") is None
-    assert read_order(raw[:-1]) is None
-    assert read_order(raw.replace(b"\x78\x1e", b"\x78\x1d", 1)) is None
-    assert read_order(raw + bytes(1024)) is None
-    assert read_order(raw[:-66] + b"\x58\x41" + bytes(64)) is None
+    assert read_order(raw + b"\x00", dict) is None
+    assert read_order(raw[:-1], dict) is None
+    assert read_order(raw.replace(b"\x78\x1e", b"\x78\x1d", 1), dict) is None
+    assert read_order(raw + bytes(1024), dict) is None
+    assert read_order(raw[:-66] + b"\x58\x41" + bytes(64), dict) is None
 
 
 def test_claims_are_named_as_the_code_names_them() -> None:
