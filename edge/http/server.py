@@ -17,9 +17,9 @@ from cryptography.x509.oid import NameOID
 
 from edge.authority import has_authority, server_context
 from edge.folder import Folder
-from edge.http.context import Context, Plain, guard
+from edge.http.context import Context, Plain, guard, refuse
 from edge.http.openapi import describe
-from edge.http.problem import HttpCode, HttpRefusal, problem_response
+from edge.http.problem import HttpCode, HttpRefusal
 from edge.http.routes import Route
 
 HEADER_BYTES_MAX = 16 * 1024
@@ -46,7 +46,7 @@ class Server:
             self._app.router.add_route(route.method, route.path, handler)
         if described:
             self._app.router.add_route("GET", "/v1/openapi.json", _description(routes))
-        self._app.router.add_route("*", "/{path:.*}", _nowhere(routes))
+        self._app.router.add_route("*", "/{path:.*}", _nowhere(context, routes))
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -92,7 +92,7 @@ def _description(routes: Sequence[Route]) -> Plain:
     return get_openapi
 
 
-def _nowhere(routes: Sequence[Route]) -> Plain:
+def _nowhere(context: Context, routes: Sequence[Route]) -> Plain:
     """What no route takes: another method of a known path, or an unknown path."""
     methods: dict[str, set[str]] = {}
     for route in routes:
@@ -106,7 +106,7 @@ def _nowhere(routes: Sequence[Route]) -> Plain:
             if _matches(path, request.path)
         }
         code = HttpCode.METHOD_UNKNOWN if allowed else HttpCode.ROUTE_UNKNOWN
-        response = problem_response(HttpRefusal(code=code))
+        response = refuse(context, "nowhere", None, HttpRefusal(code=code))
         if allowed:
             response.headers["Allow"] = ", ".join(sorted(allowed))
         return response
