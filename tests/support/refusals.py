@@ -69,18 +69,20 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 Make = Callable[["Scene"], Awaitable[Call]]
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """A refusal that a terminal can provoke: how, and what it says beside its code.
-
-    `waits`: `retry_after` is told, between a second and a minute.
-    """
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a refusal says. `waits`: `retry_after` too, between a second and a minute."""
 
     code: Code
-    what: str
-    make: Make
     limit: int | None = None
     left: int | None = None
     waits: bool = False
+
+
+class Case(Expected, frozen=True, kw_only=True):
+    """A refusal, and how a terminal provokes it."""
+
+    what: str
+    make: Make
 
     @property
     def name(self) -> str:
@@ -212,7 +214,7 @@ async def answer_of(session: aiohttp.ClientSession, call: Call, **settings: Any)
         )
 
 
-def check_problem(answer: Answer, case: Case, *, inside: str) -> None:
+def check_problem(answer: Answer, case: Expected, *, inside: str) -> None:
     """Problem details by the table, and nothing of the inside."""
     problem = json.loads(answer.text)
     told = (answer.status, problem["status"], problem["code"], answer.content_type)
@@ -224,7 +226,7 @@ def check_problem(answer: Answer, case: Case, *, inside: str) -> None:
     assert answer.retry_after == (None if retry_after is None else str(retry_after))
 
 
-def check_members(problem: dict[str, Any], case: Case, *, inside: str) -> None:
+def check_members(problem: dict[str, Any], case: Expected, *, inside: str) -> None:
     """The limit, what is left of it, when to come back; and nothing of the inside."""
     assert (problem.get("limit"), problem.get("left")) == (case.limit, case.left)
     assert ("retry_after" in problem) == case.waits
