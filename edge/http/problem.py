@@ -19,6 +19,8 @@ _MOMENT_MS, _TOKEN_MS, _EXCHANGE_MS = 1_000, 5_000, 60_000
 class HttpCode(enum.StrEnum):
     """Codes of the HTTP interface itself, beside those of limits.md."""
 
+    HEAD_INVALID = "head-invalid"
+    HEAD_TOO_LARGE = "head-too-large"
     BODY_INVALID = "body-invalid"
     BODY_TOO_LARGE = "body-too-large"
     BODY_TYPE_UNKNOWN = "body-type-unknown"
@@ -117,6 +119,8 @@ STATUSES: Mapping[str, int] = {
     Code.NOTE_REDEEMED: _CONFLICT,
     Code.GRANT_REPLAYED: _CONFLICT,
     # The interface's own.
+    HttpCode.HEAD_INVALID: 400,
+    HttpCode.HEAD_TOO_LARGE: 431,
     HttpCode.BODY_INVALID: _INVALID,
     HttpCode.BODY_TOO_LARGE: 413,
     HttpCode.BODY_TYPE_UNKNOWN: 415,

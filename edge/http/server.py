@@ -6,6 +6,7 @@ import datetime
 import socket
 import ssl
 from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 from aiohttp import web
@@ -18,13 +19,11 @@ from cryptography.x509.oid import NameOID
 from edge.authority import has_authority, server_context
 from edge.folder import Folder
 from edge.http.context import Context, Plain, guard, refuse
+from edge.http.door import Door, bounds_of
 from edge.http.openapi import describe
 from edge.http.problem import HttpCode, HttpRefusal
 from edge.http.routes import Route
 
-HEADER_BYTES_MAX = 16 * 1024
-BACKLOG = 1024
-KEEPALIVE_S = 75
 _encode = msgspec.json.Encoder().encode
 
 
@@ -32,8 +31,11 @@ class Server:
     """One port, or one local socket, with its routes."""
 
     def __init__(self, context: Context, routes: Sequence[Route], *, described: bool) -> None:
+        """`described`: the terminals' own port, with a description of its routes."""
         self._context = context
         config = context.gateway.config
+        self._bounds = bounds_of(config.limits, terminals=described)
+        self._door: Door | None = None
         self._app = web.Application(client_max_size=config.limits.body_bytes_max)
         for route in routes:
             handler = guard(
@@ -53,9 +55,10 @@ class Server:
     async def start(self, *, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         """Listen on a port; 0 is any free one. Raises: OSError."""
         runner = await self._set_up()
-        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG, reuse_address=True)
-        await site.start()
-        self.port = runner.addresses[0][1]
+        # A runner that was set up has a server.
+        server = cast(web.Server, runner.server)
+        self._door = Door(self._context, self._bounds, server=server, tls=tls)
+        self.port = await self._door.open(host=host, port=port)
 
     async def start_local(self, bound: socket.socket) -> None:
         """Listen on a socket that is bound already. Raises: OSError."""
@@ -67,10 +70,7 @@ class Server:
         self._runner = web.AppRunner(
             self._app,
             handle_signals=False,
-            access_log=None,
-            keepalive_timeout=KEEPALIVE_S,
-            max_line_size=HEADER_BYTES_MAX,
-            max_field_size=HEADER_BYTES_MAX,
+            **self._bounds.options,
             shutdown_timeout=limits.request_timeout_s,
         )
         await self._runner.setup()
@@ -78,6 +78,8 @@ class Server:
 
     async def stop(self) -> None:
         """Answer what is being worked on, then close every connection."""
+        if self._door is not None:
+            await self._door.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
