@@ -127,6 +127,12 @@ def without_chain(receipt: bytes) -> bytes:
     return changed(receipt, 1, {396: headers[396]})
 
 
+def with_garbage(receipt: bytes) -> bytes:
+    """A receipt whose certificates are none."""
+    headers = decode(receipt, bytes_max=len(receipt))[1]
+    return changed(receipt, 1, headers | {33: [b"\x30\x82\x01", b"\x30\x00"]})
+
+
 def with_type(receipt: bytes) -> bytes:
     """A receipt that says to be something else."""
     protected = decode(receipt, bytes_max=len(receipt))[0]
@@ -138,6 +144,11 @@ HELD = [
     Case(code=Code.PROOF_INVALID, what="another bit", make=altered("receipt", flipped)),
     Case(code=Code.PROOF_INVALID, what="of another payment", make=of_another_payment),
     Case(code=Code.CERTIFICATE_INVALID, what="no chain", make=altered("receipt", without_chain)),
+    Case(
+        code=Code.CERTIFICATE_INVALID,
+        what="garbage in its chain",
+        make=altered("receipt", with_garbage),
+    ),
     Case(code=Code.JOURNAL_REVOKED, what="its epoch", make=of_a_revoked_journal),
     Case(code=Code.JOURNAL_REVOKED, what="its certificate", make=of_a_revoked_certificate),
 ]
