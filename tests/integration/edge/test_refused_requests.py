@@ -250,6 +250,15 @@ async def of_a_weak_key(scene: Scene) -> Call:
     return Call(path="/v1/wallets", body={"device": {"key": key}})
 
 
+async def labelled_too_long(scene: Scene) -> Call:
+    key = to_text(newcomer().public.cose_key)
+    return Call(path="/v1/wallets", body={"device": {"key": key, "label": "\u20ac" * 22}})
+
+
+async def labelled_by_a_bell(scene: Scene) -> Call:
+    return Call(path="/v1/wallets", body={"hosted": {"pin": PIN, "label": "a\x07"}}, keyed=True)
+
+
 async def that_nobody_knows(scene: Scene) -> Call:
     return Call(method="GET", path=f"/v1/wallets/{wallet_text(bytes(20))}")
 
@@ -340,6 +349,8 @@ WALLETS = [
     Case(code=Code.CERTIFICATE_INVALID, what="another issuer", make=of_another_issuer),
     Case(code=Code.UNKNOWN_TYPE, what="a grant", make=a_grant),
     Case(code=Code.MALFORMED, what="no enrolment", make=no_enrolment),
+    Case(code=Code.MALFORMED, what="a label of 66 bytes", make=labelled_too_long),
+    Case(code=Code.MALFORMED, what="a label that rings", make=labelled_by_a_bell),
     Case(code=Code.WEAK_KEY, what="of small order", make=of_a_weak_key),
     Case(code=Code.UNKNOWN_WALLET, what="looked up", make=that_nobody_knows),
 ]
