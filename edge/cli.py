@@ -11,9 +11,9 @@ from pathlib import Path
 from edge.commands import device, doctor, gateway, provisioning, wallets
 from edge.commands.common import FAILED, SEALED, USAGE, Arguments
 from edge.config import Config, load_config
-from edge.errors import ConfigInvalid, DaemonRefused, EdgeError
+from edge.errors import ArgumentsWrong, ConfigInvalid, DaemonRefused, EdgeError, NotProvisioned
 from edge.version import version
-from hsm.api import HsmError
+from hsm.api import HsmError, TokenGone, TokenTimeout
 from wallet.journal import JournalError
 from wallet.protocol.refusals import ProtocolError
 from wallet.store.errors import StoreError
@@ -26,8 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments, namespace=Arguments())
     try:
         return parsed.run(parsed, _config(parsed))
-    except ConfigInvalid as error:
+    except (ArgumentsWrong, ConfigInvalid) as error:
         return _fail(error, USAGE)
+    except (NotProvisioned, TokenGone, TokenTimeout) as error:
+        return _fail(error, SEALED)
     except DaemonRefused as error:
         return _fail(error, SEALED if error.problem in _SEALED_CODES else FAILED)
     except (EdgeError, HsmError, StoreError, JournalError, ProtocolError, OSError) as error:
@@ -37,7 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: Exception, code: int) -> int:
-    print(f"cbdc-edge: {error}", file=sys.stderr)
+    text, name = str(error), str(getattr(error, "code", ""))
+    if name not in text:
+        # Errors of the token leave their code to who prints them.
+        text = f"{name}: {text}"
+    print(f"cbdc-edge: {text}", file=sys.stderr)
     return code
 
 

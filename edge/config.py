@@ -74,6 +74,21 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     request_timeout_s: Seconds = 30
     event_streams_max: Count = 64
     events_kept: Count = 100_000
+    # Connections at the terminals' port: hundreds of tills with a few each; in all, from one
+    # address and with one certificate. Beyond that, new ones are closed at once.
+    connections_max: Count = 2_048
+    connections_per_address_max: Count = 512
+    connections_per_terminal_max: Count = 128
+    # Likewise at the ports for pairing and for metrics; one address may have half of them.
+    other_connections_max: Count = 64
+    # How long a new connection may take for the TLS handshake, then for the head of its first
+    # request; and how long it may be idle, the head of the next request included.
+    handshake_timeout_s: Seconds = 10
+    head_timeout_s: Seconds = 10
+    idle_timeout_s: Seconds = 75
+    # The head of a request: the longest line, and how many fields.
+    head_line_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=64 * 1024)] = 8 * 1024
+    head_fields_max: Annotated[int, msgspec.Meta(ge=16, le=1024)] = 64
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

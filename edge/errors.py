@@ -19,6 +19,12 @@ class ConfigInvalid(EdgeError):
     code = "edge-config-invalid"
 
 
+class ArgumentsWrong(EdgeError):
+    """Arguments that cannot go together, or that have no meaning."""
+
+    code = "edge-arguments-wrong"
+
+
 class FileUnreadable(EdgeError):
     """A file that the command needs is missing, too large or not what it should be."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any, TypeVar
 
 import aiohttp
@@ -44,9 +45,21 @@ class LocalClient:
             ):
                 raw, status = await response.read(), response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise DaemonSilent(f"no daemon answers in {self._path.rpartition('/')[0]}") from error
+            raise DaemonSilent(_why_silent(self._path, error)) from error
         if status >= 400 and not (path == "/readyz" and status == 503):
             problem = msgspec.json.decode(raw, type=_Problem)
             text = f"{problem.code}: {problem.detail}" if problem.detail else problem.code
             raise DaemonRefused(text, problem=problem.code)
-        return msgspec.json.decode(raw, type=kind, dec_hook=decode_hook)
+        try:
+            return msgspec.json.decode(raw, type=kind, dec_hook=decode_hook)
+        except msgspec.MsgspecError as error:
+            raise DaemonRefused(
+                "the daemon answers in words of another version", problem="unknown"
+            ) from error
+
+
+def _why_silent(path: str, error: Exception) -> str:
+    folder = path.rpartition("/")[0]
+    if getattr(error, "errno", None) == errno.EACCES:
+        return f"this user may not speak to the daemon in {folder}"
+    return f"no daemon answers in {folder}; `cbdc-edge run` starts one, --folder names another"

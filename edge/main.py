@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -38,6 +39,8 @@ from wallet.store.errors import StoreError
 
 PROBE_S = 2.0
 LOOPBACK = "127.0.0.1"
+# What is open beside connections: the store, libraries, pipes of helpers.
+FILES_BESIDE = 256
 WELL, FAILED = 0, 1
 _log = Log("daemon")
 
@@ -228,9 +231,22 @@ def _private_socket(path: str) -> socket.socket:
     return made
 
 
+def allow_files(config: Config) -> None:
+    """Let the process open as many files as it lets connections in, if the system allows it."""
+    limits = config.limits
+    wanted = limits.connections_max + 2 * limits.other_connections_max + FILES_BESIDE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        _log.warning("files.few", allowed=allowed, wanted=wanted)
+
+
 def run_daemon(config: Config, *, secret: bytes) -> int:
     """Run until SIGTERM; gives the exit code."""
     start_logging(config.log.level)
+    allow_files(config)
     yield_soon()
 
     async def run() -> None:

@@ -36,10 +36,13 @@ def read_secret_file(path: Path) -> bytes:
     return secret
 
 
-def ask(question: str) -> bytes:
-    """Ask a person, without showing the answer. Raises: FileUnreadable without a terminal."""
+def ask(question: str, *, instead: str) -> bytes:
+    """Ask a person, without showing the answer; `instead` says where else it may come from.
+
+    Raises: FileUnreadable without a terminal.
+    """
     if not sys.stdin.isatty():
-        raise FileUnreadable(f"{question}: nobody to ask; give a file or the environment")
+        raise FileUnreadable(f"{question}: nobody to ask; give {instead}")
     return getpass.getpass(f"{question}: ").encode()
 
 
@@ -47,10 +50,12 @@ def token_secret(config: TokenConfig, *, environment: Mapping[str, str] = os.env
     """The passphrase or PIN of the token. Raises: FileUnreadable."""
     if config.driver == "software":
         path, variable, question = config.passphrase_file, PASSPHRASE_VARIABLE, "Passphrase"
+        key = "token.passphrase_file"
     else:
         path, variable, question = config.pin_file, PIN_VARIABLE, "PIN of the token"
+        key = "token.pin_file"
     if path is not None:
         return read_secret_file(path)
     if environment.get(variable):
         return environment[variable].encode()
-    return ask(question)
+    return ask(question, instead=f"`{key}` in the configuration, or {variable}")

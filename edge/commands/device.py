@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from urllib.parse import quote
 
 from edge.commands.common import (
     FAILED,
@@ -126,6 +127,8 @@ def _list(parsed: Arguments, config: Config) -> int:
 
 def _revoke(parsed: RevokeArguments, config: Config) -> int:
     client = daemon(config)
-    await_it(client.call("DELETE", f"/terminals/{parsed.terminal}", TerminalsAnswer))
+    await_it(
+        client.call("DELETE", f"/terminals/{quote(parsed.terminal, safe='')}", TerminalsAnswer)
+    )
     print(f"revoked: {parsed.terminal}")
     return WELL

@@ -17,6 +17,7 @@ from edge.commands.common import (
     print_table,
 )
 from edge.config import Config
+from edge.errors import NotProvisioned
 from edge.folder import Folder
 from edge.gateway import hsm_config
 from edge.http.local import SyncAnswer
@@ -25,6 +26,7 @@ from edge.http.types import GatewayAnswer, ReportAnswer
 from edge.main import run_daemon
 from edge.moments import duration, moment
 from edge.secret_input import token_secret
+from hsm.api import KeyMissing
 from hsm.open import open_token
 from wallet.protocol.ids import journal_text
 from wallet.protocol.keys import from_raw
@@ -149,7 +151,10 @@ def _key_show(parsed: Arguments, config: Config) -> int:
 
 async def _read_key(config: Config) -> KeyView:
     settings = hsm_config(config.token, Folder(config.folder))
-    token = await open_token(settings, secret=token_secret(config.token))
+    try:
+        token = await open_token(settings, secret=token_secret(config.token))
+    except KeyMissing as error:
+        raise NotProvisioned(f"{config.folder}: {error}; `cbdc-edge provision` makes it") from error
     try:
         key = from_raw(int(token.signer.algorithm), token.signer.public_key)
         return KeyView(

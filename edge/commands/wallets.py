@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from pathlib import Path
 
 from edge.commands.common import (
@@ -15,10 +17,14 @@ from edge.commands.common import (
     print_table,
 )
 from edge.config import Config
+from edge.errors import ArgumentsWrong
 from edge.http.local import WalletsAnswer
 from edge.http.types import WalletAnswer
 from edge.secret_input import ask, read_secret_file
 from wallet.protocol.money import Currency, decimal_text
+
+TIER_MAX = 1_000
+_PIN = re.compile(rb"[0-9]{4,12}")
 
 
 class CreateArguments(Arguments):
@@ -42,10 +48,16 @@ def add_commands(commands: Subparsers) -> None:
         description="The issuer enrols it at the next exchange; until then it is `pending`.",
     )
     create.add_argument("--pin-file", type=Path, metavar="FILE", help="else the PIN is asked for")
-    create.add_argument("--tier", type=int, default=1, metavar="N")
+    create.add_argument("--tier", type=_tier, default=1, metavar="N", help="0 to 1000")
     create.add_argument("--label", metavar="TEXT", help="a name for people")
     add_json(create)
     create.set_defaults(run=_create)
+
+
+def _tier(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) > TIER_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r}: 0 to {TIER_MAX}")
+    return int(text)
 
 
 def _list(parsed: Arguments, config: Config) -> int:
@@ -64,8 +76,11 @@ def _list(parsed: Arguments, config: Config) -> int:
 
 def _create(parsed: CreateArguments, config: Config) -> int:
     given = parsed.pin_file
-    pin = read_secret_file(given) if given is not None else ask("PIN of the new wallet")
-    body = {"pin": pin.decode("ascii", "replace"), "tier": parsed.tier, "label": parsed.label}
+    question = "PIN of the new wallet"
+    pin = read_secret_file(given) if given is not None else ask(question, instead="--pin-file")
+    if not _PIN.fullmatch(pin):
+        raise ArgumentsWrong("a PIN has 4 to 12 digits")
+    body = {"pin": pin.decode("ascii"), "tier": parsed.tier, "label": parsed.label}
     made = await_it(daemon(config).call("POST", "/wallets", WalletAnswer, body=body))
     if parsed.json:
         print_json(made)

@@ -79,6 +79,7 @@ async def batch_item(opened: Opened, outcome: Receipted | Refusal) -> BatchItemA
             detail=problem.detail,
             limit=problem.limit,
             left=problem.left,
+            retry_after=problem.retry_after,
         )
     status = 200 if outcome.repeated else 201
     return BatchItemAnswer(status=status, payment=await payment_answer(opened, outcome))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -138,14 +138,27 @@ def admit(context: Context, request: web.Request) -> str:
     Raises: ProblemRaised.
     """
     terminals = context.opened.terminals
-    transport = request.transport
-    certificate = None if transport is None else transport.get_extra_info("peercert")
+    certificate = _certificate(request)
     terminal = terminals.terminal_of(certificate)
     if terminal is None:
         revoked = terminals.is_revoked(certificate)
         code = HttpCode.TERMINAL_REVOKED if revoked else HttpCode.TERMINAL_UNKNOWN
         raise ProblemRaised(HttpRefusal(code=code))
     return terminal
+
+
+def _certificate(request: web.Request) -> Mapping[str, Any] | None:
+    transport = request.transport
+    return None if transport is None else transport.get_extra_info("peercert")
+
+
+def note_item(
+    context: Context, request: web.Request, name: str, *, item: int, code: str | None
+) -> None:
+    """Note the refusal of one of many, which the answer tells beside what was accepted."""
+    terminal = context.opened.terminals.terminal_of(_certificate(request))
+    context.metrics.refused(str(code))
+    _log.info("item.refused", route=name, code=str(code), terminal=terminal, item=item)
 
 
 def refuse(context: Context, name: str, terminal: str | None, refusal: AnyRefusal) -> web.Response:

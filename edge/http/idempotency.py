@@ -16,7 +16,7 @@ from edge.http.body import CBOR, JSON, wants_cbor
 from edge.http.context import Context
 from edge.http.problem import HttpCode, ProblemRaised, problem
 from wallet.protocol.policy import Limit
-from wallet.protocol.refusals import Code
+from wallet.protocol.refusals import Code, ProtocolError
 from wallet.store.connection import Connection
 from wallet.store.errors import Conflict
 from wallet.store.idempotency import StoredAnswer, get_answer, put_answer
@@ -74,10 +74,11 @@ async def _once(
     )
     try:
         response = await work()
-    except ProblemRaised as error:
+    except (ProblemRaised, ProtocolError) as error:
         # A refusal left nothing behind: the same key may try again, as after a wrong PIN. Only
         # `sealed` may come after the entry was recorded.
-        if error.refusal.code is not Code.SEALED:
+        code = error.refusal.code if isinstance(error, ProblemRaised) else error.code
+        if code is not Code.SEALED:
             await _forget(context, place)
         raise
     answer = response.body if isinstance(response.body, bytes) else b""

@@ -19,6 +19,7 @@ class Metrics(Collector):
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._refusals: dict[str, int] = {}
+        self._turned_away: dict[str, int] = {}
         self.payments = 0
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
@@ -27,6 +28,10 @@ class Metrics(Collector):
         """One refusal more."""
         self._refusals[code] = self._refusals.get(code, 0) + 1
 
+    def turned_away(self, cause: str) -> None:
+        """One connection that was not let in, or did not begin in time."""
+        self._turned_away[cause] = self._turned_away.get(cause, 0) + 1
+
     def text(self) -> bytes:
         """The metrics in Prometheus's text format."""
         return generate_latest(self.registry)
@@ -34,10 +39,10 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """What the registry asks for."""
         yield _counter("cbdc_payments", "Payments answered with a receipt", self.payments)
-        refusals = CounterMetricFamily("cbdc_refusals", "Refusals by code", labels=["code"])
-        for code, count in sorted(self._refusals.items()):
-            refusals.add_metric([code], count)
-        yield refusals
+        yield _counters("cbdc_refusals", "Refusals by code", "code", self._refusals)
+        yield _counters(
+            "cbdc_connections_refused", "Connections closed at once", "cause", self._turned_away
+        )
         mode = self._gateway.mode
         yield _gauge("cbdc_open", "1 when payments are taken", int(mode == "open"))
         opened = self._gateway.opened
@@ -57,6 +62,13 @@ class Metrics(Collector):
 
 def _counter(name: str, text: str, value: int) -> Metric:
     return CounterMetricFamily(name, text, value=value)
+
+
+def _counters(name: str, text: str, label: str, counts: dict[str, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, count in sorted(counts.items()):
+        family.add_metric([value], count)
+    return family
 
 
 def _gauge(name: str, text: str, value: int) -> Metric:

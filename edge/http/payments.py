@@ -9,7 +9,7 @@ from aiohttp import web
 from edge.gateway import Opened
 from edge.http.answers import accepted, batch_item, payment_answer
 from edge.http.body import BodyType, answer, read_bytes
-from edge.http.context import Context
+from edge.http.context import Context, note_item
 from edge.http.idempotency import HEADER, once
 from edge.http.parameters import hash_from, hash_of, journal_from, reference_of, wallet_from
 from edge.http.problem import HttpCode, problem
@@ -114,6 +114,9 @@ async def post_batch(context: Context, request: web.Request) -> web.Response:
         outcomes = await asyncio.gather(*[_pay_item(opened, item) for item in body.orders])
         context.metrics.payments += sum(isinstance(made, Receipted) for made in outcomes)
         answers = [await batch_item(opened, outcome) for outcome in outcomes]
+        for number, item in enumerate(answers):
+            if item.payment is None:
+                note_item(context, request, "post_batch", item=number, code=item.code)
         return answer(request, BatchAnswer(answers=answers))
 
     return await once(context, request, raw, pay)

@@ -12,12 +12,15 @@ from wallet.protocol.refusals import Code, Refusal
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:cbdc:problem:"
-RETRY_AFTER_MS = 1_000
+# A token that is gone is asked every two seconds; an exchange comes every minute.
+_MOMENT_MS, _TOKEN_MS, _EXCHANGE_MS = 1_000, 5_000, 60_000
 
 
 class HttpCode(enum.StrEnum):
     """Codes of the HTTP interface itself, beside those of limits.md."""
 
+    HEAD_INVALID = "head-invalid"
+    HEAD_TOO_LARGE = "head-too-large"
     BODY_INVALID = "body-invalid"
     BODY_TOO_LARGE = "body-too-large"
     BODY_TYPE_UNKNOWN = "body-type-unknown"
@@ -116,6 +119,8 @@ STATUSES: Mapping[str, int] = {
     Code.NOTE_REDEEMED: _CONFLICT,
     Code.GRANT_REPLAYED: _CONFLICT,
     # The interface's own.
+    HttpCode.HEAD_INVALID: 400,
+    HttpCode.HEAD_TOO_LARGE: 431,
     HttpCode.BODY_INVALID: _INVALID,
     HttpCode.BODY_TOO_LARGE: 413,
     HttpCode.BODY_TYPE_UNKNOWN: 415,
@@ -136,8 +141,22 @@ STATUSES: Mapping[str, int] = {
     HttpCode.SYNC_UNAVAILABLE: _BUSY,
     HttpCode.FAULT: 500,
 }
-# Codes after which the same call may do better in a moment.
-_WAITING = frozenset({Code.BUSY, HttpCode.ONLINE_UNAVAILABLE, HttpCode.SYNC_UNAVAILABLE})
+# When the same call may do better, where the refusal itself does not know: each code with 503 is
+# here. What an exchange or a person has to mend takes a while.
+_RETRY_AFTER_MS: Mapping[str, int] = {
+    Code.BUSY: _MOMENT_MS,
+    HttpCode.KEY_RUNNING: _MOMENT_MS,
+    HttpCode.ONLINE_UNAVAILABLE: _MOMENT_MS,
+    HttpCode.SYNC_UNAVAILABLE: _MOMENT_MS,
+    Code.SEALED: _TOKEN_MS,
+    Code.JOURNAL_FULL: _EXCHANGE_MS,
+    Code.LISTS_STALE: _EXCHANGE_MS,
+    Code.POLICY_EXPIRED: _EXCHANGE_MS,
+    Code.FROZEN_ROLLBACK: _EXCHANGE_MS,
+    Code.FROZEN_TAMPER: _EXCHANGE_MS,
+    Code.FROZEN_BY_ISSUER: _EXCHANGE_MS,
+    Code.NOT_PROVISIONED: _EXCHANGE_MS,
+}
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -178,8 +197,6 @@ _encode = msgspec.json.Encoder().encode
 def problem_of(refusal: AnyRefusal) -> Problem:
     """The details of a refusal."""
     waits = refusal.retry_after_ms
-    if waits is None and refusal.code in _WAITING:
-        waits = RETRY_AFTER_MS
     return Problem(
         type=TYPE_PREFIX + refusal.code,
         title=refusal.code.replace("-", " "),
@@ -188,8 +205,14 @@ def problem_of(refusal: AnyRefusal) -> Problem:
         detail=refusal.detail or None,
         limit=refusal.limit,
         left=refusal.left,
-        retry_after=None if waits is None else -(-waits // 1000),
+        retry_after=retry_after_s(refusal.code) if waits is None else -(-waits // 1000),
     )
+
+
+def retry_after_s(code: str) -> int | None:
+    """When to come back after a code that waiting helps."""
+    waits = _RETRY_AFTER_MS.get(code)
+    return None if waits is None else waits // 1000
 
 
 def problem_response(refusal: AnyRefusal) -> web.Response:

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from edge.gateway import Opened
 from edge.http.body import BodyType, answer, read_bytes
-from edge.http.context import Context
+from edge.http.context import Context, note_item
 from edge.http.idempotency import once
 from edge.http.types import NoteBody, ReceiptKept, ReceiptsAnswer, ReceiptsBody
 from wallet.protocol.policy import JournalLimit
@@ -25,6 +25,9 @@ async def post_receipts(context: Context, request: web.Request) -> web.Response:
 
     async def keep() -> web.Response:
         answers = [await _keep(context.opened, brought) for brought in body.receipts]
+        for number, item in enumerate(answers):
+            if item.kept == "refused":
+                note_item(context, request, "post_receipts", item=number, code=item.code)
         return answer(request, ReceiptsAnswer(answers=answers))
 
     return await once(context, request, raw, keep)

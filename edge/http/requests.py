@@ -60,18 +60,24 @@ def _brought(opened: Opened, raw: bytes) -> Request:
     wallet = state.wallets.get(asked.payee)
     if asked.payee_journal != state.journal:
         raise ProblemRaised(refuse(Code.WRONG_JOURNAL, "the payee's journal is another"))
-    if asked.currency != state.currency:
-        raise ProblemRaised(refuse(Code.WRONG_CURRENCY, f"this journal keeps {state.currency}"))
+    _check_currency(opened, asked.currency)
     if wallet is None or wallet.key is None:
         raise ProblemRaised(refuse(Code.UNKNOWN_WALLET, "the payee is not enrolled here"))
     asked.signed.verify(wallet.key)
     return asked
 
 
+def _check_currency(opened: Opened, currency: str) -> None:
+    kept = opened.journal.state.currency
+    if currency != kept:
+        raise ProblemRaised(refuse(Code.WRONG_CURRENCY, f"this journal keeps {kept}"))
+
+
 async def _hosted(opened: Opened, body: RequestBody) -> Request:
     wish = body.hosted
     if wish is None:
         raise problem(HttpCode.BODY_INVALID)
+    _check_currency(opened, wish.currency)
     outcome = await opened.hosted.request(
         wallet=wallet_from(wish.wallet),
         amount_minor=wish.amount,

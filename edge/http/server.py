@@ -6,6 +6,7 @@ import datetime
 import socket
 import ssl
 from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 from aiohttp import web
@@ -17,14 +18,12 @@ from cryptography.x509.oid import NameOID
 
 from edge.authority import has_authority, server_context
 from edge.folder import Folder
-from edge.http.context import Context, Plain, guard
+from edge.http.context import Context, Plain, guard, refuse
+from edge.http.door import Door, bounds_of
 from edge.http.openapi import describe
-from edge.http.problem import HttpCode, HttpRefusal, problem_response
+from edge.http.problem import HttpCode, HttpRefusal
 from edge.http.routes import Route
 
-HEADER_BYTES_MAX = 16 * 1024
-BACKLOG = 1024
-KEEPALIVE_S = 75
 _encode = msgspec.json.Encoder().encode
 
 
@@ -32,8 +31,11 @@ class Server:
     """One port, or one local socket, with its routes."""
 
     def __init__(self, context: Context, routes: Sequence[Route], *, described: bool) -> None:
+        """`described`: the terminals' own port, with a description of its routes."""
         self._context = context
         config = context.gateway.config
+        self._bounds = bounds_of(config.limits, terminals=described)
+        self._door: Door | None = None
         self._app = web.Application(client_max_size=config.limits.body_bytes_max)
         for route in routes:
             handler = guard(
@@ -46,16 +48,17 @@ class Server:
             self._app.router.add_route(route.method, route.path, handler)
         if described:
             self._app.router.add_route("GET", "/v1/openapi.json", _description(routes))
-        self._app.router.add_route("*", "/{path:.*}", _nowhere(routes))
+        self._app.router.add_route("*", "/{path:.*}", _nowhere(context, routes))
         self._runner: web.AppRunner | None = None
         self.port = 0
 
     async def start(self, *, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         """Listen on a port; 0 is any free one. Raises: OSError."""
         runner = await self._set_up()
-        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG, reuse_address=True)
-        await site.start()
-        self.port = runner.addresses[0][1]
+        # A runner that was set up has a server.
+        server = cast(web.Server, runner.server)
+        self._door = Door(self._context, self._bounds, server=server, tls=tls)
+        self.port = await self._door.open(host=host, port=port)
 
     async def start_local(self, bound: socket.socket) -> None:
         """Listen on a socket that is bound already. Raises: OSError."""
@@ -67,10 +70,7 @@ class Server:
         self._runner = web.AppRunner(
             self._app,
             handle_signals=False,
-            access_log=None,
-            keepalive_timeout=KEEPALIVE_S,
-            max_line_size=HEADER_BYTES_MAX,
-            max_field_size=HEADER_BYTES_MAX,
+            **self._bounds.options,
             shutdown_timeout=limits.request_timeout_s,
         )
         await self._runner.setup()
@@ -78,6 +78,8 @@ class Server:
 
     async def stop(self) -> None:
         """Answer what is being worked on, then close every connection."""
+        if self._door is not None:
+            await self._door.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -92,7 +94,7 @@ def _description(routes: Sequence[Route]) -> Plain:
     return get_openapi
 
 
-def _nowhere(routes: Sequence[Route]) -> Plain:
+def _nowhere(context: Context, routes: Sequence[Route]) -> Plain:
     """What no route takes: another method of a known path, or an unknown path."""
     methods: dict[str, set[str]] = {}
     for route in routes:
@@ -106,7 +108,7 @@ def _nowhere(routes: Sequence[Route]) -> Plain:
             if _matches(path, request.path)
         }
         code = HttpCode.METHOD_UNKNOWN if allowed else HttpCode.ROUTE_UNKNOWN
-        response = problem_response(HttpRefusal(code=code))
+        response = refuse(context, "nowhere", None, HttpRefusal(code=code))
         if allowed:
             response.headers["Allow"] = ", ".join(sorted(allowed))
         return response

@@ -7,6 +7,7 @@ from aiohttp import web
 from edge.health import gateway_answer, readiness
 from edge.http.body import answer
 from edge.http.context import Context
+from edge.http.problem import retry_after_s
 from edge.http.reports import x_report
 from edge.http.types import Health
 
@@ -24,7 +25,10 @@ async def get_health(context: Context, request: web.Request) -> web.Response:
 async def get_ready(context: Context, request: web.Request) -> web.Response:
     """Whether a payment would be taken now."""
     ready = readiness(context.gateway)
-    return answer(request, ready, status=200 if ready.status == "ok" else 503)
+    response = answer(request, ready, status=200 if ready.code is None else 503)
+    if ready.code is not None:
+        response.headers["Retry-After"] = str(retry_after_s(ready.code))
+    return response
 
 
 async def get_metrics(context: Context, request: web.Request) -> web.Response:

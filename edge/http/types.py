@@ -44,8 +44,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class HostedPayment(Body, frozen=True, kw_only=True):
     """A payment from a wallet whose key the gateway keeps.
 
-    `journal` is the payee's, this gateway's own when left out. With `request` the payee, amount
-    and currency are the request's, and may be left out.
+    `journal` is the payee's, by default our own. What is left out may be the request's words.
     """
 
     wallet: WalletText
@@ -117,6 +116,7 @@ class BatchItemAnswer(Answer, frozen=True, kw_only=True):
     detail: str | None = None
     limit: int | None = None
     left: int | None = None
+    retry_after: int | None = None
 
 
 class BatchAnswer(Answer, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ from wallet.protocol.keys import from_cose_key
 from wallet.protocol.limits import bounds_of, day_totals
 from wallet.protocol.lists import ListId
 from wallet.protocol.refusals import Code, Refusal, refuse
-from wallet.protocol.shapes import COUNT_MAX
+from wallet.protocol.shapes import COUNT_MAX, reference
 from wallet.protocol.state import HOUR_MS, State, Wallet
 from wallet.store.hosted import HostedWallet, get_hosted
 
@@ -180,6 +180,7 @@ async def _wish(opened: Opened, body: WalletBody) -> WalletId:
         )
     if body.device is None:
         raise problem(HttpCode.BODY_INVALID)
+    _check_label(body.device.label)
     key = from_cose_key(body.device.key.raw)
     wish = Wish(key=key.cose_key, tier=body.device.tier, label=body.device.label, hosted=False)
     await _keep(opened, wish)
@@ -187,10 +188,20 @@ async def _wish(opened: Opened, body: WalletBody) -> WalletId:
 
 
 async def wish_hosted(opened: Opened, *, pin: str, tier: int, label: str | None) -> WalletId:
-    """A new hosted wallet, to be enrolled at the next exchange. Raises: ProblemRaised, HsmError."""
+    """A new hosted wallet, to be enrolled at the next exchange.
+
+    Raises: ProblemRaised, ProtocolError for a label that no enrolment may bear, HsmError.
+    """
+    _check_label(label)
     key = await opened.hosted.create(pin)
     await _keep(opened, Wish(key=key.cose_key, tier=tier, label=label, hosted=True))
     return WalletId(key.id)
+
+
+def _check_label(label: str | None) -> None:
+    """The issuer drops a wish with another label, and its wallet would wait for ever."""
+    if label is not None:
+        reference(label)
 
 
 async def _keep(opened: Opened, wish: Wish) -> None:

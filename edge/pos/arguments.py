@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 
 class PosArguments(argparse.Namespace):
@@ -40,6 +41,18 @@ class PosArguments(argparse.Namespace):
     url: str
     code_file: Path | None
     name: str
+
+
+def https_url(text: str) -> str:
+    """An address of a gateway. Raises: ArgumentTypeError, which argparse turns into usage."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+    if parts.scheme != "https" or not parts.hostname or port == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: write https://HOST:PORT")
+    return text
 
 
 def now_ms() -> int:

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge.commands.common import FAILED
-from edge.errors import EdgeError
+from edge.commands.common import FAILED, USAGE
+from edge.errors import ArgumentsWrong, EdgeError
 from edge.pos import paying, wallets
 from edge.pos.arguments import PosArguments
 from edge.version import version
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return asyncio.run(parsed.run(parsed))
     except (EdgeError, ProtocolError, OSError) as error:
         print(f"cbdc-pos: {error}", file=sys.stderr)
-        return FAILED
+        return USAGE if isinstance(error, ArgumentsWrong) else FAILED
     except KeyboardInterrupt:
         return FAILED
 

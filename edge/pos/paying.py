@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge.commands.common import FAILED, WELL, Subparsers, add_json, print_json
-from edge.errors import FileUnreadable, OrderRefused
+from edge.errors import ArgumentsWrong, FileUnreadable, OrderRefused
 from edge.http.octets import Octets
 from edge.http.types import (
     HostedPayment,
@@ -98,6 +98,7 @@ def add_commands(commands: Subparsers) -> None:
 
 
 async def _pay(parsed: PosArguments) -> int:
+    _check_pay(parsed)
     purse = Purse.open(parsed.folder)
     async with Client(Terminal.load(parsed.folder)) as client:
         if parsed.hosted is not None:
@@ -112,12 +113,20 @@ async def _pay(parsed: PosArguments) -> int:
         return FAILED if failures else WELL
 
 
+def _check_pay(parsed: PosArguments) -> None:
+    if parsed.hosted is not None:
+        return
+    if parsed.request is not None:
+        if parsed.payer is None:
+            raise ArgumentsWrong("give --from, the wallet that pays")
+    elif parsed.file is None and not (parsed.payer and parsed.payee and parsed.amount):
+        raise ArgumentsWrong("give --from, --to and --amount, or --request, or --file")
+
+
 def _row(parsed: PosArguments) -> Row:
-    if not (parsed.payer and parsed.payee and parsed.amount):
-        raise FileUnreadable("give --from, --to and --amount, or --request, or --file")
     return Row(
-        payer=parsed.payer,
-        payee=parsed.payee,
+        payer=parsed.payer or "",
+        payee=parsed.payee or "",
         amount=parsed.amount,
         journal=parsed.journal,
         reference=parsed.reference,
@@ -141,10 +150,8 @@ async def _pay_row(
 
 
 async def _pay_request(parsed: PosArguments, client: Client, purse: Purse, signer: Signer) -> int:
-    if parsed.payer is None:
-        raise FileUnreadable("give --from, the wallet that pays")
     request = _read_request(parsed.request or "")
-    order = await signer.answer_request(purse.key(parsed.payer), request)
+    order = await signer.answer_request(purse.key(parsed.payer or ""), request)
     body = PaymentBody(order=Octets(order), request=Octets(request.signed.raw))
     return _show(parsed, await client.call("POST", "/v1/payments", PaymentAnswer, body=body))
 
@@ -180,7 +187,11 @@ async def _pay_hosted(parsed: PosArguments, client: Client, wallet: str) -> Paym
 
 
 def _pin(parsed: PosArguments) -> str:
-    given = read_secret_file(parsed.pin_file) if parsed.pin_file is not None else ask("PIN")
+    given = (
+        read_secret_file(parsed.pin_file)
+        if parsed.pin_file is not None
+        else ask("PIN", instead="--pin-file")
+    )
     return given.decode("ascii", "replace")
 
 
@@ -201,6 +212,8 @@ def _show(parsed: PosArguments, payment: PaymentAnswer) -> int:
 
 
 async def _refund(parsed: PosArguments) -> int:
+    if parsed.hosted is None and parsed.payer is None:
+        raise ArgumentsWrong("give --from, the merchant's wallet, or --hosted")
     purse = Purse.open(parsed.folder)
     async with Client(Terminal.load(parsed.folder)) as client:
         path = f"/v1/payments/{parsed.payment}"
@@ -218,11 +231,9 @@ async def _refund(parsed: PosArguments) -> int:
             )
             refund = RefundBody(hosted=hosted)
         else:
-            if parsed.payer is None:
-                raise FileUnreadable("give --from, the merchant's wallet, or --hosted")
             signer = Signer(client, purse, now_ms=now_ms())
             order = await signer.refund(
-                purse.key(parsed.payer),
+                purse.key(parsed.payer or ""),
                 payment=bytes.fromhex(paid.id),
                 payee=body.order.payer,
                 amount_minor=amount,
@@ -291,7 +302,7 @@ async def _verify(parsed: PosArguments) -> int:
 
 async def _load(parsed: PosArguments) -> int:
     if parsed.file is None or not 1 <= parsed.connections <= CONNECTIONS_MAX:
-        raise FileUnreadable(f"--connections: 1 to {CONNECTIONS_MAX}")
+        raise ArgumentsWrong(f"--connections: 1 to {CONNECTIONS_MAX}")
     purse = Purse.open(parsed.folder)
     rows = count_rows(read_rows(parsed.file), parsed.count)
     async with Client(Terminal.load(parsed.folder), connections=parsed.connections) as client:

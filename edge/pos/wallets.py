@@ -11,7 +11,7 @@ from edge.errors import OrderRefused
 from edge.http.octets import Octets
 from edge.http.types import DeviceWalletBody, StatementAnswer, WalletAnswer, WalletBody
 from edge.moments import moment
-from edge.pos.arguments import PosArguments
+from edge.pos.arguments import PosArguments, https_url
 from edge.pos.client import Client
 from edge.pos.pairing import pair
 from edge.pos.purse import Purse
@@ -30,8 +30,10 @@ def add_commands(commands: Subparsers) -> None:
         description="The gateway's technician runs `cbdc-edge device pair`, which shows the code. "
         "Both sides then show the same short string; the technician confirms.",
     )
-    pairing.add_argument("pairing_url", metavar="PAIRING_URL", help="https://gateway:8441")
-    pairing.add_argument("url", metavar="URL", help="https://gateway:8440")
+    pairing.add_argument(
+        "pairing_url", metavar="PAIRING_URL", type=https_url, help="https://gateway:8441"
+    )
+    pairing.add_argument("url", metavar="URL", type=https_url, help="https://gateway:8440")
     pairing.add_argument(
         "--code-file", type=Path, metavar="FILE", help=f"else {CODE_VARIABLE}, or a question"
     )
@@ -75,7 +77,10 @@ async def _pair(parsed: PosArguments) -> int:
 def _code(path: Path | None) -> str:
     if path is not None:
         return read_secret_file(path).decode("ascii", "replace")
-    return os.environ.get(CODE_VARIABLE) or ask("code").decode("ascii", "replace")
+    given = os.environ.get(CODE_VARIABLE)
+    return given or ask("code", instead=f"--code-file, or {CODE_VARIABLE}").decode(
+        "ascii", "replace"
+    )
 
 
 async def _new(parsed: PosArguments) -> int:

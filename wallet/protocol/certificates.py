@@ -185,7 +185,8 @@ def parse_certificate(der: bytes) -> Certificate:
     try:
         return _read(x509.load_der_x509_certificate(der))
     except _UNREADABLE as error:
-        raise _invalid(str(error)[:120]) from error
+        # The library's own words name its insides, and this reaches clients.
+        raise _invalid("no certificate that can be read") from error
 
 
 def _read(certificate: x509.Certificate) -> Certificate:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import pytest_asyncio
 
 from edge.pos.client import Client
 from edge.pos.purse import DeviceKey
 from tests.support.branch_local import Branch, Http, copied, provision_light
 from tests.support.live_issuer import EnrolmentCloud, LiveIssuer, funded
+from tests.support.refusals import Scene, scene_of
 
 NAMES = ("alice", "bob", "shop", "poor", "limited")
 FUNDS = 100_000
@@ -71,3 +73,20 @@ async def http(branch: Branch) -> AsyncIterator[Http]:
     """A paired terminal's calls."""
     async with Client(await branch.terminal()) as client:
         yield Http(client)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage(
+    template: Template, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Scene]:
+    """Two running gateways for all refusals of a file: those leave nothing behind."""
+    folder = tmp_path_factory.mktemp("stage")
+    async with scene_of(folder, template.folder, template.issuer) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def scene(stage: Scene) -> Scene:
+    """The two gateways, without limits and with empty lists."""
+    await stage.reset()
+    return stage

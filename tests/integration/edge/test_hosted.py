@@ -120,6 +120,9 @@ async def test_a_hosted_merchant_asks_is_paid_and_gives_back(
     )
     assert status == 201
     assert (await http.get(f"/v1/wallets/{payer}"))[1]["balance"] == 10_000
+    foreign = {"wallet": merchant, "amount": 70, "currency": "USD"}
+    status, problem = await http.post("/v1/requests", {"hosted": foreign}, key=True)
+    assert (status, problem["code"]) == (422, "wrong-currency")
     stranger = {"wallet": keys["shop"].text, "amount": 70, "currency": "EUR"}
     status, problem = await http.post("/v1/requests", {"hosted": stranger}, key=True)
     assert (status, problem["code"]) == (404, "unknown-wallet")

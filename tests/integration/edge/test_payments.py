@@ -210,6 +210,16 @@ async def test_an_idempotency_key_repeats_the_answer_and_refuses_another_body(
         assert (response.status, problem["code"]) == (422, "idempotency-key-reused")
 
 
+async def test_a_key_is_free_again_after_bytes_that_are_no_order(http: Http) -> None:
+    session = http.client._session
+    assert session is not None
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "again"}
+    for _ in range(2):
+        async with session.post("/v1/refunds", data=b'{"order": "9g"}', headers=headers) as got:
+            problem = await got.json(content_type=None)
+            assert (got.status, problem["code"]) == (422, "malformed")
+
+
 async def test_many_terminals_pay_at_once_and_value_is_conserved(
     branch: Branch, http: Http, keys: Keys
 ) -> None:

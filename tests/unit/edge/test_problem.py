@@ -11,10 +11,11 @@ from edge.http.problem import (
     ProblemRaised,
     problem_of,
     problem_response,
+    retry_after_s,
 )
 from hsm.api import TokenGone
 from wallet.hosted import PinUnfit
-from wallet.journal import EntryMissing
+from wallet.journal import EntryMissing, Mode
 from wallet.protocol.refusals import Code, ProtocolError, Refusal
 from wallet.store.errors import DiskFull, StoreBusy, StoreClosed, StoreFailed, Tampered
 
@@ -45,6 +46,16 @@ def test_a_limit_its_rest_and_the_wait_are_told() -> None:
     response = problem_response(refusal)
     assert (response.status, response.content_type) == (403, CONTENT_TYPE)
     assert response.headers["Retry-After"] == "2"
+
+
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.OPEN])
+def test_a_gateway_that_takes_nothing_says_when_to_ask_again(mode: Mode) -> None:
+    assert (retry_after_s(mode) or 0) >= 1
+
+
+@pytest.mark.parametrize("code", [code for code, status in STATUSES.items() if status == 503])
+def test_a_service_that_is_unavailable_says_when_to_come_back(code: Code) -> None:
+    assert int(problem_response(Refusal(code=code)).headers["Retry-After"]) >= 1
 
 
 def test_busy_says_when_to_come_back_and_a_wrong_signature_does_not() -> None:

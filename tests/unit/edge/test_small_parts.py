@@ -163,10 +163,10 @@ def test_secrets_come_from_files_the_environment_or_a_person(tmp_path: Path) -> 
     assert token_secret(TokenConfig(), environment=environment) == b"p"
     hardware = TokenConfig(driver="pkcs11", module=tmp_path)
     assert token_secret(hardware, environment=environment) == b"4711"
-    with pytest.raises(FileUnreadable, match="nobody to ask"):
+    with pytest.raises(FileUnreadable, match=r"passphrase_file.*CBDC_EDGE_PASSPHRASE"):
         token_secret(TokenConfig(), environment={})
     with pytest.raises(FileUnreadable, match="nobody to ask"):
-        ask("PIN")
+        ask("PIN", instead="--pin-file")
     path.write_text("\n")
     with pytest.raises(FileUnreadable, match="empty"):
         read_secret_file(path)
