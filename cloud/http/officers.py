@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from cloud import exchange, wallets
@@ -159,7 +160,7 @@ class OfficerDesk:
             call.connection,
             draft_id=bytes.fromhex(call.body.draft_id),
             currency=call.body.currency,
-            content=PolicyContent(tiers=call.body.tiers, journal=call.body.journal),
+            content=_content(call.body),
             officer=call.officer,
             now_ms=call.now_ms,
         )
@@ -324,6 +325,15 @@ def _supply(made: supply.Supply) -> types.SupplyAnswer:
         reason=made.reason,
         state=made.state.value,
     )
+
+
+def _content(body: types.PolicyBody) -> PolicyContent:
+    tiers = {int(tier): _limits(limits) for tier, limits in body.tiers.items()}
+    return PolicyContent(tiers=tiers, journal=_limits(body.journal))
+
+
+def _limits(limits: Mapping[str, int]) -> dict[int, int]:
+    return {int(code): value for code, value in limits.items()}
 
 
 def _policy(made: PolicyDraft) -> types.PolicyAnswer:

@@ -12,6 +12,8 @@ import msgspec
 Amount = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000_000)]
 Supply = Annotated[int, msgspec.Meta(ge=1, le=9_007_199_254_740_991)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=2_147_483_647)]
+# A number as the key of an object, where JSON knows texts alone.
+NumberKey = Annotated[str, msgspec.Meta(pattern="^(0|[1-9][0-9]{0,8})$", max_length=9)]
 Ratio = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=9_007_199_254_740_991)]
 Identity = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
@@ -171,8 +173,8 @@ class PolicyBody(Body, frozen=True, kw_only=True):
 
     draft_id: Identity
     currency: CurrencyCode
-    tiers: dict[Number, dict[Number, Count]]
-    journal: dict[Number, Count]
+    tiers: dict[NumberKey, dict[NumberKey, Count]]
+    journal: dict[NumberKey, Count]
 
 
 class PolicyAnswer(Answer, frozen=True, kw_only=True):

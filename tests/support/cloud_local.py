@@ -63,6 +63,11 @@ class LocalCloud:
         self.clock = clock
         self.ports = ports
 
+    @property
+    def authority(self) -> bytes:
+        """The CA of its certificates, in PEM."""
+        return self.cloud.desk.pki.transport.certificate.public_bytes(Encoding.PEM)
+
     async def officer(self, name: str, *roles: Role) -> str:
         """A new officer's token; every role if none is given."""
         token = new_token(secrets.token_bytes)
