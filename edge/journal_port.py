@@ -198,6 +198,8 @@ class JournalPort:
         """Take the objects, then record what the issuer holds. Raises: StoreError."""
         journal, database = self._opened.journal, self._opened.database
         intake = await take_objects(journal, database, down.objects)
+        if down.problem is None and down.acknowledged_size < journal.acknowledged:
+            await journal.go_back(down.acknowledged_size)
         await journal.acknowledge(down.acknowledged_size)
         _log.info(
             "sync.exchanged",

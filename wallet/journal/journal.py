@@ -43,6 +43,9 @@ from wallet.store.meta import get_meta, put_meta
 from wallet.verifier import Verifier, check, job_of
 
 _ACKNOWLEDGED = "acknowledged"
+# Checkpoints of the newest so many acknowledged entries stay: an issuer that lost its newest books
+# gets these in segments as bounded as before. They are some 15 bytes an entry.
+SENT_AGAIN_MAX = 100_000
 
 
 class Journal(Lookups):
@@ -358,9 +361,20 @@ class Journal(Lookups):
 
         def store(connection: Connection) -> None:
             put_meta(connection, _ACKNOWLEDGED, str(size).encode())
-            prune_checkpoints(connection, below=size)
+            prune_checkpoints(connection, below=size - SENT_AGAIN_MAX)
 
         await self._database.write(store)
+        self.acknowledged = size
+
+    async def go_back(self, size: int) -> None:
+        """The issuer has lost the entries from `size` on and gets them again.
+
+        This is the safe direction: whoever asks what is acknowledged waits longer. A size that is
+        not below the acknowledged one changes nothing.
+        """
+        if not 0 <= size < self.acknowledged:
+            return
+        await self._database.write(lambda c: put_meta(c, _ACKNOWLEDGED, str(size).encode()))
         self.acknowledged = size
 
     async def renew(self, chain: Chain) -> None:
