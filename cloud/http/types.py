@@ -260,13 +260,17 @@ class AccountAnswer(Answer, frozen=True, kw_only=True):
 
 
 class JournalAnswer(Answer, frozen=True, kw_only=True):
-    """An epoch of a journal; `reason`: the code of what it was suspended for."""
+    """An epoch of a journal; `reason`: the code of what it was suspended for.
+
+    `lost_grants`: grants in it that this issuer, restored from a backup, knows no payer of.
+    """
 
     journal: str
     epoch: int
     state: str
     reason: str | None
     size: int
+    lost_grants: int
 
 
 class JournalsAnswer(Answer, frozen=True, kw_only=True):

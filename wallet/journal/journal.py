@@ -34,18 +34,12 @@ from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code, ProtocolError, Refusal, refuse
 from wallet.protocol.rules import Proposal, decide, entry_bytes
 from wallet.protocol.state import State
-from wallet.store.checkpoints import prune_checkpoints
+from wallet.store.acknowledged import keep_acknowledged, load_acknowledged
 from wallet.store.connection import Connection
 from wallet.store.database import Database
 from wallet.store.errors import StoreError
 from wallet.store.journal import append_entries
-from wallet.store.meta import get_meta, put_meta
 from wallet.verifier import Verifier, check, job_of
-
-_ACKNOWLEDGED = "acknowledged"
-# Checkpoints of the newest so many acknowledged entries stay: an issuer that lost its newest books
-# gets these in segments as bounded as before. They are some 15 bytes an entry.
-SENT_AGAIN_MAX = 100_000
 
 
 class Journal(Lookups):
@@ -89,7 +83,7 @@ class Journal(Lookups):
         """
         found = await recover(database, anchor, progress=progress)
         hardware = await token.counter.read()
-        acknowledged = await database.read(lambda c: get_meta(c, _ACKNOWLEDGED))
+        acknowledged = await database.read(load_acknowledged)
         try:
             engine = _engine(database, token, clock, anchor, found)
         except ProtocolError as error:
@@ -100,7 +94,7 @@ class Journal(Lookups):
             token=token,
             anchor=anchor,
             clock=engine.clock,
-            acknowledged=int(acknowledged or b"0"),
+            acknowledged=acknowledged,
             verifier=Verifier(processes=verifying_processes),
         )
         if rolled_back(found.window, hardware=hardware):
@@ -356,26 +350,18 @@ class Journal(Lookups):
     # ---- synchronisation ------------------------------------------------------------------
     async def acknowledge(self, size: int) -> None:
         """The issuer holds the entries below `size`."""
-        if not self.acknowledged <= size <= self._engine.frontier.size:
-            return
-
-        def store(connection: Connection) -> None:
-            put_meta(connection, _ACKNOWLEDGED, str(size).encode())
-            prune_checkpoints(connection, below=size - SENT_AGAIN_MAX)
-
-        await self._database.write(store)
-        self.acknowledged = size
+        if self.acknowledged <= size <= self._engine.frontier.size:
+            await self._database.write(lambda c: keep_acknowledged(c, size))
+            self.acknowledged = size
 
     async def go_back(self, size: int) -> None:
-        """The issuer has lost the entries from `size` on and gets them again.
+        """The issuer has lost the entries from `size` on, below what it had acknowledged.
 
-        This is the safe direction: whoever asks what is acknowledged waits longer. A size that is
-        not below the acknowledged one changes nothing.
+        This is the safe direction: whoever asks what is acknowledged waits longer.
         """
-        if not 0 <= size < self.acknowledged:
-            return
-        await self._database.write(lambda c: put_meta(c, _ACKNOWLEDGED, str(size).encode()))
-        self.acknowledged = size
+        if 0 <= size < self.acknowledged:
+            await self._database.write(lambda c: keep_acknowledged(c, size))
+            self.acknowledged = size
 
     async def renew(self, chain: Chain) -> None:
         """Use a renewed certificate of this journal, epoch and key.
