@@ -23,6 +23,7 @@ from cloud.http.door import Door
 from cloud.http.gateways import gateway_application
 from cloud.http.officers import officer_routes
 from cloud.http.overview import overview_routes
+from cloud.http.people import people_routes
 from cloud.http.rates import limited
 from cloud.http.routes import add_routes
 from cloud.http.wallets import wallet_routes
@@ -42,7 +43,7 @@ _log = Log("main")
 def api_application(cloud: Cloud) -> web.Application:
     """Officers, wallet apps, and what watches over the process."""
     app = application(limited(cloud.config.limits, cloud.clock))
-    routes = [*officer_routes(cloud), *overview_routes(cloud), *wallet_routes()]
+    routes = [*officer_routes(cloud), *people_routes(), *overview_routes(cloud), *wallet_routes()]
     add_watch(app, cloud, routes)
     add_routes(app, cloud, routes)
     return app

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from functools import partial
 
 from cloud import exchange, wallets
-from cloud.errors import IssuerError
 from cloud.http import types
 from cloud.http.octets import from_text, journal_of, wallet_of
 from cloud.http.routes import Call, Route
 from cloud.http.tokens import make_holder
-from cloud.issuer import audit, gateways, officers, policy_drafts, supply, wishes
+from cloud.issuer import audit, gateways, policy_drafts, supply, wishes
 from cloud.issuer.enrolments import enrol_wallet
 from cloud.issuer.officers import Role
 from cloud.issuer.policy_drafts import PolicyContent, PolicyDraft
@@ -104,13 +103,6 @@ def _people(desk: OfficerDesk) -> list[Route]:
             body=types.OfferBody,
             answer=types.OfferAnswer,
             role=Role.DEALER,
-        ),
-        _post(
-            path="/v1/issuer/officers",
-            work=desk.add_officer,
-            body=types.OfficerBody,
-            answer=types.TokenAnswer,
-            role=Role.ADMIN,
         ),
     ]
 
@@ -286,23 +278,6 @@ class OfficerDesk:
         detail = {"receives": call.body.receives, "pays": call.body.pays}
         await _record(call, "offer.add", str(made.offer_id), detail)
         return types.OfferAnswer(offer=made.offer_id)
-
-    async def add_officer(self, call: Call) -> types.TokenAnswer:
-        """Add an officer."""
-        token = officers.new_token(self._cloud.desk.random)
-        try:
-            roles = {Role(name) for name in call.body.roles}
-        except ValueError as error:
-            raise IssuerError("role-unknown", str(error)) from error
-        await officers.add_officer(
-            call.connection,
-            name=call.body.name,
-            roles=roles,
-            token=token,
-            actor=call.officer.name,
-            now_ms=call.now_ms,
-        )
-        return types.TokenAnswer(token=token)
 
 
 async def _record(call: Call, action: str, subject: str, detail: dict[str, str]) -> None:

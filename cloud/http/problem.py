@@ -28,6 +28,8 @@ _BY_CODE = {
     "wish-unknown": 404,
     "officer-unknown": 404,
     "officer-exists": 409,
+    "officer-disabled": 409,
+    "admins-too-few": 409,
     "gateway-unknown": 404,
     "route-unknown": 404,
     "list-unknown": 404,

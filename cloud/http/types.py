@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from cloud.issuer.officers import Role
+
 Amount = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000_000)]
 Supply = Annotated[int, msgspec.Meta(ge=1, le=9_007_199_254_740_991)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=2_147_483_647)]
@@ -297,10 +299,40 @@ class AuditAnswer(Answer, frozen=True, kw_only=True):
 
 
 class OfficerBody(Body, frozen=True, kw_only=True):
-    """A new officer."""
+    """How an officer is to be, once another administrator approves.
 
+    `token_hash`: SHA-256 of the secret of the token that the officer made and keeps; left out where
+    the token stays.
+    """
+
+    draft_id: Identity
     name: Name
-    roles: Annotated[list[Name], msgspec.Meta(min_length=1, max_length=20)]
+    roles: Annotated[list[Role], msgspec.Meta(min_length=1, max_length=20)]
+    token_hash: Identity | None = None
+
+
+class OfficerDraftAnswer(Answer, frozen=True, kw_only=True):
+    """A draft of an officer and what became of it."""
+
+    draft_id: Identity
+    name: str
+    roles: list[Role]
+    token_hash: Identity | None
+    state: Literal["draft", "approved", "rejected"]
+
+
+class OfficerAnswer(Answer, frozen=True, kw_only=True):
+    """An officer who may act."""
+
+    name: str
+    roles: list[Role]
+
+
+class OfficersAnswer(Answer, frozen=True, kw_only=True):
+    """Officers by name, and drafts that wait."""
+
+    officers: list[OfficerAnswer]
+    drafts: list[OfficerDraftAnswer]
 
 
 # ---- everybody -------------------------------------------------------------------------------
