@@ -67,17 +67,10 @@ async def merge_lists(connection: Connection, desk: Desk, *, now_ms: int) -> Non
     Nobody whom the forgotten list named goes free by the restoration; what was taken out of it
     since the backup is in again, for officers to see. Journals may hold another base: it is full.
     """
-    for list_id in ListId:
-        if await _has_open(connection, list_id):
-            await objects.lock_series(connection, list_series(list_id))
-            await _merge(connection, desk, list_id, now_ms=now_ms)
-
-
-async def _has_open(connection: Connection, list_id: ListId) -> bool:
-    found: bool = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM recovered_list WHERE list_id = $1 AND NOT merged)", int(list_id)
-    )
-    return found
+    rows = await connection.fetch("SELECT DISTINCT list_id FROM recovered_list WHERE NOT merged")
+    for list_id in sorted(ListId(row["list_id"]) for row in rows):
+        await objects.lock_series(connection, list_series(list_id))
+        await _merge(connection, desk, list_id, now_ms=now_ms)
 
 
 async def _merge(connection: Connection, desk: Desk, list_id: ListId, *, now_ms: int) -> None:
