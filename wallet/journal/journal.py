@@ -34,15 +34,13 @@ from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code, ProtocolError, Refusal, refuse
 from wallet.protocol.rules import Proposal, decide, entry_bytes
 from wallet.protocol.state import State
-from wallet.store.checkpoints import prune_checkpoints
+from wallet.store.acknowledged import keep_acknowledged, load_acknowledged
 from wallet.store.connection import Connection
 from wallet.store.database import Database
 from wallet.store.errors import StoreError
 from wallet.store.journal import append_entries
-from wallet.store.meta import get_meta, put_meta
 from wallet.verifier import Verifier
 
-_ACKNOWLEDGED = "acknowledged"
 _PAYMENTS = frozenset(
     (EntryKind.PAY, EntryKind.TRANSFER_OUT, EntryKind.TRANSFER_IN, EntryKind.DEFUND)
 )
@@ -92,7 +90,7 @@ class Journal(Lookups):
         """
         found = await recover(database, anchor, progress=progress)
         hardware = await token.counter.read()
-        acknowledged = await database.read(lambda c: get_meta(c, _ACKNOWLEDGED))
+        acknowledged = await database.read(load_acknowledged)
         try:
             engine = _engine(database, token, clock, anchor, found)
         except ProtocolError as error:
@@ -103,7 +101,7 @@ class Journal(Lookups):
             token=token,
             anchor=anchor,
             clock=engine.clock,
-            acknowledged=int(acknowledged or b"0"),
+            acknowledged=acknowledged,
             verifier=Verifier(processes=verifying_processes),
         )
         if rolled_back(found.window, hardware=hardware):
@@ -347,15 +345,18 @@ class Journal(Lookups):
     # ---- synchronisation ------------------------------------------------------------------
     async def acknowledge(self, size: int) -> None:
         """The issuer holds the entries below `size`."""
-        if not self.acknowledged <= size <= self._engine.frontier.size:
-            return
+        if self.acknowledged <= size <= self._engine.frontier.size:
+            await self._database.write(lambda c: keep_acknowledged(c, size))
+            self.acknowledged = size
 
-        def store(connection: Connection) -> None:
-            put_meta(connection, _ACKNOWLEDGED, str(size).encode())
-            prune_checkpoints(connection, below=size)
+    async def go_back(self, size: int) -> None:
+        """The issuer has lost the entries from `size` on, below what it had acknowledged.
 
-        await self._database.write(store)
-        self.acknowledged = size
+        This is the safe direction: whoever asks what is acknowledged waits longer.
+        """
+        if 0 <= size < self.acknowledged:
+            await self._database.write(lambda c: keep_acknowledged(c, size))
+            self.acknowledged = size
 
     async def renew(self, chain: Chain) -> None:
         """Use a renewed certificate of this journal, epoch and key.
