@@ -35,7 +35,7 @@ async def test_a_key_file_of_another_algorithm_is_not_opened(tmp_path: Path) -> 
 
 
 def test_a_misspelt_driver_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TokenRefused, match="software and pkcs11"):
+    with pytest.raises(TokenRefused, match="software, pkcs11, tpm"):
         TokenConfig(driver="pkcs12", folder=tmp_path)  # type: ignore[arg-type] # as a file may say
 
 
