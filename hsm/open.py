@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from hsm import software
 from hsm.api import Algorithm, KeyMissing, PinWrong, Token, TokenRefused
 from hsm.keyfile import STANDARD, Cost
-
-if TYPE_CHECKING:
-    from hsm.tpm import PcrPolicy
+from hsm.pcr_policies import PcrPolicy
 
 Driver = Literal["software", "pkcs11", "tpm"]
 DRIVERS = get_args(Driver)
@@ -35,7 +33,7 @@ class TokenConfig:
     token_label: str = ""
     key_label: str = ""
     tcti: str = "device:/dev/tpmrm0"
-    pcr_policy: "PcrPolicy" = "firmware"
+    pcr_policy: PcrPolicy = "firmware"
     nv_index: int | None = None
     owner_auth: bytes = field(default=b"", repr=False)
     endorsement_auth: bytes = field(default=b"", repr=False)

@@ -1,13 +1,10 @@
 """A TPM 2.0: signs, counts, seals to the platform's measurements, and proves what it is."""
 
 from hsm.tpm.config import NV_INDEX_DEFAULT, TpmConfig
-from hsm.tpm.policies import PCR_POLICIES, PcrPolicy
 from hsm.tpm.token import TpmToken, create, open_token
 
 __all__ = [
     "NV_INDEX_DEFAULT",
-    "PCR_POLICIES",
-    "PcrPolicy",
     "TpmConfig",
     "TpmToken",
     "create",

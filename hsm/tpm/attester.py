@@ -16,12 +16,12 @@ from tpm2_pytss import (
 from tpm2_pytss.utils import NoSuchIndex, NVReadEK
 
 from hsm.api import Attested, AttestedKeys, Quote, SealBroken, TokenRefused
+from hsm.pcr_policies import PCR_COUNT, selection
 from hsm.tpm import templates
 from hsm.tpm.counter import NvCounter, public_area
 from hsm.tpm.errors import INTEGRITY, code_of
 from hsm.tpm.keys import Keys
 from hsm.tpm.objects import endorsement_root, held
-from hsm.tpm.policies import PCR_COUNT, selection
 
 NONCE_BYTES = range(8, 33)
 # TCG EK Credential Profile 2.5, section 2.2.1.5.4: the certificates above the endorsement key's,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hsm.api import TokenRefused
-from hsm.tpm.policies import PcrPolicy, check_policy
+from hsm.pcr_policies import PcrPolicy, check_policy
 
 TIMEOUT_S_MAX = 600.0
 TCTI_DEFAULT = "device:/dev/tpmrm0"

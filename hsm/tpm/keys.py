@@ -26,6 +26,7 @@ from hsm.attestation.structures import EccPublic, read_public, read_signature
 from hsm.attestation.verification import CAPTIVE
 from hsm.boxes import KEY_BYTES
 from hsm.curves import COORDINATE_BYTES, check_signature, low_s
+from hsm.pcr_policies import PCR_POLICIES, PcrPolicy, selection
 from hsm.tpm import templates
 from hsm.tpm.auths import derived_auth, pin_auth
 from hsm.tpm.config import TpmConfig
@@ -41,7 +42,6 @@ from hsm.tpm.objects import (
     start_session,
     storage_root,
 )
-from hsm.tpm.policies import PCR_POLICIES, PcrPolicy, selection
 from hsm.tpm.record import Record, Sealed
 
 # No COSE structure begins like this, so the signature proves the key and says nothing else.

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from hsm.api import SealBroken, TokenRefused
 from hsm.files import create_durably, make_folder
-from hsm.tpm.policies import PcrPolicy
+from hsm.pcr_policies import PcrPolicy
 
 FILE_BYTES_MAX = 16384
 RECORD_NAME, BEGINNING_NAME = "token.tpm", "counter.tpm"

@@ -22,7 +22,8 @@ from tpm2_pytss import (
     TPMU_HA,
 )
 
-from hsm.tpm import PcrPolicy, TpmConfig
+from hsm.pcr_policies import PcrPolicy
+from hsm.tpm import TpmConfig
 from hsm.tpm.config import NV_INDEX_DEFAULT
 from hsm.tpm.device import device_for
 

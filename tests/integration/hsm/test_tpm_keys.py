@@ -22,7 +22,8 @@ from hsm.api import (
     TokenRefused,
 )
 from hsm.open import TokenConfig, create_token, open_token
-from hsm.tpm import PCR_POLICIES, PcrPolicy, TpmConfig
+from hsm.pcr_policies import PCR_POLICIES, PcrPolicy
+from hsm.tpm import TpmConfig
 from hsm.tpm.config import NV_INDEX_DEFAULT
 from hsm.tpm.record import BEGINNING_NAME, RECORD_NAME, Record, Sealed, read_file, write_file
 from tests.support.swtpm import Swtpm, clear, define, extend_pcr, undefine
