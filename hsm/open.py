@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from hsm import software
 from hsm.api import Algorithm, KeyMissing, PinWrong, Token, TokenRefused
 from hsm.keyfile import STANDARD, Cost
 from hsm.pcr_policies import PcrPolicy
+
+if TYPE_CHECKING:
+    from hsm.tpm import TpmToken
 
 Driver = Literal["software", "pkcs11", "tpm"]
 DRIVERS = get_args(Driver)
@@ -77,6 +80,22 @@ async def create_token(config: TokenConfig, *, secret: bytes) -> Token:
     )
 
 
+async def reseal_token(config: TokenConfig, *, secret: bytes, policy: PcrPolicy) -> None:
+    """Seal a TPM's keys to another PCR policy and the measurements of now.
+
+    Raises:
+        TokenRefused: the token is no TPM.
+        HsmError: as the driver's `open_token`.
+    """
+    if config.driver != "tpm":
+        raise TokenRefused("only a TPM seals to measurements")
+    token = await _tpm(config, secret, new=False)
+    try:
+        await token.reseal(policy)
+    finally:
+        await token.close()
+
+
 async def _pkcs11(config: TokenConfig, secret: bytes, *, new: bool) -> Token:
     # Imported here, so that a machine without the library opens software tokens.
     try:
@@ -98,7 +117,7 @@ async def _pkcs11(config: TokenConfig, secret: bytes, *, new: bool) -> Token:
     return await (pkcs11.create if new else pkcs11.open_token)(driver_config)
 
 
-async def _tpm(config: TokenConfig, secret: bytes, *, new: bool) -> Token:
+async def _tpm(config: TokenConfig, secret: bytes, *, new: bool) -> "TpmToken":
     # Imported here, so that a machine without the library opens other tokens.
     try:
         from hsm import tpm

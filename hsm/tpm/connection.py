@@ -5,23 +5,26 @@ Everything here runs in the device's thread.
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from tpm2_pytss import ESAPI, TSS2_Exception
 
 from hsm.api import HsmError, KeyMissing, PinWrong, TokenGone, TokenRefused
+from hsm.pcr_policies import PcrPolicy
 from hsm.tpm import counter
 from hsm.tpm.config import TpmConfig
 from hsm.tpm.counter import NvCounter
 from hsm.tpm.device import Device
 from hsm.tpm.errors import is_crowded, is_lost, translated
-from hsm.tpm.keys import Keys, make_record, open_keys
+from hsm.tpm.keys import Keys, make_record, open_keys, reseal
 from hsm.tpm.record import (
     BEGINNING_NAME,
     RECORD_NAME,
     Beginning,
     Record,
     read_file,
+    replace_file,
     write_file,
 )
 
@@ -111,6 +114,17 @@ class Connection:
     def probe(self) -> None:
         """Return when the TPM signs and its counter stands."""
         self.run(_probe(self.counter))
+
+    def reseal(self, policy: PcrPolicy) -> None:
+        """Seal to another policy, with the measurements as they are now. The keys stay.
+
+        Raises:
+            HsmError: as `run`; what opened before still does.
+        """
+        record = self.run(lambda keys: reseal(keys, policy))
+        replace_file(self._config.folder / RECORD_NAME, record)
+        self._record, self._config = record, replace(self._config, pcr_policy=policy)
+        self._keys = None
 
     def close(self) -> None:
         """Unload the keys, whatever the TPM says to it."""

@@ -9,9 +9,10 @@ import contextlib
 import hashlib
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import msgspec
 from tpm2_pytss import ESAPI, ESYS_TR, TPM2_SE, TPMA_SESSION, TSS2_Exception
 
 from hsm.api import (
@@ -127,6 +128,14 @@ def make_record(esys: ESAPI, device: Device, config: TpmConfig) -> Record:
                     auth=derived_auth(key, ATTESTATION),
                 ),
             )
+
+
+def reseal(keys: Keys, policy: PcrPolicy) -> Record:
+    """Seal the same key to another policy, with the measurements as they are now."""
+    config = replace(keys.config, pcr_policy=policy)
+    with storage_root(keys.esys, keys.device, config) as root:
+        secret = _seal(keys.esys, keys.device, config, root, keys.session, keys.key)
+    return msgspec.structs.replace(keys.record, policy=policy, secret=secret)
 
 
 def open_keys(esys: ESAPI, device: Device, config: TpmConfig, record: Record) -> Keys:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from hsm.api import SealBroken, TokenRefused
-from hsm.files import create_durably, make_folder
+from hsm.files import create_durably, make_folder, replace_durably
 from hsm.pcr_policies import PcrPolicy
 
 FILE_BYTES_MAX = 16384
@@ -64,12 +64,23 @@ def write_file(path: Path, kept: Record | Beginning) -> None:
     Raises:
         TokenRefused: something stands there, or it could not be stored.
     """
-    line = msgspec.json.encode(kept)
     try:
         make_folder(path.parent)
-        create_durably(path, b"%s\n%s\n" % (line, hashlib.sha256(line).hexdigest().encode()))
+        create_durably(path, _content(kept))
     except FileExistsError as error:
         raise TokenRefused("the folder holds a token already") from error
+    except OSError as error:
+        raise TokenRefused(f"the token's file is not stored: {error.strerror}") from error
+
+
+def replace_file(path: Path, kept: Record) -> None:
+    """Store it in the place of what stands there.
+
+    Raises:
+        TokenRefused: it could not be stored; what stood there still stands.
+    """
+    try:
+        replace_durably(path, _content(kept))
     except OSError as error:
         raise TokenRefused(f"the token's file is not stored: {error.strerror}") from error
 
@@ -95,3 +106,8 @@ def read_file(path: Path, kind: type[Kept]) -> Kept | None:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SealBroken(f"the token's file is of a form that is not known: {error}") from error
+
+
+def _content(kept: Record | Beginning) -> bytes:
+    line = msgspec.json.encode(kept)
+    return b"%s\n%s\n" % (line, hashlib.sha256(line).hexdigest().encode())

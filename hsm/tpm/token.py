@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from hsm.api import Algorithm, Attested, AttestedKeys, Quote
 from hsm.boxes import close_box, open_box
 from hsm.line import Line
+from hsm.pcr_policies import PcrPolicy, check_policy
 from hsm.tpm import attester
 from hsm.tpm.config import TpmConfig
 from hsm.tpm.connection import Connection
@@ -137,6 +138,17 @@ class TpmToken:
             HsmError: as `open_token`, and TokenTimeout.
         """
         await self._line.call(self._connection.probe)
+
+    async def reseal(self, policy: PcrPolicy) -> None:
+        """Seal to another policy and the measurements of now, before or after an update.
+
+        What was sealed before still opens where a copy of the token's file was kept.
+
+        Raises:
+            HsmError: as `open_token`, and TokenTimeout; what opened before still does.
+        """
+        check_policy(policy)
+        await self._line.call(lambda: self._connection.reseal(policy))
 
     async def close(self) -> None:
         """Unload the keys; later calls say TokenGone.

@@ -168,3 +168,19 @@ async def test_a_counter_that_was_removed_is_named(branch: TpmBranch) -> None:
     await branch.chip.administer(undefine(NV_INDEX_DEFAULT))
     await branch.daemon.start()
     await branch.sealed_by(CounterReplaced)
+
+
+async def test_a_gateway_that_was_resealed_pays_after_an_update(branch: TpmBranch) -> None:
+    daemon = branch.daemon
+    flags = [part for text in daemon.settings for part in ("--set", text)]
+    code, _, errors = await daemon.command.edge(*flags, "key", "reseal", "--to", "none")
+    assert (code, "stop the gateway first" in errors) == (1, True)
+    await daemon.stop()
+    code, out, errors = await daemon.command.edge(*flags, "key", "reseal", "--to", "none")
+    assert (code, 'pcr_policy = "none"' in out) == (0, True), errors
+    await branch.chip.administer(extend_pcr(0))  # the update
+    loose = [*flags, "--set", "token.pcr_policy=none"]
+    code, _, errors = await daemon.command.edge(*loose, "key", "reseal", "--to", "firmware")
+    assert code == 0, errors
+    await daemon.start()
+    await branch.open_again()

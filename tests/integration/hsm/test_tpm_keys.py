@@ -128,6 +128,34 @@ async def test_the_named_policy_says_which_measurements_the_seal_opens_to(
         verify(token, b"message", await token.signer.sign(b"message"))
 
 
+async def test_a_token_that_is_resealed_goes_through_an_update_with_its_keys(
+    chip: Swtpm, tmp_path: Path
+) -> None:
+    config = chip.config(tmp_path / "token")
+    loose = replace(config, pcr_policy="none")
+    async with closing(await tpm.create(config)) as token:
+        sealed = await token.sealer.seal(b"secret", label="store")
+        count = await token.counter.increment()
+        await token.reseal("none")
+        await token.probe()
+    await chip.administer(extend_pcr(0))  # the update
+    with pytest.raises(TokenRefused, match="PCR policy none"):
+        await tpm.open_token(config)
+    async with closing(await tpm.open_token(loose)) as token:
+        await token.reseal("firmware")
+    async with closing(await tpm.open_token(config)) as token:
+        assert await token.sealer.unseal(sealed, label="store") == b"secret"
+        assert await token.counter.read() == count
+        with pytest.raises(TokenRefused, match="policies"):
+            await token.reseal("any")  # type: ignore[arg-type] # as a program may say
+        with nothing_can_be_stored(), pytest.raises(TokenRefused, match="not stored"):
+            await token.reseal("none")
+        await token.probe()
+    await chip.administer(extend_pcr(0))
+    with pytest.raises(PolicyRefused):
+        await tpm.open_token(config)
+
+
 @pytest.mark.parametrize(("made_with", "opened_with"), [(b"4711", b""), (b"", b"4711")])
 async def test_a_token_is_opened_with_a_pin_exactly_when_it_was_made_with_one(
     chip: Swtpm, tmp_path: Path, made_with: bytes, opened_with: bytes
