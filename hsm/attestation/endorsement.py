@@ -12,8 +12,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hsm.attestation.errors import AttestationInvalid
-from hsm.attestation.structures import read_public
-from hsm.attestation.verification import public_key
+from hsm.attestation.structures import read_endorsement
+from hsm.attestation.verification import endorsement_public_key
 
 # tcg-kp-EKCertificate: the certificate is for an endorsement key, not for a web server.
 EK_CERTIFICATE = x509.ObjectIdentifier("2.23.133.8.1")
@@ -73,7 +73,7 @@ def _check_leaf(leaf: x509.Certificate, endorsement_key: bytes) -> None:
         uses = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except (ValueError, UnsupportedAlgorithm, x509.ExtensionNotFound) as error:
         raise AttestationInvalid("the endorsement certificate says not what it is for") from error
-    if certified != public_key(read_public(endorsement_key)).public_bytes(*form):
+    if certified != endorsement_public_key(read_endorsement(endorsement_key)).public_bytes(*form):
         raise AttestationInvalid("the endorsement certificate is of another key")
     if EK_CERTIFICATE not in uses:
         raise AttestationInvalid("the certificate is not for an endorsement key")

@@ -1,7 +1,8 @@
 """TPM 2.0 structures as values: public areas, signatures, statements.
 
 Layouts: TPM 2.0 Library, part 2, sections 10.12 (attestation), 11.2.2 (ECC), 12.2 (public areas),
-13.5 (NV). Only P-256, SHA-256 and ECDSA are known: it is all that our driver makes.
+13.5 (NV). Only P-256, SHA-256 and ECDSA are known: it is all that our driver makes. Endorsement
+keys are the maker's, and may be of RSA.
 """
 
 import enum
@@ -13,6 +14,7 @@ from hsm.attestation.errors import AttestationInvalid
 from hsm.attestation.reading import Reader
 
 ALG_ECC, ALG_SHA256, ALG_ECDSA, ALG_NULL = 0x0023, 0x000B, 0x0018, 0x0010
+ALG_RSA, RSA_BITS, RSA_EXPONENT = 0x0001, 2048, 65537
 ALG_AES, ALG_CFB = 0x0006, 0x0043
 CURVE_P256 = 0x0003
 COORDINATE_BYTES = 32
@@ -58,6 +60,14 @@ class EccPublic:
     point: bytes
     encrypts: bool  # it has a symmetric algorithm: a key that keeps others
     name: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RsaPublic:
+    """A TPMT_PUBLIC of an RSA-2048 key that keeps others: an endorsement key."""
+
+    attributes: int
+    modulus: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +122,9 @@ class Statement:
 
 
 def read_public(raw: bytes) -> EccPublic:
-    """Read a TPMT_PUBLIC. Raises: AttestationInvalid."""
+    """Read a TPMT_PUBLIC of a P-256 key. Raises: AttestationInvalid."""
     reader = Reader(raw)
-    reader.expect(2, ALG_ECC, "the key's type")
-    reader.expect(2, ALG_SHA256, "the digest of the key's name")
-    attributes = reader.integer(4)
-    reader.sized(DIGEST_BYTES)  # the policy, which the name covers
+    attributes = _attributes(reader, ALG_ECC)
     encrypts = _symmetric(reader)
     scheme = reader.integer(2)
     if scheme != ALG_NULL:
@@ -127,6 +134,22 @@ def read_public(raw: bytes) -> EccPublic:
     point = _coordinate(reader) + _coordinate(reader)
     reader.end()
     return EccPublic(attributes=attributes, point=point, encrypts=encrypts, name=name_of(raw))
+
+
+def read_endorsement(raw: bytes) -> EccPublic | RsaPublic:
+    """Read the TPMT_PUBLIC of an endorsement key. Raises: AttestationInvalid."""
+    if not raw.startswith(ALG_RSA.to_bytes(2)):
+        return read_public(raw)
+    reader = Reader(raw)
+    attributes = _attributes(reader, ALG_RSA)
+    if not _symmetric(reader):
+        raise AttestationInvalid("the endorsement key has no cipher")
+    reader.expect(2, ALG_NULL, "the scheme")
+    reader.expect(2, RSA_BITS, "the size of the key")
+    reader.expect(4, 0, "the exponent")  # nought stands for 65537
+    modulus = int.from_bytes(reader.sized(RSA_BITS // 8))
+    reader.end()
+    return RsaPublic(attributes=attributes, modulus=modulus)
 
 
 def read_nv_public(raw: bytes) -> NvPublic:
@@ -180,6 +203,15 @@ def read_statement(raw: bytes) -> Statement:
         firmware=firmware,
         body=body,
     )
+
+
+def _attributes(reader: Reader, algorithm: int) -> int:
+    """The head of a public area."""
+    reader.expect(2, algorithm, "the key's type")
+    reader.expect(2, ALG_SHA256, "the digest of the key's name")
+    attributes = reader.integer(4)
+    reader.sized(DIGEST_BYTES)  # the policy, which the name covers
+    return attributes
 
 
 def _symmetric(reader: Reader) -> bool:

@@ -10,17 +10,19 @@ from collections.abc import Mapping
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
 
 from hsm.api import Attested
 from hsm.attestation.errors import AttestationInvalid
 from hsm.attestation.structures import (
+    RSA_EXPONENT,
     Attribute,
     Certified,
     EccPublic,
     NvAttribute,
     NvCertified,
     Quoted,
+    RsaPublic,
     Statement,
     read_nv_public,
     read_public,
@@ -95,6 +97,21 @@ def verify_counter(
     if len(body.content) != COUNTER_BYTES:
         raise AttestationInvalid("a counter has eight octets")
     return int.from_bytes(body.content)
+
+
+def endorsement_public_key(
+    key: EccPublic | RsaPublic,
+) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
+    """The endorsement key as a key. Raises: AttestationInvalid."""
+    return public_key(key) if isinstance(key, EccPublic) else rsa_public_key(key)
+
+
+def rsa_public_key(key: RsaPublic) -> rsa.RSAPublicKey:
+    """The modulus as a key. Raises: AttestationInvalid."""
+    try:
+        return rsa.RSAPublicNumbers(RSA_EXPONENT, key.modulus).public_key()
+    except ValueError as error:
+        raise AttestationInvalid("an endorsement key is no key of RSA") from error
 
 
 def public_key(key: EccPublic) -> ec.EllipticCurvePublicKey:

@@ -21,7 +21,7 @@ from hsm.tpm import templates
 from hsm.tpm.counter import NvCounter, public_area
 from hsm.tpm.errors import INTEGRITY, code_of
 from hsm.tpm.keys import Keys
-from hsm.tpm.objects import endorsement_root, held
+from hsm.tpm.objects import certified_endorsement, endorsement_root, held
 
 NONCE_BYTES = range(8, 33)
 # TCG EK Credential Profile 2.5, section 2.2.1.5.4: the certificates above the endorsement key's,
@@ -33,8 +33,9 @@ DER_HEAD_BYTES = 4
 
 def keys_of(keys: Keys, counter: NvCounter) -> AttestedKeys:
     """The public side of everything."""
-    with endorsement_root(keys.esys, keys.device, keys.config) as (endorsement, certificate):
-        chain = _certificates(certificate or b"") + _certificates(_chain(keys.esys))
+    profile, certificate = certified_endorsement(keys.esys)
+    with endorsement_root(keys.esys, keys.device, keys.config, profile=profile) as endorsement:
+        chain = _certificates(certificate) + _certificates(_chain(keys.esys))
         return AttestedKeys(
             signer=_area(keys.record.signing.public),
             counter=public_area(keys.esys, counter.handle(keys)),
@@ -89,9 +90,10 @@ def certify_counter(keys: Keys, counter: NvCounter, nonce: bytes) -> Attested:
 def activate(keys: Keys, credential: bytes, secret: bytes) -> bytes:
     """Open a credential. Raises: SealBroken."""
     esys, device = keys.esys, keys.device
+    profile, _ = certified_endorsement(esys)
     with (
         keys.attestation() as signer,
-        endorsement_root(esys, device, keys.config) as (endorsement, _),
+        endorsement_root(esys, device, keys.config, profile=profile) as endorsement,
         held(device, _endorsement_session(esys)) as policy,
     ):
         try:

@@ -100,7 +100,7 @@ class Attestation(NamedTuple):
 
 def make_record(esys: ESAPI, device: Device, config: TpmConfig) -> Record:
     """Make all keys; nothing of it stays in the TPM."""
-    with endorsement_root(esys, device, config) as (endorsement, _):
+    with endorsement_root(esys, device, config) as endorsement:
         endorsement_name = endorsement.name
     key = secrets.token_bytes(KEY_BYTES)
     with storage_root(esys, device, config) as root:
@@ -187,7 +187,7 @@ def _captive(sealed: Sealed) -> EccPublic:
 
 def _stranger(esys: ESAPI, device: Device, config: TpmConfig, record: Record) -> Exception:
     """Who a TPM with another storage root is: a clearing takes that one, never the endorsement."""
-    with endorsement_root(esys, device, config) as (endorsement, _):
+    with endorsement_root(esys, device, config) as endorsement:
         if endorsement.name == record.endorsement:
             return TokenCleared("the TPM was cleared: the keys that it made are gone")
     return TokenReplaced("another TPM stands in the place of the one that made the keys")

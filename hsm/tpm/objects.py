@@ -25,7 +25,8 @@ from hsm.tpm.errors import BAD_AUTH, code_of
 from hsm.tpm.record import Sealed
 from hsm.tpm.templates import SESSION_CIPHER, storage_key
 
-EK_PROFILE = "EK-ECC256"
+# TCG EK Credential Profile 2.5. The first of them tells one TPM from another.
+EK_P256, EK_RSA = "EK-ECC256", "EK-RSA2048"
 KEEP = TPMA_SESSION.CONTINUESESSION
 ENCRYPT_BOTH = TPMA_SESSION.DECRYPT | TPMA_SESSION.ENCRYPT
 
@@ -58,13 +59,22 @@ def storage_root(esys: ESAPI, device: Device, config: TpmConfig) -> Iterator[Pri
 
 @contextlib.contextmanager
 def endorsement_root(
-    esys: ESAPI, device: Device, config: TpmConfig
-) -> Iterator[tuple[Primary, bytes | None]]:
-    """The endorsement key, loaded for so long, and its certificate where the TPM carries one."""
-    certificate, template = create_ek_template(EK_PROFILE, NVReadEK(esys))
+    esys: ESAPI, device: Device, config: TpmConfig, *, profile: str = EK_P256
+) -> Iterator[Primary]:
+    """The endorsement key, loaded for so long."""
+    _, template = create_ek_template(profile, NVReadEK(esys))
     root = _primary(esys, template, ESYS_TR.ENDORSEMENT, config.endorsement_auth)
     with held(device, root.handle):
-        yield root, certificate
+        yield root
+
+
+def certified_endorsement(esys: ESAPI) -> tuple[str, bytes]:
+    """The profile whose certificate the TPM carries, and the certificate; none may be there."""
+    for profile in (EK_P256, EK_RSA):
+        certificate, _ = create_ek_template(profile, NVReadEK(esys))
+        if certificate:
+            return profile, bytes(certificate)
+    return EK_P256, b""
 
 
 def start_session(esys: ESAPI, kind: TPM2_SE, root: Primary) -> ESYS_TR:

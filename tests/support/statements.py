@@ -67,6 +67,13 @@ def endorsement_key() -> PretendedKey:
     )
 
 
+def rsa_endorsement(modulus: int, *, exponent: int = 0, cipher: str = "000600800043") -> bytes:
+    """TPMT_PUBLIC of an endorsement key of RSA-2048."""
+    head = b"\x00\x01\x00\x0b" + ENDORSEMENT.to_bytes(4) + sized(b"")
+    tail = b"\x00\x10" + (2048).to_bytes(2) + exponent.to_bytes(4) + sized(modulus.to_bytes(256))
+    return head + bytes.fromhex(cipher) + tail
+
+
 def statement(kind: int, body: bytes, *, nonce: bytes, magic: int = MAGIC, safe: int = 1) -> bytes:
     """TPMS_ATTEST."""
     clock = (123_456).to_bytes(8) + (7).to_bytes(4) + (3).to_bytes(4) + safe.to_bytes(1)

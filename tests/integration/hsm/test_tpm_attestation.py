@@ -16,15 +16,16 @@ from hsm.attestation import (
     verify_quote,
     verify_signer,
 )
-from hsm.attestation.structures import read_public
-from hsm.attestation.verification import public_key
+from hsm.attestation.structures import RsaPublic, read_endorsement, read_public
+from hsm.attestation.verification import public_key, rsa_public_key
 from hsm.tpm.attester import CHAIN_FIRST
 from hsm.tpm.config import NV_INDEX_DEFAULT
 from tests.support.maker import NOW_MS, Maker
-from tests.support.swtpm import Swtpm, define, extend_pcr, running_swtpm
+from tests.support.swtpm import Swtpm, define, extend_pcr, running_swtpm, undefine
 from tests.support.tokens import closing
 
-EK_CERTIFICATE_INDEX = 0x01C0000A  # TCG EK Credential Profile 2.5: of the P-256 key
+# TCG EK Credential Profile 2.5: of the P-256 key, of the RSA-2048 key.
+EK_CERTIFICATE_INDEX, EK_RSA_CERTIFICATE_INDEX = 0x01C0000A, 0x01C00002
 FIRMWARE = (0, 2, 7)
 
 
@@ -130,6 +131,34 @@ async def test_the_makers_certificates_are_read_from_the_tpm_and_lead_to_its_roo
             [strange, maker.above],
             endorsement_key=keys.endorsement,
             **trusted,  # type: ignore[arg-type] # two of the arguments
+        )
+
+
+async def test_a_tpm_that_carries_an_rsa_certificate_alone_is_endorsed_by_that(
+    chip: Swtpm, tmp_path: Path
+) -> None:
+    maker = Maker()
+    async with closing(await tpm.create(chip.config(tmp_path / "token"))) as token:
+        await chip.administer(define(EK_RSA_CERTIFICATE_INDEX, b"to be written"))
+        key = read_endorsement((await token.attester.keys()).endorsement)
+        assert isinstance(key, RsaPublic)
+        await chip.administer(undefine(EK_RSA_CERTIFICATE_INDEX))
+        leaf = maker.certify(rsa_public_key(key))
+        await chip.administer(define(EK_RSA_CERTIFICATE_INDEX, leaf))
+        keys = await token.attester.keys()
+        verify_endorsement(
+            [*keys.endorsement_certificates, maker.above],
+            endorsement_key=keys.endorsement,
+            roots=[maker.root],
+            now_ms=NOW_MS,
+        )
+        answer = os.urandom(32)
+        asked = make_challenge(
+            answer, endorsement_key=keys.endorsement, attestation_key=keys.attestation
+        )
+        assert (
+            await token.attester.activate(credential=asked.credential, secret=asked.secret)
+            == answer
         )
 
 

@@ -1,5 +1,6 @@
 """What a TPM says is believed only when everything about it holds; no TPM is needed to check."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +42,7 @@ from tests.support.statements import (
     endorsement_key,
     nv_public,
     quote_body,
+    rsa_endorsement,
     sized,
     statement,
 )
@@ -210,7 +212,10 @@ READERS: list[Callable[[bytes], object]] = [
     lambda raw: make_challenge(bytes(16), endorsement_key=KEY.public, attestation_key=raw),
     lambda raw: verify_endorsement([raw], endorsement_key=KEY.public, roots=[], now_ms=NOW_MS),
 ]
-SEEDS = [GOOD_QUOTE, GOOD_COUNT, GOOD_CERTIFICATE, KEY.public, nv_public(), Maker().root]
+SEEDS = [
+    *(GOOD_QUOTE, GOOD_COUNT, GOOD_CERTIFICATE),
+    *(KEY.public, nv_public(), rsa_endorsement((1 << 2047) + 1), Maker().root),
+]
 
 
 @st.composite
@@ -270,6 +275,21 @@ def test_a_challenge_is_made_for_keys_of_the_right_kinds_alone() -> None:
             )
 
 
+@pytest.mark.parametrize(
+    "public",
+    [
+        rsa_endorsement(0),
+        rsa_endorsement(4),
+        rsa_endorsement((1 << 2047) + 1, exponent=3),
+        rsa_endorsement((1 << 2047) + 1, cipher="0010"),
+        rsa_endorsement((1 << 2047) + 1)[:-1],
+    ],
+)
+def test_an_endorsement_key_that_is_no_rsa_key_is_not_challenged(public: bytes) -> None:
+    with pytest.raises(AttestationInvalid):
+        make_challenge(bytes(32), endorsement_key=public, attestation_key=KEY.public)
+
+
 # ---- the maker's word ------------------------------------------------------------------------
 def check_endorsement(
     *certificates: bytes, key: PretendedKey, roots: list[bytes], now_ms: int = NOW_MS
@@ -284,6 +304,20 @@ def test_the_path_of_a_trusted_maker_holds_even_padded() -> None:
         leaf + b"\xff" * 40, maker.above, key=key, roots=[Maker("b").root, maker.root]
     )
     check_endorsement(leaf, key=key, roots=[maker.above])
+
+
+def test_the_certificate_of_an_rsa_key_holds_too() -> None:
+    maker, private = Maker(), rsa.generate_private_key(65537, 2048)
+    leaf = maker.certify(private.public_key())
+    public = rsa_endorsement(private.public_key().public_numbers().n)
+    for named, fine in ((public, True), (rsa_endorsement((1 << 2047) + 1), False)):
+        with contextlib.nullcontext() if fine else pytest.raises(AttestationInvalid):
+            verify_endorsement(
+                [leaf, maker.above],
+                endorsement_key=named,
+                roots=[maker.root],
+                now_ms=NOW_MS,
+            )
 
 
 def test_a_path_to_nobody_that_is_trusted_is_refused() -> None:
