@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tpm2_pytss import ESAPI, TSS2_Exception
 
-from hsm.api import HsmError, KeyMissing, PinWrong, TokenGone, TokenRefused
+from hsm.api import HsmError, KeyMissing, TokenGone, TokenRefused
 from hsm.pcr_policies import PcrPolicy
 from hsm.tpm import counter
 from hsm.tpm.config import TpmConfig
@@ -42,7 +42,6 @@ class Connection:
         self._record: Record | None = None
         self._keys: Keys | None = None
         self._generation = 0
-        self._pin_refused = False
         self._closed = False
 
     def create(self) -> bytes:
@@ -125,6 +124,7 @@ class Connection:
         replace_file(self._config.folder / RECORD_NAME, record)
         self._record, self._config = record, replace(self._config, pcr_policy=policy)
         self._keys = None
+        self._device.restart()
 
     def close(self) -> None:
         """Unload the keys, whatever the TPM says to it."""
@@ -140,20 +140,15 @@ class Connection:
     def _twice(self, step: Callable[[], Result]) -> Result:
         if self._closed:
             raise TokenGone("the token is closed")
-        if self._pin_refused:
-            raise PinWrong("the TPM refused the PIN before; it is not tried again")
-        try:
-            with translated():
-                try:
-                    return step()
-                except TSS2_Exception as error:
-                    if not self._again(error):
-                        raise
+        # A wrong PIN is not among what is tried again, for a TPM locks itself after a few: whoever
+        # opens with one has no connection afterwards, and one that is open had the right one.
+        with translated():
+            try:
                 return step()
-        except PinWrong:
-            # A TPM locks itself after a few wrong PINs, so nothing here may repeat one.
-            self._pin_refused = True
-            raise
+            except TSS2_Exception as error:
+                if not self._again(error):
+                    raise
+            return step()
 
     def _again(self, error: TSS2_Exception) -> bool:
         if is_crowded(error):

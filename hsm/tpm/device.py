@@ -11,7 +11,6 @@ import threading
 
 from tpm2_pytss import ESAPI, ESYS_TR, TPM2_CAP, TSS2_Exception
 
-from hsm.api import TokenGone, TokenRefused
 from hsm.driver_thread import DriverThread
 
 TRANSIENT, HMAC_SESSIONS = 0x80000000, 0x02000000
@@ -58,10 +57,10 @@ class Device:
 
     def drop(self, handle: ESYS_TR) -> None:
         """Unload it now, unless it is unloaded already."""
-        if handle in self._loaded:
+        if self._context is not None and handle in self._loaded:
             self._loaded.remove(handle)
             with contextlib.suppress(TSS2_Exception):  # the TPM may be what is lost
-                self._opened().flush_context(handle)
+                self._context.flush_context(handle)
 
     def restart(self) -> None:
         """Unload everything and let the TPM go; the next one to enter opens it anew."""
@@ -85,26 +84,14 @@ class Device:
                 with contextlib.suppress(TSS2_Exception):  # another one's, or gone meanwhile
                     context.flush_context(context.tr_from_tpmpublic(handle))
 
-    def _opened(self) -> ESAPI:
-        if self._context is None:
-            raise TokenGone("the TPM is not open")
-        return self._context
-
 
 _devices: dict[str, Device] = {}
 _devices_lock = threading.Lock()
-DEVICES_MAX = 256
 
 
 def device_for(tcti: str) -> Device:
-    """Return the one Device of a TCTI in this process.
-
-    Raises:
-        TokenRefused: there are too many.
-    """
+    """Return the one Device of a TCTI in this process."""
     with _devices_lock:
         if tcti not in _devices:
-            if len(_devices) >= DEVICES_MAX:
-                raise TokenRefused("one process reaches no more TPMs than this")
             _devices[tcti] = Device(tcti)
         return _devices[tcti]

@@ -9,8 +9,15 @@ from collections.abc import Iterator
 
 from tpm2_pytss import TSS2_Exception
 
-from hsm.api import HsmError, PinWrong, SealBroken, TokenGone, TokenLocked, TokenRefused
-from hsm.api import TokenTimeout as TokenBusy
+from hsm.api import (
+    HsmError,
+    PinWrong,
+    SealBroken,
+    TokenGone,
+    TokenLocked,
+    TokenRefused,
+    TokenTimeout,
+)
 
 LAYER_MASK = 0xFF0000
 TPM_LAYERS = (0x000000, 0x0B0000)  # the TPM, and a resource manager that speaks for it
@@ -75,5 +82,5 @@ def _translate(error: TSS2_Exception) -> HsmError:
     if code == INTEGRITY:
         return SealBroken("a blob of the token's file was altered")
     if code in _BUSY:
-        return TokenBusy(f"the TPM asks to try again later ({error})")
+        return TokenTimeout(f"the TPM asks to try again later ({error})")
     return TokenRefused(f"the TPM refuses ({error})")

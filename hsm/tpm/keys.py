@@ -17,12 +17,15 @@ from tpm2_pytss import ESAPI, ESYS_TR, TPM2_SE, TPMA_SESSION, TSS2_Exception
 
 from hsm.api import (
     Algorithm,
+    HsmError,
     PinWrong,
     PolicyRefused,
+    SealBroken,
     TokenCleared,
     TokenRefused,
     TokenReplaced,
 )
+from hsm.attestation.errors import AttestationInvalid
 from hsm.attestation.structures import EccPublic, read_public, read_signature
 from hsm.attestation.verification import CAPTIVE
 from hsm.boxes import KEY_BYTES
@@ -179,13 +182,16 @@ def _check_settings(config: TpmConfig, record: Record) -> None:
 
 
 def _captive(sealed: Sealed) -> EccPublic:
-    public = read_public(sealed.public[2:])  # behind the size of the TPM2B
+    try:
+        public = read_public(sealed.public[2:])  # behind the size of the TPM2B
+    except AttestationInvalid as error:
+        raise SealBroken("a blob of the token's file is no signing key") from error
     if public.attributes & CAPTIVE != CAPTIVE:
         raise TokenRefused("the signing key could leave the TPM")
     return public
 
 
-def _stranger(esys: ESAPI, device: Device, config: TpmConfig, record: Record) -> Exception:
+def _stranger(esys: ESAPI, device: Device, config: TpmConfig, record: Record) -> HsmError:
     """Who a TPM with another storage root is: a clearing takes that one, never the endorsement."""
     with endorsement_root(esys, device, config) as endorsement:
         if endorsement.name == record.endorsement:

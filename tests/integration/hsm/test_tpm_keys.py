@@ -1,6 +1,7 @@
 """Keys in a TPM: what they do, what opens them, and that they never leave it."""
 
 import asyncio
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -292,10 +293,28 @@ async def test_a_damaged_file_says_so(chip: Swtpm, tmp_path: Path) -> None:
         await token.probe()
 
 
+async def test_a_file_of_another_form_or_none_that_can_be_read_says_so(
+    chip: Swtpm, tmp_path: Path
+) -> None:
+    config = chip.config(tmp_path / "token")
+    async with closing(await tpm.create(config)):
+        pass
+    path = config.folder / RECORD_NAME
+    line = path.read_bytes().split(b"\n")[0].replace(b"tpm-token-1", b"tpm-token-9")
+    path.write_bytes(b"%s\n%s\n" % (line, hashlib.sha256(line).hexdigest().encode()))
+    with pytest.raises(SealBroken, match="form"):
+        await tpm.open_token(config)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(TokenRefused, match="not readable"):
+        await tpm.open_token(config)
+
+
 @pytest.mark.parametrize("name", ["secret", "signing"])
 @pytest.mark.parametrize("part", ["public", "private"])
+@pytest.mark.parametrize("cut", [False, True])
 async def test_a_blob_that_was_altered_is_not_loaded(
-    chip: Swtpm, tmp_path: Path, name: str, part: str
+    chip: Swtpm, tmp_path: Path, name: str, part: str, cut: bool
 ) -> None:
     config = chip.config(tmp_path / "token")
     async with closing(await tpm.create(config)):
@@ -306,7 +325,7 @@ async def test_a_blob_that_was_altered_is_not_loaded(
     sealed: Sealed = getattr(record, name)
     blob = bytearray(getattr(sealed, part))
     blob[-1] ^= 1
-    altered = msgspec.structs.replace(sealed, **{part: bytes(blob)})
+    altered = msgspec.structs.replace(sealed, **{part: bytes(blob[:-4] if cut else blob)})
     path.unlink()
     write_file(path, msgspec.structs.replace(record, **{name: altered}))
     with pytest.raises(HsmError) as refused:

@@ -30,6 +30,7 @@ from hsm.api import (
     TokenTimeout,
 )
 from hsm.tpm import TpmToken
+from hsm.tpm.errors import translated
 from hsm.tpm.keys import Keys
 from hsm.tpm.objects import held, storage_root
 from hsm.tpm.templates import SESSION_CIPHER, sealed_data, storage_key
@@ -294,6 +295,29 @@ async def test_what_a_killed_process_left_in_the_tpm_makes_room(
     await chip.administer(fill)
     async with closing(await tpm.open_token(config)) as token:
         verify(token, b"message", await token.signer.sign(b"message"))
+
+
+@pytest.mark.parametrize(
+    ("rc", "code"),
+    [
+        (0x101, "token-gone"),  # failure mode: it wants its power cut
+        (0x918, "token-gone"),  # a session of before the reset
+        (0xB0101, "token-gone"),  # the same, said by a resource manager
+        (0xA000A, "token-gone"),  # the way to it is broken
+        (0x920, "token-timeout"),  # its memory is worn too fast
+        (0x922, "token-timeout"),
+        (0x128, "token-timeout"),  # a register changed between the look and the use
+        (0x921, "token-locked"),
+        (0x98E, "token-pin-wrong"),
+        (0x9A2, "token-refused"),
+        (0x1DF, "seal-broken"),
+        (0x143, "token-refused"),
+    ],
+)
+def test_each_word_of_a_tpm_has_its_meaning(rc: int, code: str) -> None:
+    with pytest.raises(HsmError) as met, translated():
+        raise TSS2_Exception(rc)
+    assert met.value.code == code
 
 
 async def test_the_loop_goes_on_while_the_tpm_works(chip: Swtpm, tmp_path: Path) -> None:
