@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import secrets
+from pathlib import Path
 
 from edge.authority import make_authority
 from edge.config import Config, TokenConfig
@@ -15,7 +16,7 @@ from edge.events import Events
 from edge.folder import Folder
 from edge.identity import Identity, load_identity
 from edge.log import Log
-from edge.secret_input import read_file
+from edge.secret_input import read_file, read_secret_file
 from edge.terminals import Terminals
 from edge.verdicts import repair_verdicts
 from hsm.api import Algorithm, HsmError, KeyMissing, SealBroken, Token
@@ -42,7 +43,7 @@ _log = Log("gateway")
 
 
 def hsm_config(config: TokenConfig, folder: Folder) -> HsmConfig:
-    """The token's configuration as the drivers want it."""
+    """The token's configuration as the drivers want it. Raises: FileUnreadable."""
     return HsmConfig(
         driver=config.driver,
         folder=folder.token,
@@ -50,8 +51,17 @@ def hsm_config(config: TokenConfig, folder: Folder) -> HsmConfig:
         module_path=config.module,
         token_label=config.label,
         key_label=config.key_label,
+        tcti=config.tcti,
+        pcr_policy=config.pcr_policy,
+        nv_index=config.nv_index,
+        owner_auth=_hierarchy_auth(config.owner_auth_file),
+        endorsement_auth=_hierarchy_auth(config.endorsement_auth_file),
         timeout_s=config.timeout_s,
     )
+
+
+def _hierarchy_auth(path: Path | None) -> bytes:
+    return b"" if path is None else read_secret_file(path)
 
 
 async def make_store_key(folder: Folder, token: Token) -> bytes:
@@ -92,6 +102,21 @@ class Opened:
         self.terminals = terminals
         self.events = events
         self.hosted = HostedWallets(journal=journal, database=database, token=token)
+        # Why the token keeps the journal sealed, for the technician; empty while it does not.
+        self.cause = ""
+
+    async def probe_token(self) -> None:
+        """Ask the token, which seals the journal or opens it, and know why it is sealed."""
+        await self.journal.probe()
+        if self.journal.mode is not Mode.SEALED:
+            self.cause = ""
+            return
+        try:
+            await self.token.probe()
+        except HsmError as error:
+            if self.cause != error.explained():
+                self.cause = error.explained()
+                _log.warning("gateway.sealed", cause=self.cause)
 
     async def probe_store(self) -> None:
         """Ask the store; its trouble is the next payment's refusal, here it is only noted."""
@@ -124,7 +149,7 @@ class Gateway:
         self.folder = Folder(config.folder)
         self.clock = clock
         self.opened: Opened | None = None
-        self.cause = ""
+        self._cause = ""
         self._secret = secret
         self._mode = Mode.NOT_PROVISIONED
 
@@ -132,6 +157,11 @@ class Gateway:
     def mode(self) -> Mode:
         """What it can do now."""
         return self._mode if self.opened is None else self.opened.journal.mode
+
+    @property
+    def cause(self) -> str:
+        """Why it can not; empty when nobody knows more than the mode says."""
+        return self._cause if self.opened is None else self.opened.cause
 
     async def open(self) -> Mode:
         """Open everything, if it is there.
@@ -150,7 +180,7 @@ class Gateway:
         except HsmError as error:
             if error.code in _FATAL:
                 raise
-            return self._closed(Mode.SEALED, f"{error.code}: {error}")
+            return self._closed(Mode.SEALED, error.explained())
         return await self._open_store(token)
 
     async def _open_store(self, token: Token) -> Mode:
@@ -161,7 +191,7 @@ class Gateway:
         except HsmError as error:
             if isinstance(error, SealBroken | KeyMissing):
                 raise
-            return self._closed(Mode.SEALED, f"{error.code}: {error}")
+            return self._closed(Mode.SEALED, error.explained())
         finally:
             if opened is None:
                 await token.close()
@@ -212,9 +242,9 @@ class Gateway:
         )
 
     def _closed(self, mode: Mode, cause: str) -> Mode:
-        if (mode, cause) != (self._mode, self.cause):
+        if (mode, cause) != (self._mode, self._cause):
             _log.warning("gateway.closed", mode=str(mode), cause=cause)
-        self._mode, self.cause = mode, cause
+        self._mode, self._cause = mode, cause
         return mode
 
     async def close(self) -> None:
