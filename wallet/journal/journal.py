@@ -20,13 +20,14 @@ from wallet.journal.head import (
 from wallet.journal.lookups import Lookups
 from wallet.journal.names import Names
 from wallet.journal.recovery import Progress, Recovered, keep_list, recover
-from wallet.journal.signatures import held, held_here
+from wallet.journal.signatures import check_signatures
+from wallet.journal.status import status_of
 from wallet.journal.trust import NO_FACTS, Facts, TrustContext
 from wallet.journal.values import Event, JournalStatus, Listener, Mode, Receipted
 from wallet.protocol.certificates import Chain, TrustAnchor
+from wallet.protocol.cose import Sign1
 from wallet.protocol.entry import Clock as Certainty
 from wallet.protocol.entry import EntryKind, Open, Payment, Void, decode_note
-from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import Settlement
 from wallet.protocol.lists import SignedList
 from wallet.protocol.messages import decode_order, decode_request
@@ -178,32 +179,7 @@ class Journal(Lookups):
 
     def status(self) -> JournalStatus:
         """The journal at a glance."""
-        state, head, certainty = self.state, self._engine.head, self._clock.read()[1]
-        return JournalStatus(
-            journal=journal_text(state.journal),
-            epoch=state.epoch,
-            currency=state.currency,
-            mode=self.mode,
-            clock="sure" if certainty == Certainty.SURE else "uncertain",
-            size=state.size,
-            acknowledged=self.acknowledged,
-            settled_size=state.settled_size,
-            settled_ms=state.settled_ms,
-            exposure=state.unsettled_total,
-            balance_total=state.balance_total(),
-            wallets=len(state.wallets),
-            policy_sequence=-1 if state.policy is None else state.policy.sequence,
-            lists={held.list_id: (held.sequence, held.issued_ms) for held in state.lists.values()},
-            counter_driver=self._token.counter.driver,
-            counter=head.counter,
-            certificate_not_after_s=head.not_after_s,
-            window_exposure=self._window_exposure(),
-        )
-
-    def _window_exposure(self) -> int:
-        """Value that moved since the counter's window began: what a rollback could hide."""
-        movements = self.state.movements
-        return sum(movements.amounts[movements.cut(self._engine.head.window_start) :])
+        return status_of(self._engine, self._token.counter, acknowledged=self.acknowledged)
 
     def listen(self, listener: Listener) -> None:
         """Be told of accepted payments, settlements and changes of mode."""
@@ -243,14 +219,18 @@ class Journal(Lookups):
         self, payment: Payment, *, with_commit: Work | None = None
     ) -> Receipted | Refusal:
         """`pay` for who has decoded the order already."""
-        wallets, named = self.state.wallets, payment.order.refunded
-        if self._verifier.alone:
-            trusted = held_here(wallets, payment)
-        else:
-            trusted = await held(self._verifier, wallets, payment)
+        named = payment.order.refunded
         refundable = None if named is None else await self._refundable(named)
-        facts = Facts(trusted=trusted, refundable=refundable)
-        outcome = await self.submit(payment, facts=facts, with_commit=with_commit)
+        outcome: Receipted | Refusal | None = self._refused(payment)
+        if outcome is None:
+            future: asyncio.Future[Receipted | Refusal] = asyncio.get_running_loop().create_future()
+
+            def queue(trusted: tuple[Sign1, ...]) -> None:
+                facts = Facts(trusted=trusted, refundable=refundable)
+                self._engine.submit(Waiting(payment, future, facts, with_commit))
+
+            check_signatures(self._verifier, self.state.wallets, payment, queue)
+            outcome = await future
         if isinstance(outcome, Refusal):
             return await self._known(payment.order.identity) or outcome
         return outcome
@@ -291,7 +271,16 @@ class Journal(Lookups):
     async def submit(
         self, proposal: Proposal, *, facts: Facts = NO_FACTS, with_commit: Work | None = None
     ) -> Receipted | Refusal:
-        """Have a proposal decided and, if it is accepted, stored and receipted.
+        """Have a proposal decided and, if it is accepted, stored and receipted."""
+        refused = self._refused(proposal)
+        if refused is not None:
+            return refused
+        future: asyncio.Future[Receipted | Refusal] = asyncio.get_running_loop().create_future()
+        self._engine.submit(Waiting(proposal, future, facts, with_commit))
+        return await future
+
+    def _refused(self, proposal: Proposal) -> Refusal | None:
+        """Why nothing is taken now.
 
         A journal whose certificate has expired for longer than the grace takes nothing: nobody
         could verify its receipts.
@@ -300,9 +289,7 @@ class Journal(Lookups):
             return refuse(Code(self.mode.value))
         if self._certificate_expired():
             return refuse(Code.CERTIFICATE_INVALID, "this journal's own certificate has expired")
-        future: asyncio.Future[Receipted | Refusal] = asyncio.get_running_loop().create_future()
-        self._engine.submit(Waiting(proposal, future, facts, with_commit))
-        return await future
+        return None
 
     def _thaws(self, proposal: Proposal) -> bool:
         """A gateway that the issuer froze still takes the issuer's settlements and lists."""
