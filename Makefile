@@ -93,12 +93,13 @@ bench: setup
 
 LOCK := pip compile -q --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade
 
-## make lock         for maintainers: resolve pyproject.toml anew into the locks (needs uv)
+## make lock         for maintainers: resolve pyproject.toml anew into the locks, and the peer's (needs uv)
 lock:
 	@$(UV) $(LOCK) --extra edge --extra cloud --extra dev pyproject.toml -o requirements.lock
 	@echo 'tpm2-pytss>=3,<4' | $(UV) $(LOCK) --no-deps - -o requirements-tpm.lock
 	@printf '%s\n' pkgconfig setuptools-scm vcs-versioning | \
 		$(UV) $(LOCK) --no-deps - -o requirements-tpm-build.lock
+	@$(UV) $(LOCK) --override bench/nutshell.in bench/nutshell.in -o bench/nutshell.lock
 
 ## make clean        remove everything that make made
 clean:
