@@ -24,7 +24,7 @@ from hsm.open import TokenConfig as HsmConfig
 from hsm.open import open_token
 from wallet.clock import Clock
 from wallet.hosted import HostedWallets
-from wallet.journal import Journal, JournalUnopened, Mode
+from wallet.journal import Event, Journal, JournalUnopened, Mode
 from wallet.protocol.certificates import TrustAnchor
 from wallet.store.database import KEY_BYTES, Database
 from wallet.store.errors import StoreError
@@ -167,6 +167,10 @@ class Gateway:
                 await token.close()
         self.opened = opened
         _log.info("gateway.opened", mode=str(self.mode))
+        if opened is not None and self.mode is not Mode.OPEN:
+            # The journal found it before anybody listened.
+            opened.events.tell("gateway.frozen", mode=str(self.mode))
+            self._stopped(self.mode)
         return self.mode
 
     async def _open_journal(self, token: Token, key: bytes) -> Opened | None:
@@ -202,6 +206,7 @@ class Gateway:
         await repair_verdicts(journal, database)
         events = Events(database=database, clock=self.clock, kept=self.config.limits.events_kept)
         journal.listen(events.take)
+        journal.listen(self._heard)
         return Opened(
             token=token,
             database=database,
@@ -210,6 +215,14 @@ class Gateway:
             terminals=terminals,
             events=events,
         )
+
+    def _heard(self, event: Event) -> None:
+        if event.name == "gateway.frozen":
+            self._stopped(Mode(event.data["mode"]))
+
+    def _stopped(self, mode: Mode) -> None:
+        self.cause = _CAUSES[mode]
+        _log.warning("gateway.frozen", mode=str(mode), cause=self.cause)
 
     def _closed(self, mode: Mode, cause: str) -> Mode:
         if (mode, cause) != (self._mode, self.cause):
@@ -223,6 +236,15 @@ class Gateway:
         if opened is not None:
             await opened.close()
 
+
+# Beside the mode of a journal that is there and does not take payments.
+_CAUSES = {
+    Mode.SEALED: "the token does not answer",
+    Mode.FROZEN_ROLLBACK: "the store does not fit the token's counter: it is an older copy, or a"
+    " copy of another box; only a new epoch of the issuer opens it",
+    Mode.FROZEN_TAMPER: "a page of the store fails its check",
+    Mode.FROZEN_BY_ISSUER: "the issuer revoked this journal",
+}
 
 # What no waiting mends: an operator has to look.
 _FATAL = frozenset({"token-pin-wrong", "seal-broken", "token-refused"})
