@@ -10,7 +10,7 @@ from wallet.clock import Clock, FlooredClock
 from wallet.faults import NO_FAULTS, Faults, Point
 from wallet.journal.engine import Engine, Waiting, Work
 from wallet.journal.errors import JournalTampered
-from wallet.journal.head import load_window, rolled_back, store_chain
+from wallet.journal.head import load_window, rolled_back, seen, store_chain
 from wallet.journal.lookups import Lookups
 from wallet.journal.opening import engine_of, write_opening
 from wallet.journal.recovery import Progress, keep_list, recover
@@ -317,7 +317,7 @@ class Journal(Lookups):
             await self._token.probe()
             hardware = await self._token.counter.read()
             window = await self._database.read(load_window)
-            if rolled_back(window, hardware=hardware):
+            if rolled_back(seen(window, self._engine.head.counter), hardware=hardware):
                 self._engine.set_mode(Mode.FROZEN_ROLLBACK)
             else:
                 await self._sign_head(hardware)

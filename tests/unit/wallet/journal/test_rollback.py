@@ -81,7 +81,7 @@ async def test_a_rollback_within_the_window_hides_what_the_status_said(tmp_path:
         assert other.root != box.verified(lost[0]).root
 
 
-@pytest.mark.parametrize("moved", [2])
+@pytest.mark.parametrize("moved", [-1, 2])
 async def test_a_copy_beside_a_second_token_with_the_key_is_frozen(
     tmp_path: Path, moved: int
 ) -> None:
