@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tests.sim.disk import Disk, PowerCut
-from wallet.faults import Faults, Point
+from wallet.faults import Faults
 from wallet.store.errors import StoreClosed
 from wallet.store.worker import Worker
 
@@ -64,18 +64,18 @@ class PowerFaults(Faults):
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        self._point: Point | None = None
+        self._point: str | None = None
         self._passings = 0
-        self.passed: set[Point] = set()
+        self.passed: set[str] = set()
 
-    def arm(self, point: Point | None, *, passings: int = 1) -> None:
+    def arm(self, point: str | None, *, passings: int = 1) -> None:
         """At the n-th passing from now on."""
         self._point, self._passings = point, passings
 
-    def at(self, point: Point) -> None:
+    def at(self, point: str) -> None:
         """The end, if it is this one."""
         self.passed.add(point)
-        if point is self._point:
+        if point == self._point:
             self._passings -= 1
             if self._passings == 0:
                 self._disk.cut()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hsm import software
 from tests.support.gateway import PASSPHRASE, STORE_KEY, FragileToken, Gateway, taken
-from wallet.faults import Faults, Point
+from wallet.faults import Faults
 from wallet.journal import JournalUnopened
 from wallet.journal.names import FLUSH_ENTRIES
 from wallet.store.database import Database
@@ -36,10 +36,10 @@ class KillAt(Faults):
         self.passed: Counter[str] = Counter()
         self._point, self._passing = point, passing
 
-    def at(self, point: Point) -> None:
+    def at(self, point: str) -> None:
         """The end, if it is this one."""
-        self.passed[point.value] += 1
-        if point.value == self._point and self.passed[point.value] == self._passing:
+        self.passed[point] += 1
+        if point == self._point and self.passed[point] == self._passing:
             os.kill(os.getpid(), signal.SIGKILL)
 
 

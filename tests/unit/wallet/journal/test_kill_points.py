@@ -22,7 +22,7 @@ from tests.sim.naive import Sheet
 from tests.support.gateway import PASSPHRASE, Gateway, taken
 from tests.support.tokens import FEEBLE
 from tests.unit.wallet.journal.dying_child import PASSED, TOLD, Life
-from wallet.faults import NO_FAULTS, Point
+from wallet.faults import NO_FAULTS, POINTS
 from wallet.journal import Mode
 from wallet.journal.head import load_window
 from wallet.protocol.entry import Payment, decode_entry
@@ -100,7 +100,7 @@ def passed(
     return counted
 
 
-@pytest.mark.parametrize("point", [point.value for point in Point])
+@pytest.mark.parametrize("point", POINTS)
 async def test_a_kill_at_a_named_point_loses_nothing_and_counts_nothing_twice(
     point: str, nursery: Nursery, newborn: Path, passed: dict[str, int], tmp_path: Path
 ) -> None:
