@@ -91,10 +91,14 @@ fuzz: setup
 bench: setup
 	@$(PYTHON3) -m bench $(if $(ONLY),--only $(ONLY))
 
-## make lock         for maintainers: resolve pyproject.toml anew into requirements.lock (needs uv)
+LOCK := pip compile -q --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade
+
+## make lock         for maintainers: resolve pyproject.toml anew into the locks (needs uv)
 lock:
-	@$(UV) pip compile -q --generate-hashes --no-header --no-annotate --python-version 3.11 \
-		--all-extras --upgrade pyproject.toml -o requirements.lock
+	@$(UV) $(LOCK) --extra edge --extra cloud --extra dev pyproject.toml -o requirements.lock
+	@echo 'tpm2-pytss>=3,<4' | $(UV) $(LOCK) --no-deps - -o requirements-tpm.lock
+	@printf '%s\n' pkgconfig setuptools-scm vcs-versioning | \
+		$(UV) $(LOCK) --no-deps - -o requirements-tpm-build.lock
 
 ## make clean        remove everything that make made
 clean:

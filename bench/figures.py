@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -78,11 +79,12 @@ def verify_rate(verifies: int = VERIFIES) -> float:
     return verifies / (time.perf_counter() - start)
 
 
-def verify_rate_two(verifies: int = VERIFIES) -> float:
-    """The same by two processes at once, added up."""
+@contextlib.contextmanager
+def verify_pair(verifies: int = VERIFIES) -> Iterator[Callable[[], float]]:
+    """What measures the same by two processes at once, added up, as often as it is called."""
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        pool.map(verify_rate, [100, 100])  # both are up and warm
-        return sum(pool.map(verify_rate, [verifies, verifies]))
+        pool.map(verify_rate, [100, 100], chunksize=1)  # both are up and warm
+        yield lambda: sum(pool.map(verify_rate, [verifies, verifies], chunksize=1))
 
 
 def fsync_rate(folder: Path, appends: int = 300) -> float:

@@ -16,9 +16,11 @@ from typing import Any
 from cloud import commands
 from cloud.config import Config, load_config
 from cloud.errors import CloudError
+from cloud.issuer.officers import Role
 from cloud.main import run_cloud
 from hsm.api import HsmError
 
+_OFFICER_FILE = "the officer's token (officer-first.token in the folder)"
 WELL, FAILED, DEGRADED, NOT_INITIALISED = 0, 1, 3, 4
 Command = Callable[[Config, argparse.Namespace], Coroutine[Any, Any, int]]
 
@@ -32,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="listen.api_port=8444"
     )
     verbs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    first = verbs.add_parser("init", help="make keys, database, first policy and two officers")
+    first = verbs.add_parser("init", help="make keys, database, first policy and two admins")
     first.set_defaults(run=commands.init)
     verbs.add_parser("run", help="serve until SIGTERM")
     status = verbs.add_parser("status", help="where all value is; works beside a running cloud")
@@ -44,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     migrate.set_defaults(run=commands.migrate_schema)
     reconcile = verbs.add_parser("reconcile", help="journals, their sizes and states")
     reconcile.add_argument("--json", action="store_true")
+    reconcile.add_argument("--officer-file", type=Path, help=_OFFICER_FILE)
     reconcile.set_defaults(run=commands.reconcile)
     return top
 
@@ -56,9 +59,11 @@ def _add_gateway(verbs: Any) -> None:
     add.add_argument("--currency", default="EUR")
     add.add_argument("--tier", type=int, action="append", help="tiers it may enrol by itself")
     add.add_argument("--token-file", type=Path, required=True)
+    add.add_argument("--officer-file", type=Path, help=_OFFICER_FILE)
     add.set_defaults(run=commands.gateway_add)
     shown = actions.add_parser("list", help="all gateways")
     shown.add_argument("--json", action="store_true")
+    shown.add_argument("--officer-file", type=Path, help=_OFFICER_FILE)
     shown.set_defaults(run=commands.gateway_list)
 
 
@@ -79,6 +84,7 @@ def _add_issuer(verbs: Any) -> None:
     drafts = actions.add_parser("drafts", help="drafts that wait")
     drafts.add_argument("--officer-file", type=Path, required=True)
     drafts.set_defaults(run=commands.list_drafts)
+    _add_officers(actions)
     holder = actions.add_parser("holder", help="open an online wallet for a holder")
     holder.add_argument("--name", required=True)
     holder.add_argument("--wallet", required=True)
@@ -86,6 +92,25 @@ def _add_issuer(verbs: Any) -> None:
     holder.add_argument("--officer-file", type=Path, required=True)
     holder.add_argument("--token-file", type=Path, required=True, help="for the holder's token")
     holder.set_defaults(run=commands.add_holder)
+
+
+def _add_officers(actions: Any) -> None:
+    token = actions.add_parser("token", help="make your own token; prints the hash to tell others")
+    token.add_argument("--token-file", type=Path, required=True)
+    token.set_defaults(run=commands.make_token)
+    officer = actions.add_parser("officer", help="draft: an officer; another admin approves")
+    officer.add_argument("--name", required=True)
+    officer.add_argument("--role", action="append", required=True, choices=list(Role))
+    officer.add_argument("--token-hash", help="what `issuer token` printed; not if it stays")
+    officer.add_argument("--officer-file", type=Path, required=True, help="the drafter's token")
+    officer.set_defaults(run=commands.draft_officer)
+    approve = actions.add_parser("approve-officer", help="approve a draft of an officer")
+    approve.add_argument("draft")
+    approve.add_argument("--officer-file", type=Path, required=True)
+    approve.set_defaults(run=commands.approve_officer)
+    shown = actions.add_parser("officers", help="officers, and drafts that wait")
+    shown.add_argument("--officer-file", type=Path, required=True)
+    shown.set_defaults(run=commands.list_officers)
 
 
 def config_of(options: argparse.Namespace) -> Config:

@@ -13,14 +13,17 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cloud.client import Api
 from cloud.clock import SystemClock
 from cloud.config import Config
-from cloud.issuer.officers import Role, add_officer, has_officer, new_token
+from cloud.issuer.officers import Role, add_officer, has_officer, new_token, token_hash
 from cloud.service import Cloud, make_passphrase, open_cloud
 from hsm.files import create_durably
 from wallet.protocol.money import Currency, Money, decimal_text
 
 OFFICERS = {
     "first": (Role.ADMIN, Role.SUPPLY, Role.GRANTS, Role.ENROLMENT, Role.POLICY, Role.LISTS),
-    "second": (Role.SUPPLY, Role.POLICY, Role.DEALER, Role.AUDITOR, Role.COMPLIANCE),
+    "second": (
+        *(Role.ADMIN, Role.SUPPLY, Role.POLICY),
+        *(Role.DEALER, Role.AUDITOR, Role.COMPLIANCE),
+    ),
 }
 WELL, DEGRADED = 0, 3
 
@@ -38,7 +41,9 @@ async def init(config: Config, options: argparse.Namespace) -> int:
     print(f"{config.folder}: the issuer is there")
     print("  root.der            the root certificate: whoever verifies receipts needs it")
     print("  transport-ca.pem    for gateways that enrol (cbdc-edge provision --cloud-ca)")
-    print("  officer-first.token, officer-second.token   tokens of the first two officers")
+    print("Two administrators, each of whom decides nothing of weight without the other:")
+    for name in OFFICERS:
+        print(f"  officer-{name}.token  hand this to one person, and leave no copy here")
     print(f"Next: cbdc-cloud --folder {config.folder} run")
     return WELL
 
@@ -96,8 +101,7 @@ async def gateway_add(config: Config, options: argparse.Namespace) -> int:
         "currency": options.currency,
         "tiers": options.tier or [0, 1, 2],
     }
-    token_file = config.folder / "officer-first.token"
-    made = await Api(config, token_file).post("/v1/issuer/gateways", body)
+    made = await _officers_api(config, options).post("/v1/issuer/gateways", body)
     create_durably(options.token_file, made["token"].encode())
     print(f"{options.token_file}: good for one gateway, for a week")
     return WELL
@@ -105,13 +109,18 @@ async def gateway_add(config: Config, options: argparse.Namespace) -> int:
 
 async def gateway_list(config: Config, options: argparse.Namespace) -> int:
     """All gateways."""
-    found = await Api(config, config.folder / "officer-first.token").get("/v1/issuer/gateways")
+    found = await _officers_api(config, options).get("/v1/issuer/gateways")
     if options.json:
         print(json.dumps(found, indent=2))
         return WELL
     for line in found["gateways"]:
         print(f"{line['journal']}  {line['name']}  epoch {line['epoch']}  {line['state']}")
     return WELL
+
+
+def _officers_api(config: Config, options: argparse.Namespace) -> Api:
+    """Calls by the officer who is named, or by the first one while that token is still here."""
+    return Api(config, options.officer_file or config.folder / "officer-first.token")
 
 
 async def draft_supply(config: Config, options: argparse.Namespace) -> int:
@@ -146,6 +155,50 @@ async def list_drafts(config: Config, options: argparse.Namespace) -> int:
     return WELL
 
 
+async def make_token(config: Config, options: argparse.Namespace) -> int:
+    """A token for whoever runs this, and the hash that the administrators need of it."""
+    token = new_token(secrets.token_bytes)
+    create_durably(options.token_file, token.encode())
+    print(f"{options.token_file}: keep it to yourself; tell both administrators its hash")
+    print(token_hash(token).hex())
+    return WELL
+
+
+async def draft_officer(config: Config, options: argparse.Namespace) -> int:
+    """Draft an officer."""
+    body = {
+        "draft_id": secrets.token_hex(32),
+        "name": options.name,
+        "roles": options.role,
+        "token_hash": options.token_hash,
+    }
+    made = await Api(config, options.officer_file).post("/v1/issuer/officers", body)
+    print(f"draft {made['draft_id']}: waits for another administrator")
+    return WELL
+
+
+async def approve_officer(config: Config, options: argparse.Namespace) -> int:
+    """Approve the draft of an officer."""
+    path = f"/v1/issuer/officers/{options.draft}/approve"
+    made = await Api(config, options.officer_file).post(path, {})
+    print(_officer_text(made))
+    return WELL
+
+
+async def list_officers(config: Config, options: argparse.Namespace) -> int:
+    """Officers, and drafts that wait."""
+    found = await Api(config, options.officer_file).get("/v1/issuer/officers")
+    for line in found["officers"]:
+        print(_officer_text(line))
+    for line in found["drafts"]:
+        print(f"draft {line['draft_id']}: {_officer_text(line)}, token {line['token_hash']}")
+    return WELL
+
+
+def _officer_text(line: dict[str, Any]) -> str:
+    return f"{line['name']}: {' '.join(line['roles'])}"
+
+
 async def add_holder(config: Config, options: argparse.Namespace) -> int:
     """Open an online wallet and keep the holder's token in a file."""
     body = {"holder": options.name, "wallet": options.wallet, "currency": options.currency}
@@ -164,7 +217,7 @@ async def migrate_schema(config: Config, options: argparse.Namespace) -> int:
 
 async def reconcile(config: Config, options: argparse.Namespace) -> int:
     """Journals as the reconciler holds them."""
-    found = await Api(config, config.folder / "officer-first.token").get("/v1/issuer/journals")
+    found = await _officers_api(config, options).get("/v1/issuer/journals")
     if options.json:
         print(json.dumps(found, indent=2))
         return WELL

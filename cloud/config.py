@@ -22,6 +22,8 @@ FILE_BYTES_MAX = 1 << 20
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=86_400)]
 PoolSize = Annotated[int, msgspec.Meta(ge=1, le=60)]
+Connections = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+Rate = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 CurrencyCode = Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
 
 
@@ -52,6 +54,27 @@ class ListenConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
 
 
+class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one port takes, each of the two by itself.
+
+    A caller is a token or a gateway's certificate; a peer is an address, behind which there may be
+    a bank's proxy with many callers.
+    """
+
+    connections_max: Connections = 2_000
+    connections_peer_max: Connections = 500
+    # From the connection to the end of the first request's head, the TLS handshake included.
+    head_timeout_s: Seconds = 10
+    # Between two requests on one connection.
+    idle_timeout_s: Seconds = 75
+    # A report of 64 MiB on a slow line; bodies of people and apps have 20 seconds.
+    report_timeout_s: Seconds = 600
+    caller_requests_per_s: Rate = 50
+    caller_burst: Rate = 200
+    peer_requests_per_s: Rate = 500
+    peer_burst: Rate = 2_000
+
+
 class IssuerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who issues, and what."""
 
@@ -67,6 +90,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     folder: Path = Path("/var/lib/cbdc-cloud")
     database: DatabaseConfig = msgspec.field(default_factory=DatabaseConfig)
     listen: ListenConfig = msgspec.field(default_factory=ListenConfig)
+    limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
     issuer: IssuerConfig = msgspec.field(default_factory=IssuerConfig)
 
 

@@ -18,6 +18,7 @@ from cloud.ledger.identities import derived
 from cloud.ledger.posting import Transfer, TransferKind, post
 from cloud.wallets import find_wallet
 from wallet.protocol.ids import journal_text
+from wallet.protocol.issued import Grant
 
 
 class FundingState(enum.StrEnum):
@@ -111,10 +112,13 @@ async def held_for(connection: Connection, journal: bytes, *, epoch: int) -> lis
 async def next_sequence(connection: Connection, journal: bytes, *, epoch: int) -> int:
     """The sequence of the next grant of an epoch: from 0, no gap.
 
-    Callers serialise: only one transaction at a time signs grants for a journal.
+    Grants that the issuer has forgotten and the journal has shown count too. Callers serialise:
+    only one transaction at a time signs grants for a journal.
     """
     found: int = await connection.fetchval(
-        "SELECT coalesce(max(sequence) + 1, 0) FROM funding WHERE journal = $1 AND epoch = $2",
+        "SELECT coalesce(max(sequence) + 1, 0) FROM ("
+        " SELECT sequence FROM funding WHERE journal = $1 AND epoch = $2 UNION ALL"
+        " SELECT sequence FROM lost_grant WHERE journal = $1 AND epoch = $2) AS granted",
         *(journal, epoch),
     )
     return found
@@ -149,6 +153,48 @@ async def grants_from(
         *(journal, epoch, sequence, limit),
     )
     return [_funding(row) for row in rows]
+
+
+async def grants_at(
+    connection: Connection, journal: bytes, epoch: int, *, sequences: list[int]
+) -> dict[int, bytes]:
+    """The signed grants of these sequences, as far as they are remembered."""
+    rows = await connection.fetch(
+        "SELECT sequence, grant_cose FROM funding WHERE journal = $1 AND epoch = $2"
+        " AND sequence = ANY ($3)",
+        *(journal, epoch, sequences),
+    )
+    return {row["sequence"]: row["grant_cose"] for row in rows}
+
+
+async def withdraw_grant(
+    connection: Connection, journal: bytes, epoch: int, *, sequence: int
+) -> None:
+    """Hold again what was granted under a number that the journal has used for another grant.
+
+    The journal can never enter it; it is granted anew, under the next number.
+    """
+    await connection.execute(
+        "UPDATE funding SET state = 'held', sequence = NULL, grant_cose = NULL"
+        " WHERE journal = $1 AND epoch = $2 AND sequence = $3 AND state = 'granted'",
+        *(journal, epoch, sequence),
+    )
+
+
+async def adopt_grant(connection: Connection, grant: Grant) -> bool:
+    """Let a grant that the issuer forgot be that of the oldest hold that it fits; is there one?
+
+    The order is that in which holds are granted.
+    """
+    found = await connection.fetchval(
+        "UPDATE funding SET state = 'applied', sequence = $3, grant_cose = $7"
+        " WHERE funding_id = (SELECT funding_id FROM funding WHERE journal = $1 AND epoch = $2"
+        "  AND offline_wallet = $4 AND amount = $5 AND currency = $6 AND state = 'held'"
+        "  ORDER BY created_ms, funding_id LIMIT 1 FOR UPDATE) RETURNING true",
+        *(grant.journal, grant.epoch, grant.sequence, grant.wallet, grant.amount_minor),
+        *(grant.currency, grant.signed.raw),
+    )
+    return bool(found)
 
 
 async def set_applied(

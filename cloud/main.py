@@ -19,9 +19,12 @@ from cloud.clock import SystemClock
 from cloud.config import Config
 from cloud.errors import CloudError
 from cloud.http.app import application
+from cloud.http.door import Door
 from cloud.http.gateways import gateway_application
 from cloud.http.officers import officer_routes
 from cloud.http.overview import overview_routes
+from cloud.http.people import people_routes
+from cloud.http.rates import limited
 from cloud.http.routes import add_routes
 from cloud.http.wallets import wallet_routes
 from cloud.http.watch import add_watch
@@ -39,8 +42,8 @@ _log = Log("main")
 
 def api_application(cloud: Cloud) -> web.Application:
     """Officers, wallet apps, and what watches over the process."""
-    app = application()
-    routes = [*officer_routes(cloud), *overview_routes(cloud), *wallet_routes()]
+    app = application(limited(cloud.config.limits, cloud.clock))
+    routes = [*officer_routes(cloud), *people_routes(), *overview_routes(cloud), *wallet_routes()]
     add_watch(app, cloud, routes)
     add_routes(app, cloud, routes)
     return app
@@ -82,24 +85,22 @@ async def serving(cloud: Cloud) -> AsyncIterator[dict[str, int]]:
     renew = partial(_certify, cloud, (gateways, people))
     await renew()
     cloud.renewals.append(renew)
-    runners, ports = [], {}
+    doors, ports = [], {}
     try:
         for name, app, tls, port in (
             ("gateway_port", gateway_application(cloud), gateways, listen.gateway_port),
             ("api_port", api_application(cloud), people, listen.api_port),
         ):
-            runner = web.AppRunner(app, access_log=None)
-            runners.append(runner)
-            await runner.setup()
-            await web.TCPSite(runner, listen.host, port, ssl_context=tls).start()
-            ports[name] = runner.addresses[0][1]
+            door = Door(app, tls=tls, limits=cloud.config.limits, name=name)
+            doors.append(door)
+            ports[name] = await door.open(host=listen.host, port=port)
         path = cloud.config.folder / PORTS_FILE
         replace_durably(path, json.dumps(ports).encode())
         yield ports
     finally:
         cloud.renewals.remove(renew)
-        for runner in runners:
-            await runner.cleanup()
+        for door in doors:
+            await door.close()
 
 
 async def run(config: Config) -> None:

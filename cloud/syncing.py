@@ -17,16 +17,18 @@ from cloud.issuer.gateways import (
     renewed,
     saw,
 )
+from cloud.issuer.restored import merge_lists, take_back
 from cloud.log import Log
 from sync.exchange import build_down, open_up
 from wallet.protocol.entry import EntryKind, decode_entry
 from wallet.protocol.envelope import NEWEST_GRANTS, NEWEST_LISTS, Up, VerifiedUp
 from wallet.protocol.issued import Enrolment
+from wallet.protocol.policy import Policy
 from wallet.protocol.refusals import ProtocolError
 from wallet.protocol.sealed import seal
 
-# An entry begins with a map of five and its kind: only enrolments are decoded here.
-_ENROL = bytes((0xA5, 0x01, EntryKind.ENROL))
+# An entry begins with a map of five and its kind: few are decoded here.
+_OWN = (bytes((0xA5, 0x01, EntryKind.ENROL)), bytes((0xA5, 0x01, EntryKind.POLICY)))
 _log = Log("sync")
 
 
@@ -80,7 +82,7 @@ class Exchange:
             up.journal, up.epoch, up.acknowledged_size
         )
         async with self._database.transaction() as connection:
-            objects = await self._objects(connection, gateway, verified, now_ms=now_ms)
+            objects = await self._objects(connection, gateway, verified, outcome, now_ms=now_ms)
         _log.info(
             "exchange",
             gateway=gateway.name,
@@ -98,15 +100,27 @@ class Exchange:
         return await asyncio.to_thread(seal, envelope, recipient=gateway.hpke_key)
 
     async def _objects(
-        self, connection: Connection, gateway: Gateway, verified: VerifiedUp, *, now_ms: int
+        self,
+        connection: Connection,
+        gateway: Gateway,
+        verified: VerifiedUp,
+        outcome: Outcome,
+        *,
+        now_ms: int,
     ) -> list[bytes]:
         desk, up = self._desk, verified.claims
+        entered = _entered(up)
         await saw(connection, gateway.journal, now_ms=now_ms)
-        await set_enrolled(connection, gateway, _enrolled(up))
+        enrolments = [body for body in entered if isinstance(body, Enrolment)]
+        await set_enrolled(connection, gateway, enrolments)
+        suspended = await is_suspended(connection, gateway)
+        if not suspended and _is_kept(up, outcome):
+            await take_back(connection, entered, now_ms=now_ms)
+            await merge_lists(connection, desk, now_ms=now_ms)
         common = await common_objects(
             connection, gateway.currency, dict(up.newest), first_list=NEWEST_LISTS
         )
-        if await is_suspended(connection, gateway):
+        if suspended:
             return common
         wishes = (up.health or {}).get("enrol")
         await take_wishes(connection, desk, gateway, wishes, now_ms=now_ms)
@@ -125,17 +139,23 @@ class Exchange:
         return objects
 
 
-def _enrolled(up: Up) -> list[Enrolment]:
-    """Enrolments that the journal has entered."""
-    found: list[Enrolment] = []
+def _is_kept(up: Up, outcome: Outcome) -> bool:
+    """Are all of the report's entries held?"""
+    end = up.acknowledged_size + len(up.entries)
+    return outcome.problem is None and outcome.acknowledged >= end
+
+
+def _entered(up: Up) -> list[Enrolment | Policy]:
+    """Enrolments and policies that the journal has entered."""
+    found: list[Enrolment | Policy] = []
     for raw in up.entries:
-        if not raw.startswith(_ENROL):
+        if not raw.startswith(_OWN):
             continue
         try:
             body = decode_entry(raw).body
         except ProtocolError:
             # The reconciler has judged it already.
             continue
-        if isinstance(body, Enrolment):
+        if isinstance(body, Enrolment | Policy):
             found.append(body)
     return found

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from edge.errors import ConfigInvalid
+from hsm.pcr_policies import PcrPolicy
 
 ENVIRONMENT_PREFIX = "CBDC_EDGE_"
 DEFAULT_PATH = Path("/etc/cbdc-edge/config.toml")
@@ -42,20 +43,31 @@ class ListenConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class TokenConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the keys are. The secret that opens them stands in a file of its own."""
 
-    driver: Literal["software", "pkcs11"] = "software"
+    driver: Literal["software", "pkcs11", "tpm"] = "software"
     algorithm: Literal["eddsa", "es256"] = "eddsa"
     # The software token's passphrase; without it: CBDC_EDGE_PASSPHRASE, or a question.
     passphrase_file: Path | None = None
-    # A PKCS#11 token: its module, its label, the label of our keys, its PIN.
+    # The PIN of a PKCS#11 token or TPM; without it: CBDC_EDGE_TOKEN_PIN, or a question. A TPM that
+    # is given neither opens to the measurements alone.
+    pin_file: Path | None = None
+    # A PKCS#11 token: its module, its label, the label of our keys.
     module: Path | None = None
     label: Text = "cbdc-edge"
     key_label: Text = "journal"
-    pin_file: Path | None = None
+    # A TPM: how it is reached, which measurements it opens to, where its counter stands, and the
+    # secrets of its hierarchies where its owner set some.
+    tcti: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] = "device:/dev/tpmrm0"
+    pcr_policy: PcrPolicy = "firmware"
+    nv_index: Annotated[int, msgspec.Meta(ge=0x01800000, le=0x01BFFFFF)] | None = None
+    owner_auth_file: Path | None = None
+    endorsement_auth_file: Path | None = None
     timeout_s: Seconds = 10
 
     def __post_init__(self) -> None:
         if self.driver == "pkcs11" and self.module is None:
             raise ValueError("the driver pkcs11 needs `module`, the library of the token")
+        if self.driver == "tpm" and self.algorithm != "es256":
+            raise ValueError('the driver tpm signs with `algorithm = "es256"` alone')
 
 
 class SyncConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

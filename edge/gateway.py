@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import secrets
+from pathlib import Path
 
 from edge.authority import make_authority
 from edge.config import Config, TokenConfig
@@ -15,7 +16,7 @@ from edge.events import Events
 from edge.folder import Folder
 from edge.identity import Identity, load_identity
 from edge.log import Log
-from edge.secret_input import read_file
+from edge.secret_input import read_file, read_secret_file
 from edge.terminals import Terminals
 from edge.verdicts import repair_verdicts
 from hsm.api import Algorithm, HsmError, KeyMissing, SealBroken, Token
@@ -42,7 +43,7 @@ _log = Log("gateway")
 
 
 def hsm_config(config: TokenConfig, folder: Folder) -> HsmConfig:
-    """The token's configuration as the drivers want it."""
+    """The token's configuration as the drivers want it. Raises: FileUnreadable."""
     return HsmConfig(
         driver=config.driver,
         folder=folder.token,
@@ -50,8 +51,17 @@ def hsm_config(config: TokenConfig, folder: Folder) -> HsmConfig:
         module_path=config.module,
         token_label=config.label,
         key_label=config.key_label,
+        tcti=config.tcti,
+        pcr_policy=config.pcr_policy,
+        nv_index=config.nv_index,
+        owner_auth=_hierarchy_auth(config.owner_auth_file),
+        endorsement_auth=_hierarchy_auth(config.endorsement_auth_file),
         timeout_s=config.timeout_s,
     )
+
+
+def _hierarchy_auth(path: Path | None) -> bytes:
+    return b"" if path is None else read_secret_file(path)
 
 
 async def make_store_key(folder: Folder, token: Token) -> bytes:
@@ -92,6 +102,21 @@ class Opened:
         self.terminals = terminals
         self.events = events
         self.hosted = HostedWallets(journal=journal, database=database, token=token)
+        # Why the token keeps the journal sealed, for the technician; empty while it does not.
+        self.cause = ""
+
+    async def probe_token(self) -> None:
+        """Ask the token, which seals the journal or opens it, and know why it is sealed."""
+        await self.journal.probe()
+        if self.journal.mode is not Mode.SEALED:
+            self.cause = ""
+            return
+        try:
+            await self.token.probe()
+        except HsmError as error:
+            if self.cause != error.explained():
+                self.cause = error.explained()
+                _log.warning("gateway.sealed", cause=self.cause)
 
     async def probe_store(self) -> None:
         """Ask the store; its trouble is the next payment's refusal, here it is only noted."""
@@ -124,7 +149,7 @@ class Gateway:
         self.folder = Folder(config.folder)
         self.clock = clock
         self.opened: Opened | None = None
-        self.cause = ""
+        self._cause = ""
         self._secret = secret
         self._mode = Mode.NOT_PROVISIONED
 
@@ -132,6 +157,13 @@ class Gateway:
     def mode(self) -> Mode:
         """What it can do now."""
         return self._mode if self.opened is None else self.opened.journal.mode
+
+    @property
+    def cause(self) -> str:
+        """Why it can not; empty when nobody knows more than the mode says."""
+        if self.opened is None:
+            return self._cause
+        return _FROZEN.get(self.mode, self.opened.cause)
 
     async def open(self) -> Mode:
         """Open everything, if it is there.
@@ -150,7 +182,7 @@ class Gateway:
         except HsmError as error:
             if error.code in _FATAL:
                 raise
-            return self._closed(Mode.SEALED, f"{error.code}: {error}")
+            return self._closed(Mode.SEALED, error.explained())
         return await self._open_store(token)
 
     async def _open_store(self, token: Token) -> Mode:
@@ -161,16 +193,16 @@ class Gateway:
         except HsmError as error:
             if isinstance(error, SealBroken | KeyMissing):
                 raise
-            return self._closed(Mode.SEALED, f"{error.code}: {error}")
+            return self._closed(Mode.SEALED, error.explained())
         finally:
             if opened is None:
                 await token.close()
         self.opened = opened
         _log.info("gateway.opened", mode=str(self.mode))
-        if opened is not None and self.mode is not Mode.OPEN:
+        if opened is not None and self.mode in _FROZEN:
             # The journal found it before anybody listened.
             opened.events.tell("gateway.frozen", mode=str(self.mode))
-            self._stopped(self.mode)
+            _tell_frozen(self.mode)
         return self.mode
 
     async def _open_journal(self, token: Token, key: bytes) -> Opened | None:
@@ -206,7 +238,7 @@ class Gateway:
         await repair_verdicts(journal, database)
         events = Events(database=database, clock=self.clock, kept=self.config.limits.events_kept)
         journal.listen(events.take)
-        journal.listen(self._heard)
+        journal.listen(_heard)
         return Opened(
             token=token,
             database=database,
@@ -216,18 +248,10 @@ class Gateway:
             events=events,
         )
 
-    def _heard(self, event: Event) -> None:
-        if event.name == "gateway.frozen":
-            self._stopped(Mode(event.data["mode"]))
-
-    def _stopped(self, mode: Mode) -> None:
-        self.cause = _CAUSES[mode]
-        _log.warning("gateway.frozen", mode=str(mode), cause=self.cause)
-
     def _closed(self, mode: Mode, cause: str) -> Mode:
-        if (mode, cause) != (self._mode, self.cause):
+        if (mode, cause) != (self._mode, self._cause):
             _log.warning("gateway.closed", mode=str(mode), cause=cause)
-        self._mode, self.cause = mode, cause
+        self._mode, self._cause = mode, cause
         return mode
 
     async def close(self) -> None:
@@ -237,9 +261,8 @@ class Gateway:
             await opened.close()
 
 
-# Beside the mode of a journal that is there and does not take payments.
-_CAUSES = {
-    Mode.SEALED: "the token does not answer",
+# Why a journal that is there takes no payments, whatever the token does.
+_FROZEN = {
     Mode.FROZEN_ROLLBACK: "the store does not fit the token's counter: it is an older copy, or a"
     " copy of another box; only a new epoch of the issuer opens it",
     Mode.FROZEN_TAMPER: "a page of the store fails its check",
@@ -248,6 +271,15 @@ _CAUSES = {
 
 # What no waiting mends: an operator has to look.
 _FATAL = frozenset({"token-pin-wrong", "seal-broken", "token-refused"})
+
+
+def _heard(event: Event) -> None:
+    if event.name == "gateway.frozen" and event.data["mode"] in _FROZEN:
+        _tell_frozen(Mode(event.data["mode"]))
+
+
+def _tell_frozen(mode: Mode) -> None:
+    _log.warning("gateway.frozen", mode=str(mode), cause=_FROZEN[mode])
 
 
 def _log_progress(done: int, size: int) -> None:

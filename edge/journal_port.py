@@ -17,8 +17,10 @@ from edge.version import version
 from edge.wishes import Wish, read_wishes
 from sync.ports import Position
 from wallet.clock import Clock
+from wallet.journal import stored_list
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.cose import assemble
+from wallet.protocol.entry import EntryKind, ListUpdate, decode_entry
 from wallet.protocol.envelope import (
     NEWEST_GRANTS,
     NEWEST_KEYS,
@@ -30,6 +32,7 @@ from wallet.protocol.envelope import (
 from wallet.protocol.keys import from_raw
 from wallet.protocol.messages import to_sign
 from wallet.protocol.policy import JournalLimit
+from wallet.protocol.refusals import Code
 from wallet.protocol.sealed import short_id
 from wallet.store.objects import delete_receipts, oldest_receipts
 
@@ -41,6 +44,8 @@ SEGMENT_BYTES_CAP = 48 * 1024 * 1024
 ENTRY_BYTES_SMALL = 256
 COLLECTED_MAX = 200
 TEXT_MAX = 64
+# An entry begins with a map of five and its kind: only those that name lists are decoded here.
+_LIST = bytes((0xA5, 0x01, EntryKind.LIST))
 _log = Log("sync")
 
 
@@ -59,6 +64,8 @@ class JournalPort:
         self._opened = opened
         self._folder = folder
         self._clock = clock
+        # Below this size, reports show the lists that their entries name.
+        self._shown_below = 0
 
     @property
     def anchor(self) -> TrustAnchor:
@@ -166,9 +173,18 @@ class JournalPort:
             checkpoint=segment.checkpoint,
             newest=await self.held(),
             collected=tuple([(entry, receipt) for _, entry, receipt in collected]),
-            health=await self.health(),
+            health={**await self.health(), **await self._shown(segment)},
         )
         return claims, [leaf for leaf, _, _ in collected]
+
+    async def _shown(self, segment: Segment) -> dict[str, Any]:
+        """The signed lists that a segment names, for an issuer that has forgotten them."""
+        if segment.acknowledged >= self._shown_below:
+            return {}
+        bodies = [decode_entry(raw).body for raw in segment.entries if raw.startswith(_LIST)]
+        named = [body for body in bodies if isinstance(body, ListUpdate)]
+        lists = [await stored_list(self._opened.database, update) for update in named]
+        return {"lists": [listed.signed.raw for listed in lists]}
 
     async def sign(self, payload: bytes, type_: str) -> bytes:
         """A COSE_Sign1 by the journal's key, with its certificates. Raises: HsmError."""
@@ -198,6 +214,12 @@ class JournalPort:
         """Take the objects, then record what the issuer holds. Raises: StoreError."""
         journal, database = self._opened.journal, self._opened.database
         intake = await take_objects(journal, database, down.objects)
+        forgotten = down.problem == Code.PARENT_MISSING
+        if down.problem is None and down.acknowledged_size < journal.acknowledged:
+            await journal.go_back(down.acknowledged_size)
+            forgotten = True
+        if forgotten:
+            self._shown_below = journal.state.size
         await journal.acknowledge(down.acknowledged_size)
         _log.info(
             "sync.exchanged",

@@ -191,7 +191,7 @@ class Daemon:
                 await self._open_again()
             else:
                 _stop_when_broken(opened.journal)
-                await opened.journal.probe()
+                await opened.probe_token()
                 await opened.probe_store()
             notify(ALIVE)
 

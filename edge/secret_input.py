@@ -47,7 +47,7 @@ def ask(question: str, *, instead: str) -> bytes:
 
 
 def token_secret(config: TokenConfig, *, environment: Mapping[str, str] = os.environ) -> bytes:
-    """The passphrase or PIN of the token. Raises: FileUnreadable."""
+    """The passphrase or PIN of the token; a TPM may have none. Raises: FileUnreadable."""
     if config.driver == "software":
         path, variable, question = config.passphrase_file, PASSPHRASE_VARIABLE, "Passphrase"
         key = "token.passphrase_file"
@@ -58,4 +58,7 @@ def token_secret(config: TokenConfig, *, environment: Mapping[str, str] = os.env
         return read_secret_file(path)
     if environment.get(variable):
         return environment[variable].encode()
+    if config.driver == "tpm":
+        # Most TPMs open to their measurements alone, so that a branch starts without anybody there.
+        return b""
     return ask(question, instead=f"`{key}` in the configuration, or {variable}")

@@ -12,6 +12,8 @@ from sync.ports import Listener
 from sync.transport import Credentials, HttpsTransport
 from wallet.clock import Clock
 
+# A failed session, and an issuer that was restored from a backup older than what it had said.
+_WARNINGS = frozenset({"sync.failed", "sync.rewound"})
 _log = Log("sync")
 
 
@@ -37,11 +39,11 @@ def _transport(opened: Opened, config: Config) -> HttpsTransport:
 
 
 def _listener(opened: Opened) -> Listener:
-    """What happens goes to the gateway's events; a failure into the log as well."""
+    """What happens goes to the gateway's events; what somebody must see into the log as well."""
 
     def tell(name: str, **data: object) -> None:
         opened.events.tell(name, **data)
-        if name == "sync.failed":
+        if name in _WARNINGS:
             _log.warning(name, **{key: str(value) for key, value in data.items() if value})
 
     return tell

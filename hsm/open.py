@@ -1,14 +1,18 @@
 """Which token a gateway has, from its configuration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from hsm import software
 from hsm.api import Algorithm, KeyMissing, PinWrong, Token, TokenRefused
 from hsm.keyfile import STANDARD, Cost
+from hsm.pcr_policies import PcrPolicy
 
-Driver = Literal["software", "pkcs11"]
+if TYPE_CHECKING:
+    from hsm.tpm import TpmToken
+
+Driver = Literal["software", "pkcs11", "tpm"]
 DRIVERS = get_args(Driver)
 
 
@@ -16,8 +20,9 @@ DRIVERS = get_args(Driver)
 class TokenConfig:
     """A driver and what it needs; the PIN or passphrase is not among it.
 
-    `folder` holds the key file of the software driver, and the counter of both. `cost` is the
-    software driver's; what follows it is of PKCS#11.
+    `folder` holds the key file of the software driver and its counter, which PKCS#11 uses too, or
+    what a TPM made. `cost` is the software driver's, the next three are of PKCS#11, what follows
+    `tcti` is of a TPM, as in `hsm.tpm.TpmConfig`.
 
     Raises:
         TokenRefused: there is no such driver.
@@ -30,12 +35,17 @@ class TokenConfig:
     module_path: Path | None = None
     token_label: str = ""
     key_label: str = ""
+    tcti: str = "device:/dev/tpmrm0"
+    pcr_policy: PcrPolicy = "firmware"
+    nv_index: int | None = None
+    owner_auth: bytes = field(default=b"", repr=False)
+    endorsement_auth: bytes = field(default=b"", repr=False)
     timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
         # A misspelt driver must not become the weaker one.
         if self.driver not in DRIVERS:
-            raise TokenRefused(f"the drivers of tokens are {' and '.join(DRIVERS)}")
+            raise TokenRefused(f"the drivers of tokens are {', '.join(DRIVERS)}")
 
 
 async def open_token(config: TokenConfig, *, secret: bytes) -> Token:
@@ -46,6 +56,8 @@ async def open_token(config: TokenConfig, *, secret: bytes) -> Token:
     """
     if config.driver == "pkcs11":
         return await _pkcs11(config, secret, new=False)
+    if config.driver == "tpm":
+        return await _tpm(config, secret, new=False)
     token = await software.open_token(config.folder, passphrase=secret)
     if token.signer.algorithm is not config.algorithm:
         await token.close()
@@ -61,9 +73,27 @@ async def create_token(config: TokenConfig, *, secret: bytes) -> Token:
     """
     if config.driver == "pkcs11":
         return await _pkcs11(config, secret, new=True)
+    if config.driver == "tpm":
+        return await _tpm(config, secret, new=True)
     return await software.create(
         config.folder, passphrase=secret, algorithm=config.algorithm, cost=config.cost
     )
+
+
+async def reseal_token(config: TokenConfig, *, secret: bytes, policy: PcrPolicy) -> None:
+    """Seal a TPM's keys to another PCR policy and the measurements of now.
+
+    Raises:
+        TokenRefused: the token is no TPM.
+        HsmError: as the driver's `open_token`.
+    """
+    if config.driver != "tpm":
+        raise TokenRefused("only a TPM seals to measurements")
+    token = await _tpm(config, secret, new=False)
+    try:
+        await token.reseal(policy)
+    finally:
+        await token.close()
 
 
 async def _pkcs11(config: TokenConfig, secret: bytes, *, new: bool) -> Token:
@@ -85,6 +115,28 @@ async def _pkcs11(config: TokenConfig, secret: bytes, *, new: bool) -> Token:
         timeout_s=config.timeout_s,
     )
     return await (pkcs11.create if new else pkcs11.open_token)(driver_config)
+
+
+async def _tpm(config: TokenConfig, secret: bytes, *, new: bool) -> "TpmToken":
+    # Imported here, so that a machine without the library opens other tokens.
+    try:
+        from hsm import tpm
+    except ImportError as error:
+        raise TokenRefused("the TPM library of Python is not installed") from error
+
+    if config.algorithm is not Algorithm.ES256:
+        raise TokenRefused("a TPM signs with ES256")
+    driver_config = tpm.TpmConfig(
+        folder=config.folder,
+        tcti=config.tcti,
+        pcr_policy=config.pcr_policy,
+        pin=secret,
+        nv_index=tpm.NV_INDEX_DEFAULT if config.nv_index is None else config.nv_index,
+        owner_auth=config.owner_auth,
+        endorsement_auth=config.endorsement_auth,
+        timeout_s=config.timeout_s,
+    )
+    return await (tpm.create if new else tpm.open_token)(driver_config)
 
 
 def _pin(secret: bytes) -> str:

@@ -11,21 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import nacl.bindings
-import nacl.exceptions
-import nacl.secret
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hsm import keyfile
-from hsm.api import SECRET_BYTES_MAX, Algorithm, KeyMissing, SealBroken, TokenGone, TokenRefused
+from hsm.api import Algorithm, KeyMissing, TokenGone, TokenRefused
+from hsm.boxes import close_box, open_box
 from hsm.counter import SoftwareCounter
 from hsm.curves import P256_ORDER, raw_signature
 from hsm.files import create_durably, make_folder
 
 FILE_NAME = "token.sealed"
 KEY_BYTES = keyfile.KEY_BYTES
-# The first byte of what is sealed says by what; the PKCS#11 driver has others.
+# The first byte of what is sealed says by what; the other drivers have others.
 SEALED_BY_FILE = b"\x01"
 
 Sign = Callable[[bytes], bytes]
@@ -56,7 +55,7 @@ class SoftwareSealer:
     """Seals with XChaCha20-Poly1305; the label is authenticated."""
 
     def __init__(self, key: bytes) -> None:
-        self._box: nacl.secret.Aead | None = nacl.secret.Aead(key)
+        self._key: bytes | None = key
 
     async def seal(self, secret: bytes, *, label: str) -> bytes:
         """Seal a secret under a label.
@@ -65,9 +64,7 @@ class SoftwareSealer:
             TokenRefused: the secret is too long.
             TokenGone: the token was closed.
         """
-        if len(secret) > SECRET_BYTES_MAX:
-            raise TokenRefused(f"at most {SECRET_BYTES_MAX} bytes are sealed")
-        return SEALED_BY_FILE + bytes(self._open_box().encrypt(secret, label.encode()))
+        return close_box(SEALED_BY_FILE, self._open_key(), secret, label=label)
 
     async def unseal(self, sealed: bytes, *, label: str) -> bytes:
         """Give back what was sealed under this label.
@@ -76,22 +73,16 @@ class SoftwareSealer:
             SealBroken: altered, of another token, or under another label.
             TokenGone: the token was closed.
         """
-        box = self._open_box()
-        if not sealed.startswith(SEALED_BY_FILE):
-            raise SealBroken("this was not sealed by a software token")
-        try:
-            return box.decrypt(sealed[1:], label.encode())
-        except (nacl.exceptions.CryptoError, ValueError) as error:
-            raise SealBroken("the seal does not open under this label") from error
+        return open_box(SEALED_BY_FILE, self._open_key(), sealed, label=label)
 
     def forget(self) -> None:
         """Drop the key."""
-        self._box = None
+        self._key = None
 
-    def _open_box(self) -> nacl.secret.Aead:
-        if self._box is None:
+    def _open_key(self) -> bytes:
+        if self._key is None:
             raise TokenGone("the token is closed")
-        return self._box
+        return self._key
 
 
 class SoftwareToken:

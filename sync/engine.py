@@ -31,6 +31,7 @@ from sync.exchange import (
     check_acknowledged,
     check_answers,
     check_taken,
+    goes_back,
     open_down,
 )
 from sync.ports import JournalPort, Listener, Transport
@@ -244,6 +245,12 @@ class Engine:
         check_answers(down, up)
         check_acknowledged(down, up, size=size)
         await self._port.take(down)
+        if goes_back(down, up):
+            # Nothing of this report was kept, so that its receipts travel again as well.
+            self._tell(
+                "sync.rewound", acknowledged=down.acknowledged_size, before=up.acknowledged_size
+            )
+            return
         check_taken(down, up)
         await self._port.handed_over(leaves)
 

@@ -16,7 +16,6 @@ class Code(enum.StrEnum):
     CREDENTIALS = "transport-credentials"
     NOT_READY = "exchange-not-ready"
     FOREIGN_ANSWER = "exchange-foreign-answer"
-    ACKNOWLEDGED_BELOW = "exchange-acknowledged-below"
     ACKNOWLEDGED_BEYOND = "exchange-acknowledged-beyond"
     NOTHING_TAKEN = "exchange-nothing-taken"
     PROBLEM = "exchange-problem"

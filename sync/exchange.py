@@ -51,20 +51,22 @@ def check_answers(down: Down, up: Up) -> None:
 
 
 def check_acknowledged(down: Down, up: Up, *, size: int) -> None:
-    """The issuer holds what the journal wrote, no less than before and no more than there is.
+    """The issuer holds what the journal wrote, and no more than there is.
 
     `size`: the journal's own when the report was made. It may be more than the report's end, when
     an earlier answer was lost. An answer with a problem says nothing of sizes that counts.
-    Raises: SyncError. Beyond our own size the issuer holds entries that this journal does not
-    have; below what it acknowledged, it has lost some.
+    Raises: SyncError. Beyond our own size the issuer holds entries that this journal does not have.
     """
-    if down.problem is not None:
-        return
-    held = down.acknowledged_size
-    if held < up.acknowledged_size:
-        raise SyncError(Code.ACKNOWLEDGED_BELOW, f"{held} after {up.acknowledged_size}")
-    if held > size:
-        raise SyncError(Code.ACKNOWLEDGED_BEYOND, f"{held} of {size}")
+    if down.problem is None and down.acknowledged_size > size:
+        raise SyncError(Code.ACKNOWLEDGED_BEYOND, f"{down.acknowledged_size} of {size}")
+
+
+def goes_back(down: Down, up: Up) -> bool:
+    """The issuer holds less than it said before: it was restored from an older copy of its books.
+
+    It gets the rest again. An older answer cannot be played back for this: `check_answers`.
+    """
+    return down.problem is None and down.acknowledged_size < up.acknowledged_size
 
 
 def check_taken(down: Down, up: Up) -> None:

@@ -52,7 +52,10 @@ class JournalPort(Protocol):
         """The keys that answers are sealed to, by their short ids."""
 
     async def take(self, down: Down) -> None:
-        """Take a checked answer's objects in order, then record what the issuer holds."""
+        """Take a checked answer's objects in order, then record what the issuer holds.
+
+        It may be less than before: the issuer lost what is above, and gets it again.
+        """
 
     async def handed_over(self, leaves: Sequence[bytes]) -> None:
         """The issuer has these receipts: they need not be kept."""

@@ -90,10 +90,10 @@ class Story:
 
     # ---- scenes ---------------------------------------------------------------------------
     async def open_cloud(self) -> None:
-        """Keys, database, first policy, two officers; then value is issued by both of them."""
+        """Keys, database, first policy, two admins; then value is issued by both of them."""
         await self.cloud.run_command("init")
         await self.cloud.start()
-        print("   root and role keys, embedded PostgreSQL, policy 0, two officers")
+        print("   root and role keys, embedded PostgreSQL, policy 0, two admins")
         await self.cloud.run_command(
             *("issuer", "holder", "--name", "demo-bank", "--wallet", "demo-bank"),
             *("--officer-file", str(self._officer("first"))),

@@ -49,9 +49,6 @@ async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse
 
 async def body_of(request: web.Request, kind: type[T]) -> T:
     """The JSON body. Raises: RequestRefused `body-invalid` for unknown fields and wrong shapes."""
-    if request.client_max_size > BODY_BYTES_MAX:
-        # An application that takes large envelopes: a body in JSON is small there too.
-        _require_small(request)
     raw = await request.read()
     try:
         return msgspec.json.decode(raw, type=kind)
@@ -59,7 +56,11 @@ async def body_of(request: web.Request, kind: type[T]) -> T:
         raise RequestRefused("body-invalid", str(error)) from error
 
 
-def _require_small(request: web.Request) -> None:
+def require_small(request: web.Request) -> None:
+    """For an application that takes large envelopes: a body in JSON is small there too.
+
+    Raises: RequestRefused `body-too-large`, before anything of it is read.
+    """
     if request.content_length is None or request.content_length > BODY_BYTES_MAX:
         raise RequestRefused("body-too-large", f"at most {BODY_BYTES_MAX} bytes, their count first")
 
@@ -73,6 +74,6 @@ def answer(value: Any, *, status: int = 200) -> web.Response:
     )
 
 
-def application(*, bytes_max: int = BODY_BYTES_MAX) -> web.Application:
-    """An application with the shared behaviour."""
-    return web.Application(middlewares=[refusals], client_max_size=bytes_max)
+def application(*more: Any, bytes_max: int = BODY_BYTES_MAX) -> web.Application:
+    """An application with the shared behaviour, and more middlewares inside it."""
+    return web.Application(middlewares=[refusals, *more], client_max_size=bytes_max)

@@ -7,9 +7,11 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from cloud.http.app import answer, application, body_of
+from cloud.http.app import answer, application, body_of, require_small
 from cloud.http.octets import from_text, journal_of, to_text
 from cloud.http.problem import RequestRefused
+from cloud.http.rates import limited
+from cloud.http.routes import BODY_S_MAX, read_body
 from cloud.issuer.gateways import Gateway, Wanted, common_objects, enrol
 from cloud.issuer.profiles import GATEWAY_URI
 from cloud.service import Cloud
@@ -53,9 +55,12 @@ class EnrolmentAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 def gateway_application(cloud: Cloud) -> web.Application:
     """Routes under which gateways find the cloud."""
-    app = application(bytes_max=SEALED_BYTES_MAX)
+    limits = cloud.config.limits
+    app = application(limited(limits, cloud.clock), bytes_max=SEALED_BYTES_MAX)
 
     async def post_enrolment(request: web.Request) -> web.Response:
+        require_small(request)
+        await read_body(request, within_s=BODY_S_MAX)
         body = await body_of(request, EnrolmentBody)
         wanted = Wanted(
             token=body.token,
@@ -76,6 +81,7 @@ def gateway_application(cloud: Cloud) -> web.Application:
 
     async def post_sync(request: web.Request) -> web.Response:
         caller = _caller(request)
+        await read_body(request, within_s=limits.report_timeout_s)
         sealed = await cloud.exchange.answer(
             await request.read(), caller=caller, now_ms=cloud.clock.now_ms()
         )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from cloud import exchange, wallets
-from cloud.errors import IssuerError
 from cloud.http import types
 from cloud.http.octets import from_text, journal_of, wallet_of
 from cloud.http.routes import Call, Route
 from cloud.http.tokens import make_holder
-from cloud.issuer import audit, gateways, officers, policy_drafts, supply, wishes
+from cloud.issuer import audit, gateways, policy_drafts, supply, wishes
 from cloud.issuer.enrolments import enrol_wallet
 from cloud.issuer.officers import Role
 from cloud.issuer.policy_drafts import PolicyContent, PolicyDraft
@@ -104,13 +104,6 @@ def _people(desk: OfficerDesk) -> list[Route]:
             answer=types.OfferAnswer,
             role=Role.DEALER,
         ),
-        _post(
-            path="/v1/issuer/officers",
-            work=desk.add_officer,
-            body=types.OfficerBody,
-            answer=types.TokenAnswer,
-            role=Role.ADMIN,
-        ),
     ]
 
 
@@ -159,7 +152,7 @@ class OfficerDesk:
             call.connection,
             draft_id=bytes.fromhex(call.body.draft_id),
             currency=call.body.currency,
-            content=PolicyContent(tiers=call.body.tiers, journal=call.body.journal),
+            content=_content(call.body),
             officer=call.officer,
             now_ms=call.now_ms,
         )
@@ -286,23 +279,6 @@ class OfficerDesk:
         await _record(call, "offer.add", str(made.offer_id), detail)
         return types.OfferAnswer(offer=made.offer_id)
 
-    async def add_officer(self, call: Call) -> types.TokenAnswer:
-        """Add an officer."""
-        token = officers.new_token(self._cloud.desk.random)
-        try:
-            roles = {Role(name) for name in call.body.roles}
-        except ValueError as error:
-            raise IssuerError("role-unknown", str(error)) from error
-        await officers.add_officer(
-            call.connection,
-            name=call.body.name,
-            roles=roles,
-            token=token,
-            actor=call.officer.name,
-            now_ms=call.now_ms,
-        )
-        return types.TokenAnswer(token=token)
-
 
 async def _record(call: Call, action: str, subject: str, detail: dict[str, str]) -> None:
     await audit.record(
@@ -324,6 +300,15 @@ def _supply(made: supply.Supply) -> types.SupplyAnswer:
         reason=made.reason,
         state=made.state.value,
     )
+
+
+def _content(body: types.PolicyBody) -> PolicyContent:
+    tiers = {int(tier): _limits(limits) for tier, limits in body.tiers.items()}
+    return PolicyContent(tiers=tiers, journal=_limits(body.journal))
+
+
+def _limits(limits: Mapping[str, int]) -> dict[int, int]:
+    return {int(code): value for code, value in limits.items()}
 
 
 def _policy(made: PolicyDraft) -> types.PolicyAnswer:

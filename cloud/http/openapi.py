@@ -35,7 +35,8 @@ _WATCHED: dict[str, type[Any]] = {
     "/readyz": HealthAnswer,
     "/statusz": StatusAnswer,
 }
-_REFUSALS = (400, 401, 402, 403, 404, 408, 409, 413, 422, 500, 503)
+_REFUSALS = (400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 503)
+_WATCH_REFUSALS = (429, 500, 503)
 
 
 def describe(routes: Sequence[Route]) -> dict[str, Any]:
@@ -53,7 +54,8 @@ def describe(routes: Sequence[Route]) -> dict[str, Any]:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, named)
     for path, kind in _WATCHED.items():
         content = {_JSON: {"schema": named[kind]}}
-        responses = {"200": {"description": _phrase(200), "content": content}}
+        responses: dict[str, Any] = {"200": {"description": _phrase(200), "content": content}}
+        responses |= _refusals(_WATCH_REFUSALS, named)
         operation = {"operationId": path.strip("/"), "responses": responses, "security": []}
         paths[path] = {"get": operation}
     return {
@@ -84,8 +86,7 @@ def _operation(route: Route, named: dict[type[Any], dict[str, Any]]) -> dict[str
         }
         for status in sorted({200, well})
     }
-    problem = {"content": {CONTENT_TYPE: {"schema": named[Problem]}}}
-    responses |= {str(code): {"description": _phrase(code), **problem} for code in _REFUSALS}
+    responses |= _refusals(_REFUSALS, named)
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": (route.work.__doc__ or "").split("\n")[0],
@@ -98,6 +99,11 @@ def _operation(route: Route, named: dict[type[Any], dict[str, Any]]) -> dict[str
         content = {_JSON: {"schema": named[route.body]}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _refusals(statuses: Sequence[int], named: dict[type[Any], dict[str, Any]]) -> dict[str, Any]:
+    problem = {"content": {CONTENT_TYPE: {"schema": named[Problem]}}}
+    return {str(status): {"description": _phrase(status), **problem} for status in statuses}
 
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
@@ -123,6 +129,7 @@ def _phrase(status: int) -> str:
     phrases = {
         200: "As it stands now, or the stored answer of the same key",
         201: "Done and durable",
+        429: "Too many requests: `Retry-After` says when to come again",
         503: "Not now: try again",
     }
     return phrases.get(status, "Refused; `code` says why")

@@ -62,7 +62,9 @@ class Window:
     async def journals(self, call: Call) -> types.JournalsAnswer:
         """Journals as the reconciler holds them."""
         rows = await call.connection.fetch(
-            "SELECT journal, epoch, state, reason, size FROM journal_epoch ORDER BY epoch_id"
+            "SELECT journal, epoch, state, reason, size, (SELECT count(*) FROM lost_grant"
+            "  WHERE lost_grant.journal = made.journal AND lost_grant.epoch = made.epoch)"
+            " AS lost_grants FROM journal_epoch AS made ORDER BY epoch_id"
         )
         return types.JournalsAnswer(
             journals=[

@@ -8,7 +8,8 @@ from aiohttp import web
 from cloud.errors import CloudError
 
 CONTENT_TYPE = "application/problem+json"
-RETRY_AFTER_S = 2
+# A bucket of requests gets at least one back each second.
+RETRY_AFTER_S = {429: 1, 503: 2}
 _BY_CODE = {
     "token-unknown": 401,
     "token-missing": 401,
@@ -27,6 +28,8 @@ _BY_CODE = {
     "wish-unknown": 404,
     "officer-unknown": 404,
     "officer-exists": 409,
+    "officer-disabled": 409,
+    "admins-too-few": 409,
     "gateway-unknown": 404,
     "route-unknown": 404,
     "list-unknown": 404,
@@ -42,6 +45,7 @@ _BY_CODE = {
     "body-invalid": 400,
     "parameter-invalid": 422,
     "method-not-allowed": 405,
+    "too-many-requests": 429,
     "internal-fault": 500,
     "database-unavailable": 503,
     "database-busy": 503,
@@ -78,7 +82,8 @@ def problem_response(code: str, detail: str = "") -> web.Response:
     problem = Problem(
         title=code.replace("-", " ").capitalize(), status=status, code=code, detail=detail
     )
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    wait_s = RETRY_AFTER_S.get(status)
+    headers = None if wait_s is None else {"Retry-After": str(wait_s)}
     return web.Response(
         body=msgspec.json.encode(problem),
         status=status,

@@ -9,9 +9,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from cloud.issuer.officers import Role
+
 Amount = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000_000)]
 Supply = Annotated[int, msgspec.Meta(ge=1, le=9_007_199_254_740_991)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=2_147_483_647)]
+# A number as the key of an object, where JSON knows texts alone.
+NumberKey = Annotated[str, msgspec.Meta(pattern="^(0|[1-9][0-9]{0,8})$", max_length=9)]
 Ratio = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=9_007_199_254_740_991)]
 Identity = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
@@ -171,8 +175,8 @@ class PolicyBody(Body, frozen=True, kw_only=True):
 
     draft_id: Identity
     currency: CurrencyCode
-    tiers: dict[Number, dict[Number, Count]]
-    journal: dict[Number, Count]
+    tiers: dict[NumberKey, dict[NumberKey, Count]]
+    journal: dict[NumberKey, Count]
 
 
 class PolicyAnswer(Answer, frozen=True, kw_only=True):
@@ -258,13 +262,17 @@ class AccountAnswer(Answer, frozen=True, kw_only=True):
 
 
 class JournalAnswer(Answer, frozen=True, kw_only=True):
-    """An epoch of a journal; `reason`: the code of what it was suspended for."""
+    """An epoch of a journal; `reason`: the code of what it was suspended for.
+
+    `lost_grants`: grants in it that this issuer, restored from a backup, knows no payer of.
+    """
 
     journal: str
     epoch: int
     state: str
     reason: str | None
     size: int
+    lost_grants: int
 
 
 class JournalsAnswer(Answer, frozen=True, kw_only=True):
@@ -291,10 +299,40 @@ class AuditAnswer(Answer, frozen=True, kw_only=True):
 
 
 class OfficerBody(Body, frozen=True, kw_only=True):
-    """A new officer."""
+    """How an officer is to be, once another administrator approves.
 
+    `token_hash`: SHA-256 of the secret of the token that the officer made and keeps; left out where
+    the token stays.
+    """
+
+    draft_id: Identity
     name: Name
-    roles: Annotated[list[Name], msgspec.Meta(min_length=1, max_length=20)]
+    roles: Annotated[list[Role], msgspec.Meta(min_length=1, max_length=20)]
+    token_hash: Identity | None = None
+
+
+class OfficerDraftAnswer(Answer, frozen=True, kw_only=True):
+    """A draft of an officer and what became of it."""
+
+    draft_id: Identity
+    name: str
+    roles: list[Role]
+    token_hash: Identity | None
+    state: Literal["draft", "approved", "rejected"]
+
+
+class OfficerAnswer(Answer, frozen=True, kw_only=True):
+    """An officer who may act."""
+
+    name: str
+    roles: list[Role]
+
+
+class OfficersAnswer(Answer, frozen=True, kw_only=True):
+    """Officers by name, and drafts that wait."""
+
+    officers: list[OfficerAnswer]
+    drafts: list[OfficerDraftAnswer]
 
 
 # ---- everybody -------------------------------------------------------------------------------

@@ -185,13 +185,20 @@ async def set_enrolled(
 async def grants_for(
     connection: Connection, desk: Desk, gateway: Gateway, *, held: int | None, now_ms: int
 ) -> list[bytes]:
-    """Grants from the one after `held` on; what is only held in the cloud is signed now."""
+    """Grants from the one after `held` on; what is only held in the cloud is signed now.
+
+    A journal that holds grants which are not known here has still to tell of them: an issuer that
+    was restored from a backup would otherwise grant twice what it has forgotten to have granted.
+    """
     # One transaction at a time signs grants for a journal: their sequences have no gap.
     await connection.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended($1, 6))", gateway.journal.hex()
     )
-    for waiting in await funding.held_for(connection, gateway.journal, epoch=gateway.epoch):
-        sequence = await funding.next_sequence(connection, gateway.journal, epoch=gateway.epoch)
+    journal, epoch = gateway.journal, gateway.epoch
+    sequence = await funding.next_sequence(connection, journal, epoch=epoch)
+    behind = held is not None and held >= sequence
+    for waiting in [] if behind else await funding.held_for(connection, journal, epoch=epoch):
+        sequence = await funding.next_sequence(connection, journal, epoch=epoch)
         grant = await desk.sign(GRANT_TYPE, _grant_claims(waiting, sequence, now_ms))
         await funding.set_granted(
             connection, waiting.funding_id, sequence=sequence, grant_cose=grant

@@ -91,6 +91,29 @@ async def refresh_lists(connection: Connection, desk: Desk, *, now_ms: int) -> l
     return refreshed
 
 
+async def publish_union(
+    connection: Connection,
+    desk: Desk,
+    list_id: ListId,
+    other: Held | None,
+    *,
+    above: int,
+    now_ms: int,
+) -> int:
+    """Sign a full list of what the one in force and another one say; gives its sequence.
+
+    The caller holds the series' lock. Its sequence is above both that of the list in force and
+    `above`.
+    """
+    before = await _in_force(connection, list_id)
+    items = {key: _names(before, key) for key in before.items}
+    if other is not None:
+        items |= {key: _names(other, key) for key in other.items - before.items}
+    sequence = max(before.sequence, above) + 1
+    await _publish(connection, desk, list_id, sequence, None, _value(list_id, items), now_ms=now_ms)
+    return sequence
+
+
 async def _in_force(connection: Connection, list_id: ListId) -> Held:
     found = await held(connection, list_id)
     if found is None:

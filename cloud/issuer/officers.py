@@ -20,7 +20,7 @@ TOKEN_PREFIX = "cbo_"
 
 
 class Role(enum.StrEnum):
-    """What an officer may do. Decisions about supply need two officers, whatever their roles."""
+    """What an officer may do. Supply, policies and officers need two, whatever their roles."""
 
     ADMIN = "admin"
     SUPPLY = "supply"
@@ -73,14 +73,14 @@ async def add_officer(
     actor: str,
     now_ms: int,
 ) -> Officer:
-    """Add an officer. Raises: IssuerError `officer-exists`; the transaction is broken then."""
+    """Add one of the first officers; all others come by drafts of two administrators.
+
+    Raises: IssuerError `officer-exists`; the transaction is broken then.
+    """
     granted = frozenset(roles)
-    names = sorted(role.value for role in granted)
     try:
-        officer_id = await connection.fetchval(
-            "INSERT INTO officer (name, token_hash, roles, created_ms) VALUES ($1, $2, $3, $4)"
-            " RETURNING officer_id",
-            *(name, token_hash(token), names, now_ms),
+        made = await insert_officer(
+            connection, name=name, roles=granted, token_hash=token_hash(token), now_ms=now_ms
         )
     except asyncpg.UniqueViolationError as error:
         raise IssuerError("officer-exists", name) from error
@@ -89,10 +89,30 @@ async def add_officer(
         actor=actor,
         action="officer.add",
         subject=name,
-        detail={"roles": names},
+        detail={"roles": sorted(granted)},
         now_ms=now_ms,
     )
-    return Officer(officer_id=officer_id, name=name, roles=granted)
+    return made
+
+
+async def insert_officer(
+    connection: Connection, *, name: str, roles: frozenset[Role], token_hash: bytes, now_ms: int
+) -> Officer:
+    """The row of a new officer. Raises: asyncpg.UniqueViolationError."""
+    officer_id = await connection.fetchval(
+        "INSERT INTO officer (name, token_hash, roles, created_ms) VALUES ($1, $2, $3, $4)"
+        " RETURNING officer_id",
+        *(name, token_hash, sorted(roles), now_ms),
+    )
+    return Officer(officer_id=officer_id, name=name, roles=roles)
+
+
+async def list_officers(connection: Connection) -> list[Officer]:
+    """Officers who may act, by name."""
+    rows = await connection.fetch(
+        "SELECT officer_id, name, roles FROM officer WHERE disabled_ms IS NULL ORDER BY name"
+    )
+    return [msgspec.convert(dict(row), Officer) for row in rows]
 
 
 async def has_officer(connection: Connection, name: str) -> bool:

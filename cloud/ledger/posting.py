@@ -40,6 +40,7 @@ class TransferKind(enum.IntEnum):
     NOTE_IN_EARLY = 104
     NOTE_MATCHED = 105
     CARRIED = 106
+    GRANT_LOST = 107
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):

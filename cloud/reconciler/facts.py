@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 
 from cloud.database import Connection
 from cloud.reconciler.context import Facts, refundable_of
+from cloud.reconciler.evidence import stored_leaves
 from wallet.protocol.context import Refundable
 from wallet.protocol.entry import Entry, ListUpdate, Payment, decode_entry
 from wallet.protocol.issued import Settlement, decode_list
 from wallet.protocol.lists import SignedList
+from wallet.protocol.merkle import Batch, Frontier
 
 _LEAF_BYTES = 32
 _ANY_AMOUNT = 2**62
@@ -43,16 +45,26 @@ def replay_facts(entries: Sequence[Entry]) -> dict[bytes, Refundable]:
     return found
 
 
+def replayed_roots(entries: Sequence[Entry]) -> dict[int, bytes]:
+    """Roots as accepted settlements name them."""
+    return {e.body.size: e.body.root for e in entries if isinstance(e.body, Settlement)}
+
+
 async def facts_for(
     connection: Connection,
     epoch_id: int,
     entries: Sequence[Entry],
     *,
     known: Mapping[bytes, Refundable] = MappingProxyType({}),
+    roots: Mapping[int, bytes] = MappingProxyType({}),
+    leaves: Sequence[bytes] = (),
 ) -> Facts:
-    """What these entries need beyond the state. `known`: payments that need not be looked for."""
+    """What these entries need beyond the state. `leaves`: those of the entries.
+
+    `known` and `roots`: payments and roots that need not be looked for.
+    """
     updates = [entry.body for entry in entries if isinstance(entry.body, ListUpdate)]
-    sizes = {entry.body.size for entry in entries if isinstance(entry.body, Settlement)}
+    sizes = replayed_roots(entries).keys() - roots.keys()
     missing = _refunded(entries) - known.keys()
     payments = dict(known)
     for leaf in missing:
@@ -61,7 +73,7 @@ async def facts_for(
             payments[leaf] = payment
     return Facts(
         payments=payments,
-        roots=await _roots(connection, epoch_id, sizes) if sizes else {},
+        roots=await _roots(connection, epoch_id, entries, sizes, leaves) if sizes else roots,
         lists=await _lists(connection, updates),
     )
 
@@ -88,23 +100,48 @@ async def find_payment(connection: Connection, epoch_id: int, leaf: bytes) -> Re
     return None
 
 
-async def _roots(connection: Connection, epoch_id: int, sizes: set[int]) -> dict[int, bytes]:
-    """Roots at sizes for which this issuer signed a settlement: a journal enters no others."""
+async def _roots(
+    connection: Connection,
+    epoch_id: int,
+    entries: Sequence[Entry],
+    sizes: Set[int],
+    leaves: Sequence[bytes],
+) -> dict[int, bytes]:
+    """Roots at sizes for which this issuer signed a settlement: a journal enters no others.
+
+    One that it does not remember was signed after the backup that it was restored from. Its root
+    is computed; that the settlement is the issuer's own, the rules see by its signature.
+    """
     rows = await connection.fetch(
         "SELECT DISTINCT size, root FROM settlement WHERE epoch_id = $1 AND size = ANY ($2)",
         *(epoch_id, list(sizes)),
     )
-    return {row["size"]: row["root"] for row in rows}
+    found = {row["size"]: row["root"] for row in rows}
+    missing = sizes - found.keys()
+    if missing:
+        before = await stored_leaves(connection, epoch_id, end=entries[0].index)
+        found |= _computed(missing, [*before, *leaves])
+    return found
+
+
+def _computed(sizes: Set[int], leaves: Sequence[bytes]) -> dict[int, bytes]:
+    """Roots of the tree at sizes up to its own."""
+    found, frontier = {}, Frontier()
+    for size in sorted(size for size in sizes if size <= len(leaves)):
+        batch = Batch(frontier, leaves[frontier.size : size])
+        found[size], frontier = batch.root, batch.frontier
+    return found
 
 
 async def _lists(connection: Connection, updates: Sequence[ListUpdate]) -> dict[bytes, SignedList]:
     found = {}
     for update in updates:
-        raw = await connection.fetchval(
-            "SELECT object FROM issued_object WHERE series = $1 AND sequence = $2",
-            *(f"list/{update.list_id}", update.sequence),
+        rows = await connection.fetch(
+            "SELECT object FROM issued_object WHERE series = $1 AND sequence = $2"
+            " UNION ALL SELECT object FROM recovered_list WHERE hash = $3",
+            *(f"list/{update.list_id}", update.sequence, update.hash),
         )
-        if raw is not None:
-            listed = decode_list(raw)
+        for row in rows:
+            listed = decode_list(row["object"])
             found[listed.hash] = listed
     return found

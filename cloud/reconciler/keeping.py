@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from cloud.database import Connection
-from cloud.funding import set_applied
 from cloud.ledger.accounts import ensure_accounts, loss
 from cloud.ledger.identities import derived, of_entry
 from cloud.ledger.posting import TransferKind
@@ -18,6 +17,7 @@ from cloud.reconciler.outbox import tell
 from cloud.reconciler.postings import Batch, collect
 from cloud.reconciler.reading import Reading
 from cloud.reconciler.replica import Replica
+from cloud.reconciler.restored import take_grants
 from cloud.reconciler.segment import New
 from cloud.reconciler.settling import add_verdicts
 from cloud.reconciler.values import Segment, Violation
@@ -26,7 +26,7 @@ from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import EntryKind, Payment
 from wallet.protocol.envelope import Up
 from wallet.protocol.ids import journal_text, wallet_text
-from wallet.protocol.issued import Grant, VerdictState
+from wallet.protocol.issued import VerdictState
 from wallet.protocol.keys import PublicKey
 from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code
@@ -142,11 +142,9 @@ async def _post(
         matched.verdicts |= _rejections(segment, segment.violation)
         matched.convicted.append(_violation_evidence(segment, segment.violation))
         await _compensate(connection, replica, segment, segment.violation, batch, now_ms=now_ms)
+    await take_grants(connection, segment, batch, now_ms=now_ms)
     if batch.identities:
         await batch.post(connection, currency=segment.currency, now_ms=now_ms)
-    grants = [entry.body.sequence for entry in segment.entries if isinstance(entry.body, Grant)]
-    if grants:
-        await set_applied(connection, segment.journal, epoch=segment.epoch, sequences=grants)
     await add_verdicts(connection, segment.epoch_id, matched.verdicts, now_ms=now_ms)
     for found in matched.convicted:
         await suspend(connection, segment.epoch_id, found, now_ms=now_ms)

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from cloud.database import Connection, Database
 from cloud.errors import DatabaseError
-from cloud.reconciler import collected, settling
+from cloud.reconciler import collected, restored, settling
 from cloud.reconciler.compliance import Compliance, HoldNothing
 from cloud.reconciler.context import Facts
 from cloud.reconciler.evidence import Evidence, suspend
@@ -174,7 +176,14 @@ class Reconciler:
             segment = None
             if len(reading.raws) > found.skipped:
                 entries = reading.entries[found.skipped :]
-                facts = await facts_for(connection, replica.epoch_id, entries)
+                leaves = reading.leaves[found.skipped :]
+                facts = await facts_for(connection, replica.epoch_id, entries, leaves=leaves)
+                shown = await restored.take_lists(
+                    connection, self._anchor, up, facts.lists, entries, now_ms=now_ms
+                )
+                if shown is None:
+                    return Ingested(acknowledged=row["size"], problem=Code.PARENT_MISSING)
+                facts = msgspec.structs.replace(facts, lists={**facts.lists, **shown})
                 if row["size"] != replica.size:
                     raise DatabaseError("database-busy", "another report was applied meanwhile")
                 segment = apply_segment(

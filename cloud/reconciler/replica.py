@@ -10,7 +10,7 @@ from cloud.database import Connection
 from cloud.ledger.accounts import ensure_accounts, offline
 from cloud.reconciler.applying import apply_entries
 from cloud.reconciler.context import ReplayContext
-from cloud.reconciler.facts import facts_for, replay_facts
+from cloud.reconciler.facts import facts_for, replay_facts, replayed_roots
 from cloud.reconciler.values import ReconcilerError
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import decode_entry
@@ -158,7 +158,13 @@ async def _replay(
     leaves = [joined[at : at + 32] for at in range(0, len(joined), 32)]
     skipped = replica.frontier.size - first
     entries = [decode_entry(raw) for raw in raws[skipped : max(applied - first, 0)]]
-    facts = await facts_for(connection, replica.epoch_id, entries, known=replay_facts(entries))
+    facts = await facts_for(
+        connection,
+        replica.epoch_id,
+        entries,
+        known=replay_facts(entries),
+        roots=replayed_roots(entries),
+    )
     outcome = apply_entries(
         replica.state, entries, leaves[skipped:], ReplayContext(anchor, facts), facts
     )

@@ -20,10 +20,12 @@ from edge.commands.common import (
     await_it,
     daemon,
 )
-from edge.config import Config
+from edge.config import Config, TokenConfig
 from edge.errors import DaemonRefused, DaemonSilent
 from edge.folder import Folder
 from edge.http.types import GatewayAnswer
+from edge.secret_input import PIN_VARIABLE
+from hsm.pcr_policies import PCR_POLICIES
 
 FREE_BYTES_MIN = 512 * 1024 * 1024
 CONNECT_S = 5.0
@@ -52,6 +54,7 @@ def add_commands(commands: Subparsers) -> None:
 def _doctor(parsed: DoctorArguments, config: Config) -> int:
     folder = Folder(config.folder)
     findings = [_folder(folder.root), _disk(folder.root), _keys(folder), _certificates(folder)]
+    findings += token_findings(config.token)
     findings += await_it(_daemon(config))
     if not parsed.offline and config.sync.url is not None:
         findings.append(_cloud(config.sync.url))
@@ -85,6 +88,36 @@ def _keys(folder: Folder) -> Finding:
     if not folder.store_key.is_file():
         return Finding("look", "not provisioned: there is no sealed store key")
     return Finding("well", "the store's key is there, sealed by the token")
+
+
+def token_findings(token: TokenConfig) -> list[Finding]:
+    """How a TPM is set up and whether it can be reached; other tokens answer when they open."""
+    if token.driver != "tpm":
+        return []
+    pcrs = ", ".join(str(pcr) for pcr in PCR_POLICIES[token.pcr_policy])
+    findings = [_tpm_device(token.tcti)]
+    if pcrs:
+        text = f"the TPM opens to the PCR policy {token.pcr_policy} ({pcrs}) alone"
+        findings.append(Finding("well", text))
+    else:
+        text = "the PCR policy is none: the TPM opens to any firmware and system"
+        findings.append(Finding("look", text))
+    if token.pin_file is None and not os.environ.get(PIN_VARIABLE):
+        text = "the TPM has no PIN: whoever starts this box, unchanged, can pay with it"
+        findings.append(Finding("look", text))
+    return findings
+
+
+def _tpm_device(tcti: str) -> Finding:
+    kind, _, place = tcti.partition(":")
+    if kind != "device":
+        return Finding("well", f"the TPM is reached by {tcti}")
+    path = Path(place or "/dev/tpm0")
+    if not path.exists():
+        return Finding("bad", f"{path} is not there: switch the TPM on in the firmware's setup")
+    if not os.access(path, os.R_OK | os.W_OK):
+        return Finding("bad", f"{path} is closed to this user: add it to the group tss")
+    return Finding("well", f"{path} can be opened")
 
 
 def _certificates(folder: Folder) -> Finding:

@@ -17,7 +17,7 @@ from edge.commands.common import (
     print_table,
 )
 from edge.config import Config
-from edge.errors import NotProvisioned
+from edge.errors import DaemonRefused, DaemonSilent, NotProvisioned
 from edge.folder import Folder
 from edge.gateway import hsm_config
 from edge.http.local import SyncAnswer
@@ -27,7 +27,8 @@ from edge.main import run_daemon
 from edge.moments import duration, moment
 from edge.secret_input import token_secret
 from hsm.api import KeyMissing
-from hsm.open import open_token
+from hsm.open import open_token, reseal_token
+from hsm.pcr_policies import PCR_POLICIES, PcrPolicy
 from wallet.protocol.ids import journal_text
 from wallet.protocol.keys import from_raw
 from wallet.protocol.money import Currency, decimal_text
@@ -56,6 +57,14 @@ def add_commands(commands: Subparsers) -> None:
     show = what.add_parser("show", help="public key and journal identifier; opens the token")
     add_json(show)
     show.set_defaults(run=_key_show)
+    reseal = what.add_parser(
+        "reseal",
+        help="let a TPM open the keys to another PCR policy, and to this start's measurements",
+        description="Before an update: --to none; after it: back to the policy. The gateway is "
+        "stopped meanwhile, and the configuration changed with it.",
+    )
+    reseal.add_argument("--to", required=True, choices=PCR_POLICIES, metavar="POLICY")
+    reseal.set_defaults(run=_key_reseal)
 
 
 def _run(parsed: Arguments, config: Config) -> int:
@@ -129,6 +138,12 @@ def _report_x(parsed: Arguments, config: Config) -> int:
     return WELL
 
 
+class ResealArguments(Arguments):
+    """What `key reseal` takes."""
+
+    to: PcrPolicy
+
+
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     """The public side of the gateway's key."""
 
@@ -166,3 +181,21 @@ async def _read_key(config: Config) -> KeyView:
         )
     finally:
         await token.close()
+
+
+def _key_reseal(parsed: ResealArguments, config: Config) -> int:
+    if await_it(_runs(config)):
+        raise DaemonRefused("stop the gateway first: it holds the token", problem="running")
+    settings = hsm_config(config.token, Folder(config.folder))
+    secret = token_secret(config.token)
+    await_it(reseal_token(settings, secret=secret, policy=parsed.to))
+    print(f'the TPM opens to the policy {parsed.to} now: set pcr_policy = "{parsed.to}"')
+    return WELL
+
+
+async def _runs(config: Config) -> bool:
+    try:
+        await daemon(config).call("GET", "/status", GatewayAnswer)
+    except DaemonSilent:
+        return False
+    return True

@@ -1,53 +1,22 @@
 """The token as the house sees it: each call goes to the module's thread, with a timeout."""
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeVar
 
-from hsm.api import Algorithm, HsmError, TokenRefused, TokenTimeout
+from hsm.api import Algorithm, HsmError, TokenRefused
 from hsm.counter import SoftwareCounter
 from hsm.files import make_folder
+from hsm.line import Line
 from hsm.pkcs11 import seals
 from hsm.pkcs11.config import Pkcs11Config
 from hsm.pkcs11.connection import Connection
 from hsm.pkcs11.keys import Keys
-from hsm.pkcs11.module import Module, module_for
-
-Result = TypeVar("Result")
-
-
-class _Line:
-    """The way to the keys of one connection."""
-
-    def __init__(self, config: Pkcs11Config) -> None:
-        self._timeout_s = config.timeout_s
-        self._module: Module = module_for(config.module_path)
-        self.connection = Connection(config, self._module)
-
-    async def begin(self, first: Callable[[], bytes]) -> bytes:
-        """Create or open; whoever gives up on it leaves nothing open."""
-        try:
-            return await self._call(first)
-        except (TokenTimeout, asyncio.CancelledError):
-            self._module.thread.post(self.connection.close)
-            raise
-
-    async def run(self, work: Callable[[Keys], Result]) -> Result:
-        """Do something with the keys."""
-        return await self._call(lambda: self.connection.run(work))
-
-    async def close(self) -> None:
-        """End the session."""
-        await self._call(self.connection.close)
-
-    async def _call(self, work: Callable[[], Result]) -> Result:
-        return await self._module.thread.call(work, timeout_s=self._timeout_s)
+from hsm.pkcs11.module import module_for
 
 
 class Pkcs11Signer:
     """Signs in the token."""
 
-    def __init__(self, line: _Line, algorithm: Algorithm, public_key: bytes) -> None:
+    def __init__(self, line: Line[Keys], algorithm: Algorithm, public_key: bytes) -> None:
         self._line = line
         self.algorithm = algorithm
         self.public_key = public_key
@@ -64,7 +33,7 @@ class Pkcs11Signer:
 class Pkcs11Sealer:
     """Seals in the token."""
 
-    def __init__(self, line: _Line) -> None:
+    def __init__(self, line: Line[Keys]) -> None:
         self._line = line
 
     async def seal(self, secret: bytes, *, label: str) -> bytes:
@@ -90,7 +59,7 @@ class Pkcs11Token:
 
     driver = "pkcs11"
 
-    def __init__(self, config: Pkcs11Config, line: _Line, public_key: bytes) -> None:
+    def __init__(self, config: Pkcs11Config, line: Line[Keys], public_key: bytes) -> None:
         self._line = line
         self.signer = Pkcs11Signer(line, config.algorithm, public_key)
         self.sealer = Pkcs11Sealer(line)
@@ -123,8 +92,8 @@ async def create(config: Pkcs11Config) -> Pkcs11Token:
         HsmError: TokenGone or PinWrong.
     """
     await asyncio.to_thread(_prepare_counter, config)
-    line = _Line(config)
-    return Pkcs11Token(config, line, await line.begin(line.connection.create))
+    line, connection = _line(config)
+    return Pkcs11Token(config, line, await line.begin(connection.create))
 
 
 async def open_token(config: Pkcs11Config) -> Pkcs11Token:
@@ -133,14 +102,20 @@ async def open_token(config: Pkcs11Config) -> Pkcs11Token:
     Raises:
         HsmError: TokenGone, TokenTimeout, PinWrong, KeyMissing or TokenRefused.
     """
-    line = _Line(config)
-    token = Pkcs11Token(config, line, await line.begin(line.connection.open))
+    line, connection = _line(config)
+    token = Pkcs11Token(config, line, await line.begin(connection.open))
     try:
         await token.counter.read()
     except HsmError:
         await token.close()
         raise
     return token
+
+
+def _line(config: Pkcs11Config) -> tuple[Line[Keys], Connection]:
+    module = module_for(config.module_path)
+    connection = Connection(config, module)
+    return Line(connection, module.thread, timeout_s=config.timeout_s), connection
 
 
 def _prepare_counter(config: Pkcs11Config) -> None:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from cloud.clock import SystemClock
-from cloud.config import Config, ListenConfig
+from cloud.config import Config, IssuerConfig, LimitsConfig, ListenConfig
 from cloud.database import Database
 from cloud.http.octets import to_text
 from cloud.issuer.gateways import PROOF_CONTEXT
@@ -38,6 +38,8 @@ from wallet.protocol.sealed import open_sealed, seal, short_id
 # TLS libraries look at the real time: the test's time begins there.
 NOW_MS = SystemClock().now_ms()
 DAY_MS = 86_400_000
+# The test's clock stands, and no request comes back by itself.
+WIDE = LimitsConfig(caller_burst=100_000, peer_burst=100_000)
 
 
 class StepClock:
@@ -62,6 +64,11 @@ class LocalCloud:
         self.cloud = cloud
         self.clock = clock
         self.ports = ports
+
+    @property
+    def authority(self) -> bytes:
+        """The CA of its certificates, in PEM."""
+        return self.cloud.desk.pki.transport.certificate.public_bytes(Encoding.PEM)
 
     async def officer(self, name: str, *roles: Role) -> str:
         """A new officer's token; every role if none is given."""
@@ -96,14 +103,17 @@ class LocalCloud:
 
 @contextlib.asynccontextmanager
 async def local_cloud(
-    database: Database, folder: Path, *, currencies: tuple[str, ...] = ("EUR",)
+    database: Database,
+    folder: Path,
+    *,
+    currencies: tuple[str, ...] = ("EUR",),
+    limits: LimitsConfig | None = None,
 ) -> AsyncIterator[LocalCloud]:
-    """A new cloud on a fresh database while the block runs."""
+    """A new cloud on a fresh database while the block runs; its limits are wide if none is said."""
     clock = StepClock()
     listen = ListenConfig(gateway_port=0, api_port=0)
-    config = Config(folder=folder, listen=listen)
-    issuer = type(config.issuer)(currencies=currencies)
-    config = Config(folder=folder, listen=listen, issuer=issuer)
+    issuer = IssuerConfig(currencies=currencies)
+    config = Config(folder=folder, listen=listen, issuer=issuer, limits=limits or WIDE)
     token = await software.create(folder / "token", passphrase=b"words", cost=LIGHT)
     desk = await open_desk(config, database, token, now_ms=clock.now_ms())
     reconciler = Reconciler(database, anchor=desk.anchor, signing=desk)

@@ -26,7 +26,7 @@ def strayed_drivers(source: Source) -> list[Finding]:
 
 
 # Which extra of pyproject.toml a place may count on beside what every installation has.
-EXTRAS = {"edge": "edge", "wallet/store": "edge", "cloud": "cloud"}
+EXTRAS = {"edge": "edge", "wallet/store": "edge", "cloud": "cloud", "hsm/tpm": "tpm"}
 
 
 def declared(project: Mapping[str, object]) -> dict[str, set[str]]:
@@ -42,7 +42,8 @@ def undeclared(
 ) -> list[Finding]:
     """Imports of packages that the room's installation would not bring.
 
-    `owners` tells which packages a top-level module comes from.
+    `owners` tells which packages a top-level module comes from; one that is not installed, as a
+    driver may be, is taken to be named like its module.
     """
     extras = ["", *(extra for place, extra in EXTRAS.items() if source.within(place))]
     allowed = {name for extra in extras for name in packages.get(extra, set())}
@@ -50,7 +51,7 @@ def undeclared(
         source.finding(node, f"{top} is in no package that this room declares")
         for node, name in _imports(source.tree)
         if (top := name.split(".")[0]) not in sys.stdlib_module_names and top not in ROOMS
-        if not allowed & {_name(owner) for owner in owners.get(top, [])}
+        if not allowed & {_name(owner) for owner in owners.get(top, [top])}
     ]
 
 

@@ -2,6 +2,7 @@
 
 from wallet.journal.errors import EntryMissing, JournalError, JournalTampered, JournalUnopened
 from wallet.journal.journal import Journal
+from wallet.journal.recovery import stored_list
 from wallet.journal.values import Event, JournalStatus, Mode, Receipted
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "JournalUnopened",
     "Mode",
     "Receipted",
+    "stored_list",
 ]

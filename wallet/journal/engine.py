@@ -145,7 +145,7 @@ class Engine:
         """Queue a proposal. A full queue refuses at once: `busy`."""
         if self._closing or len(self._queue) >= WAITING_MAX:
             refusal = Refusal(code=Code.BUSY, retry_after_ms=BUSY_RETRY_MS)
-            waiting.future.set_result(refusal)
+            _answer(waiting, refusal)
             return
         self._queue.append(waiting)
         self._arrived.set()

@@ -14,27 +14,25 @@ from wallet.journal.head import load_window, rolled_back, seen, store_chain
 from wallet.journal.lookups import Lookups
 from wallet.journal.opening import engine_of, write_opening
 from wallet.journal.recovery import Progress, keep_list, recover
-from wallet.journal.signatures import held, held_here
+from wallet.journal.signatures import check_signatures
+from wallet.journal.status import status_of
 from wallet.journal.trust import NO_FACTS, Facts
 from wallet.journal.values import Event, JournalStatus, Listener, Mode, Receipted
 from wallet.protocol.certificates import Chain, TrustAnchor
-from wallet.protocol.entry import Clock as Certainty
+from wallet.protocol.cose import Sign1
 from wallet.protocol.entry import EntryKind, Open, Payment, Void, decode_note
-from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import Settlement
 from wallet.protocol.lists import SignedList
 from wallet.protocol.messages import decode_order, decode_request
 from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code, ProtocolError, Refusal, refuse
 from wallet.protocol.rules import Proposal
-from wallet.store.checkpoints import prune_checkpoints
+from wallet.store.acknowledged import keep_acknowledged, load_acknowledged
 from wallet.store.connection import Connection
 from wallet.store.database import Database
 from wallet.store.errors import StoreError
-from wallet.store.meta import get_meta, put_meta
 from wallet.verifier import Verifier
 
-_ACKNOWLEDGED = "acknowledged"
 _PAYMENTS = frozenset(
     (EntryKind.PAY, EntryKind.TRANSFER_OUT, EntryKind.TRANSFER_IN, EntryKind.DEFUND)
 )
@@ -85,7 +83,7 @@ class Journal(Lookups):
         """
         found = await recover(database, anchor, progress=progress)
         hardware = await token.counter.read()
-        acknowledged = await database.read(lambda c: get_meta(c, _ACKNOWLEDGED))
+        acknowledged = await database.read(load_acknowledged)
         try:
             engine = engine_of(database, token, clock, anchor, found, faults)
         except ProtocolError as error:
@@ -96,7 +94,7 @@ class Journal(Lookups):
             token=token,
             anchor=anchor,
             clock=engine.clock,
-            acknowledged=int(acknowledged or b"0"),
+            acknowledged=acknowledged,
             verifier=Verifier(processes=verifying_processes),
         )
         if rolled_back(found.window, hardware=hardware):
@@ -170,32 +168,7 @@ class Journal(Lookups):
 
     def status(self) -> JournalStatus:
         """The journal at a glance."""
-        state, head, certainty = self.state, self._engine.head, self._clock.read()[1]
-        return JournalStatus(
-            journal=journal_text(state.journal),
-            epoch=state.epoch,
-            currency=state.currency,
-            mode=self.mode,
-            clock="sure" if certainty == Certainty.SURE else "uncertain",
-            size=state.size,
-            acknowledged=self.acknowledged,
-            settled_size=state.settled_size,
-            settled_ms=state.settled_ms,
-            exposure=state.unsettled_total,
-            balance_total=state.balance_total(),
-            wallets=len(state.wallets),
-            policy_sequence=-1 if state.policy is None else state.policy.sequence,
-            lists={held.list_id: (held.sequence, held.issued_ms) for held in state.lists.values()},
-            counter_driver=self._token.counter.driver,
-            counter=head.counter,
-            certificate_not_after_s=head.not_after_s,
-            window_exposure=self._window_exposure(),
-        )
-
-    def _window_exposure(self) -> int:
-        """Value that moved since the counter's window began: what a rollback could hide."""
-        movements = self.state.movements
-        return sum(movements.amounts[movements.cut(self._engine.head.window_start) :])
+        return status_of(self._engine, self._token.counter, acknowledged=self.acknowledged)
 
     def listen(self, listener: Listener) -> None:
         """Be told of accepted payments, settlements and changes of mode."""
@@ -235,14 +208,18 @@ class Journal(Lookups):
         self, payment: Payment, *, with_commit: Work | None = None
     ) -> Receipted | Refusal:
         """`pay` for who has decoded the order already."""
-        wallets, named = self.state.wallets, payment.order.refunded
-        if self._verifier.alone:
-            trusted = held_here(wallets, payment)
-        else:
-            trusted = await held(self._verifier, wallets, payment)
+        named = payment.order.refunded
         refundable = None if named is None else await self._refundable(named)
-        facts = Facts(trusted=trusted, refundable=refundable)
-        outcome = await self.submit(payment, facts=facts, with_commit=with_commit)
+        outcome: Receipted | Refusal | None = self._refused(payment)
+        if outcome is None:
+            future: asyncio.Future[Receipted | Refusal] = asyncio.get_running_loop().create_future()
+
+            def queue(trusted: tuple[Sign1, ...]) -> None:
+                facts = Facts(trusted=trusted, refundable=refundable)
+                self._engine.submit(Waiting(payment, future, facts, with_commit))
+
+            check_signatures(self._verifier, self.state.wallets, payment, queue)
+            outcome = await future
         if isinstance(outcome, Refusal):
             return await self._known(payment.order.identity) or outcome
         return outcome
@@ -283,7 +260,16 @@ class Journal(Lookups):
     async def submit(
         self, proposal: Proposal, *, facts: Facts = NO_FACTS, with_commit: Work | None = None
     ) -> Receipted | Refusal:
-        """Have a proposal decided and, if it is accepted, stored and receipted.
+        """Have a proposal decided and, if it is accepted, stored and receipted."""
+        refused = self._refused(proposal)
+        if refused is not None:
+            return refused
+        future: asyncio.Future[Receipted | Refusal] = asyncio.get_running_loop().create_future()
+        self._engine.submit(Waiting(proposal, future, facts, with_commit))
+        return await future
+
+    def _refused(self, proposal: Proposal) -> Refusal | None:
+        """Why nothing is taken now.
 
         A journal whose certificate has expired for longer than the grace takes nothing: nobody
         could verify its receipts.
@@ -292,9 +278,7 @@ class Journal(Lookups):
             return refuse(Code(self.mode.value))
         if self._certificate_expired():
             return refuse(Code.CERTIFICATE_INVALID, "this journal's own certificate has expired")
-        future: asyncio.Future[Receipted | Refusal] = asyncio.get_running_loop().create_future()
-        self._engine.submit(Waiting(proposal, future, facts, with_commit))
-        return await future
+        return None
 
     def _thaws(self, proposal: Proposal) -> bool:
         """A gateway that the issuer froze still takes the issuer's settlements and lists."""
@@ -337,19 +321,22 @@ class Journal(Lookups):
     # ---- synchronisation ------------------------------------------------------------------
     async def acknowledge(self, size: int) -> None:
         """The issuer holds the entries below `size`."""
-        if not self.acknowledged <= size <= self._engine.frontier.size:
-            return
-        at = self._engine.faults.at
+        if self.acknowledged <= size <= self._engine.frontier.size:
+            await self._keep_acknowledged(size)
 
-        def store(connection: Connection) -> None:
-            put_meta(connection, _ACKNOWLEDGED, str(size).encode())
-            at(Point.SIZE_WRITTEN)
-            prune_checkpoints(connection, below=size)
-            at(Point.CHECKPOINTS_PRUNED)
+    async def go_back(self, size: int) -> None:
+        """The issuer has lost the entries from `size` on, below what it had acknowledged.
 
-        at(Point.BEFORE_ACKNOWLEDGEMENT)
-        await self._database.write(store)
-        at(Point.ACKNOWLEDGED)
+        This is the safe direction: whoever asks what is acknowledged waits longer.
+        """
+        if 0 <= size < self.acknowledged:
+            await self._keep_acknowledged(size)
+
+    async def _keep_acknowledged(self, size: int) -> None:
+        faults = self._engine.faults
+        faults.at(Point.BEFORE_ACKNOWLEDGEMENT)
+        await self._database.write(lambda c: keep_acknowledged(c, size, faults=faults))
+        faults.at(Point.ACKNOWLEDGED)
         self.acknowledged = size
 
     async def renew(self, chain: Chain) -> None:

@@ -18,6 +18,8 @@ from wallet.protocol.state import DAY_HOURS, HOUR_MS, NEVER, Hours, State, Walle
 
 _SURE = int(Clock.SURE)
 _CATEGORIES = 3
+_REVOKED_S = JournalLimit.REVOCATION_AGE_HARD_S
+_SANCTIONED_S = JournalLimit.SANCTIONS_AGE_HARD_S
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,13 +226,34 @@ def check_payee(wallet: Wallet, bounds: Bounds, *, amount: int) -> Refusal | Non
 def check_journal(state: State, *, now_ms: int, arriving: int) -> Refusal | None:
     """Limits 102, 104 and 112: the exposure, the unsynchronised entries, the policy's age."""
     if now_ms > state.policy_hard_from_ms:
-        return refuse(Code.POLICY_EXPIRED)
+        return _policy_expired(state.policy_held(), now_ms)
     bounds = journal_bounds(state)
     if state.size - state.settled_size >= bounds.unsynced_hard:
         return refuse(Code.JOURNAL_FULL, limit=bounds.unsynced_hard, left=0)
     if arriving and state.unsettled_total + arriving > bounds.exposure_hard:
         return _above(Code.GATEWAY_EXPOSURE, bounds.exposure_hard, state.unsettled_total)
     return None
+
+
+def _policy_expired(policy: Policy, now_ms: int) -> Refusal:
+    """By its age, or else by its own end, which is no limit's value."""
+    age_s = policy.journal.get(JournalLimit.POLICY_AGE_HARD_S)
+    if age_s is None or now_ms <= policy.valid_from_ms + age_s * 1000:
+        return refuse(Code.POLICY_EXPIRED, "past its own end")
+    return refuse(Code.POLICY_EXPIRED, limit=age_s, left=0)
+
+
+def lists_stale(state: State, *, now_ms: int) -> Refusal:
+    """Limit 108 or 110, whichever is broken: no value to or from other journals."""
+    limits = state.policy_held().journal
+    ages = ((_REVOKED_S, state.revoked_issued_ms()), (_SANCTIONED_S, state.named_issued_ms()))
+    (limit_s, *_) = [
+        limits[code]
+        for code, since in ages
+        if code in limits and now_ms > since + limits[code] * 1000
+    ]
+    detail = "too old for payments to or from other journals"
+    return refuse(Code.LISTS_STALE, detail, limit=limit_s, left=0)
 
 
 def soft_signals(

@@ -230,7 +230,7 @@ def check_lists(state: State, order: Order, *, leaves: bool, now_ms: int) -> Ref
         if not named.items.isdisjoint(parties):
             return refuse(Code.SANCTIONED)
     if leaves and now_ms > state.lists_hard_from_ms:
-        return refuse(Code.LISTS_STALE, "too old for payments to or from other journals")
+        return limits.lists_stale(state, now_ms=now_ms)
     return None
 
 

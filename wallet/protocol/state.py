@@ -243,8 +243,7 @@ class State:
         if self.policy is None:
             return
         limits, since = self.policy.journal, self.policy.valid_from_ms
-        revoked = min(map(self._issued, (ListId.JOURNALS, ListId.WALLETS, ListId.CERTIFICATES)))
-        named = self._issued(ListId.SANCTIONED)
+        revoked, named = self.revoked_issued_ms(), self.named_issued_ms()
 
         def begins(limit: JournalLimit, from_ms: int) -> int:
             return from_ms + limits[limit] * 1000 if limit in limits else NEVER
@@ -265,6 +264,14 @@ class State:
         )
         journals = self.lists.get(ListId.JOURNALS)
         self.revoked_here = journals is not None and (self.journal, self.epoch) in journals.items
+
+    def revoked_issued_ms(self) -> int:
+        """When the oldest of the lists of revocations was issued."""
+        return min(map(self._issued, (ListId.JOURNALS, ListId.WALLETS, ListId.CERTIFICATES)))
+
+    def named_issued_ms(self) -> int:
+        """When the list of the sanctioned was issued."""
+        return self._issued(ListId.SANCTIONED)
 
     def _issued(self, list_id: ListId) -> int:
         """When a list was issued; one that was never held counts from the opening."""

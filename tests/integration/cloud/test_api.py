@@ -341,17 +341,6 @@ async def test_two_currencies_are_exchanged_at_a_quote(
         assert (await api.get("/v1/wallets/alice-chf"))[1]["balance"] == 95
 
 
-async def test_an_officer_is_added_with_known_roles(cloud: LocalCloud, first: Api) -> None:
-    status, made = await first.post("/v1/issuer/officers", {"name": "new", "roles": ["lists"]})
-    assert status == 201
-    async with cloud.api(made["token"]) as api:
-        assert (await api.get("/v1/issuer/lists"))[0] == 200
-    status, problem = await first.post("/v1/issuer/officers", {"name": "x", "roles": ["king"]})
-    assert (status, problem["code"]) == (422, "role-unknown")
-    status, problem = await first.post("/v1/issuer/officers", {"name": "new", "roles": ["lists"]})
-    assert (status, problem["code"]) == (409, "officer-exists")
-
-
 async def test_the_description_is_openapi_and_health_needs_no_token(cloud: LocalCloud) -> None:
     async with cloud.api() as api:
         status, description = await api.get("/v1/openapi.json")

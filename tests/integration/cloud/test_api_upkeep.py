@@ -180,7 +180,7 @@ async def test_commands_understand_whatever_the_cloud_answers(
     assert unknown.value.code == "route-unknown"
     made = await api.post("/v1/issuer/gateways", {"name": "g", "currency": "EUR", "tiers": []})
     assert (await NewGateway("g").enrol(cloud, made["token"]))[0] == 201
-    await gateway_list(config, argparse.Namespace(json=False))
+    await gateway_list(config, argparse.Namespace(json=False, officer_file=None))
     assert capsys.readouterr().out.endswith("  g  epoch 1  active\n")
     (config.folder / "ports.json").write_text("[]")
     with pytest.raises(ConfigError):

@@ -57,6 +57,7 @@ async def test_commands_work_beside_a_running_cloud(tmp_path: Path) -> None:
             assert await cloud.command(*command) == (0, "", "")
             code, out, _ = await cloud.command(*command, "--json")
             assert list(json.loads(out).values()) == [[]]
+        await _check_officers(cloud, tmp_path)
         # The folder's database is the running cloud's.
         code, _, errors = await cloud.command("migrate")
         assert (code, "database-in-use" in errors) == (1, True)
@@ -66,3 +67,27 @@ async def test_commands_work_beside_a_running_cloud(tmp_path: Path) -> None:
         assert (await cloud.command("migrate"))[0] == 0
         assert (await cloud.command("init"))[0] == 0
         assert cloud.officer("first") == before
+
+
+async def _check_officers(cloud: CloudProcess, folder: Path) -> None:
+    """A third person makes a token, and the first two admins let that person in."""
+    first, second = (str(cloud.officer_file(name)) for name in ("first", "second"))
+    own = folder / "third.token"
+    code, out, _ = await cloud.command("issuer", "token", "--token-file", str(own))
+    assert (code, stat.S_IMODE(own.stat().st_mode)) == (0, 0o600)
+    hashed = out.splitlines()[-1]
+    wanted = ("--name", "third", "--role", "auditor", "--token-hash", hashed)
+    code, out, errors = await cloud.command("issuer", "officer", *wanted, "--officer-file", first)
+    assert code == 0, errors
+    draft = out.split()[1].rstrip(":")
+    approve = ("issuer", "approve-officer", draft, "--officer-file")
+    code, _, errors = await cloud.command(*approve, first)
+    assert (code, "four-eyes" in errors) == (1, True)
+    # Whoever approves sees the hash, and asks the third person for it.
+    code, out, _ = await cloud.command("issuer", "officers", "--officer-file", second)
+    assert f"draft {draft}: third: auditor, token {hashed}" in out.splitlines()
+    assert (await cloud.command(*approve, second))[:2] == (0, "third: auditor\n")
+    code, out, _ = await cloud.command("issuer", "officers", "--officer-file", second)
+    assert [line.split(":")[0] for line in out.splitlines()] == ["first", "second", "third"]
+    async with cloud.api(own.read_text()) as api:
+        assert (await api.get("/v1/issuer/audit"))[0] == 200

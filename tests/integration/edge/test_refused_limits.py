@@ -122,8 +122,8 @@ ABOVE = [
     Case(code=Code.REFUND_TOO_LATE, what="16", make=a_late_refund, limit=0),
     Case(code=Code.CATEGORY_NOT_ALLOWED, what="18", make=tier({18: 7}, category="5411")),
     Case(code=Code.JOURNAL_FULL, what="104", make=journal({104: 0}), limit=0, left=0, waits=True),
-    Case(code=Code.LISTS_STALE, what="108", make=out_on_stale_lists, waits=True),
-    Case(code=Code.POLICY_EXPIRED, what="112", make=journal({112: 0}), waits=True),
+    Case(code=Code.LISTS_STALE, what="108", make=out_on_stale_lists, limit=0, left=0, waits=True),
+    Case(code=Code.POLICY_EXPIRED, what="112", make=journal({112: 0}), limit=0, left=0, waits=True),
 ]
 
 
@@ -167,7 +167,14 @@ NOTES = [
         left=0,
         waits=True,
     ),
-    Case(code=Code.LISTS_STALE, what="108, by a note", make=note(journal={108: 0}), waits=True),
+    Case(
+        code=Code.LISTS_STALE,
+        what="108, by a note",
+        make=note(journal={108: 0}),
+        limit=0,
+        left=0,
+        waits=True,
+    ),
 ]
 CASES = [*ABOVE, *NOTES]
 

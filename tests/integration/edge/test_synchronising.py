@@ -17,6 +17,7 @@ from tests.support.branch import Command
 from tests.support.branch_local import Branch, Http, config_of, provision_light, running
 from tests.support.live_issuer import LiveIssuer, funded
 from tests.support.sync_cloud import SyncCloud
+from wallet.protocol.issued import decode_list
 
 WAIT_S = 20
 SEGMENT = {115: 4}
@@ -137,6 +138,19 @@ async def test_a_cloud_that_froze_this_gateway_is_asked_again_only_when_somebody
     assert gateway["state"] == "online"
     world.cloud.problem = None
     assert (await sync(world)).result == "completed"
+
+
+async def test_an_issuer_that_forgot_its_lists_is_shown_them_until_it_has_caught_up(
+    world: World,
+) -> None:
+    world.cloud.problem = "parent-missing"
+    assert (await sync(world)).detail == "exchange-problem: parent-missing"
+    world.cloud.problem = None
+    for _ in range(2):
+        assert (await sync(world)).result == "completed"
+    shown = [(up.health or {}).get("lists", []) for up in world.cloud.ups]
+    assert [decode_list(raw).list_id for raws in shown for raw in raws] == [1, 2, 5, 6]
+    assert (shown[0], shown[-1]) == ([], [])
 
 
 async def test_a_gateway_without_the_issuers_keys_cannot_send_and_says_so(

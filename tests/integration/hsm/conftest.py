@@ -1,4 +1,4 @@
-"""A SoftHSM2 token for each test."""
+"""A SoftHSM2 token, or a software TPM, for each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.softhsm import SoftHsm
+from tests.support.swtpm import Swtpm, running_swtpm
 
 
 @pytest.fixture
@@ -15,3 +16,10 @@ def hsm(tmp_path: Path) -> Iterator[SoftHsm]:
     softhsm.init_token()
     with softhsm.in_this_process():
         yield softhsm
+
+
+@pytest.fixture
+def chip(tmp_path: Path) -> Iterator[Swtpm]:
+    """An own TPM, powered on."""
+    with running_swtpm(tmp_path / "chip") as swtpm:
+        yield swtpm

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge.config import Config, load_config
 from edge.errors import ConfigInvalid
+from edge.folder import Folder
+from edge.gateway import hsm_config
 
 
 def load(path: Path | None, **environment: str) -> Config:
@@ -46,7 +49,9 @@ def test_flags_stand_over_the_environment_and_that_over_files(tmp_path: Path) ->
         "[listen]\nprot = 1",
         "[listen]\nport = 70000",
         "[token]\ndriver = 'pkcs11'",
-        "[token]\ndriver = 'tpm'",
+        "[token]\ndriver = 'tpm'",  # which would sign with eddsa
+        "[token]\ndriver = 'tpm'\nalgorithm = 'es256'\npcr_policy = 'some'",
+        "[token]\ndriver = 'tpm'\nalgorithm = 'es256'\nnv_index = 1",
         "folder = ''",
         "listen = 1",
         "= broken",
@@ -58,6 +63,22 @@ def test_what_means_nothing_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigInvalid):
         load(path)
+
+
+def test_a_tpm_is_configured_by_its_tcti_policy_and_index(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        "[token]\ndriver = 'tpm'\nalgorithm = 'es256'\ntcti = 'device:/dev/tpmrm1'\n"
+        "pcr_policy = 'firmware-and-boot'\nnv_index = 0x01800100\nowner_auth_file = 'owner.txt'\n"
+    )
+    token = load(path).token
+    assert (token.driver, token.tcti) == ("tpm", "device:/dev/tpmrm1")
+    assert (token.pcr_policy, token.nv_index) == ("firmware-and-boot", 0x01800100)
+    (tmp_path / "owner.txt").write_text("owner\n")
+    owned = msgspec.structs.replace(token, owner_auth_file=tmp_path / "owner.txt")
+    config = hsm_config(owned, Folder(tmp_path))
+    assert (config.owner_auth, config.endorsement_auth) == (b"owner", b"")
+    assert (config.driver, config.tcti, config.nv_index) == ("tpm", token.tcti, 0x01800100)
 
 
 def test_a_named_file_has_to_exist_and_the_default_one_need_not(tmp_path: Path) -> None:

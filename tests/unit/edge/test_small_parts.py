@@ -163,6 +163,9 @@ def test_secrets_come_from_files_the_environment_or_a_person(tmp_path: Path) -> 
     assert token_secret(TokenConfig(), environment=environment) == b"p"
     hardware = TokenConfig(driver="pkcs11", module=tmp_path)
     assert token_secret(hardware, environment=environment) == b"4711"
+    measured = TokenConfig(driver="tpm", algorithm="es256")
+    assert token_secret(measured, environment=environment) == b"4711"
+    assert token_secret(measured, environment={}) == b""
     with pytest.raises(FileUnreadable, match=r"passphrase_file.*CBDC_EDGE_PASSPHRASE"):
         token_secret(TokenConfig(), environment={})
     with pytest.raises(FileUnreadable, match="nobody to ask"):

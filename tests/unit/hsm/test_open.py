@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hsm.api import Algorithm, KeyMissing, PinWrong, TokenRefused
-from hsm.open import TokenConfig, create_token, open_token
+from hsm.open import TokenConfig, create_token, open_token, reseal_token
 from hsm.pkcs11 import Pkcs11Config
 from tests.support.tokens import FEEBLE, verify
 
@@ -35,7 +35,7 @@ async def test_a_key_file_of_another_algorithm_is_not_opened(tmp_path: Path) -> 
 
 
 def test_a_misspelt_driver_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TokenRefused, match="software and pkcs11"):
+    with pytest.raises(TokenRefused, match="software, pkcs11, tpm"):
         TokenConfig(driver="pkcs12", folder=tmp_path)  # type: ignore[arg-type] # as a file may say
 
 
@@ -82,19 +82,28 @@ def test_the_pin_is_not_in_the_text_of_a_configuration(tmp_path: Path) -> None:
     assert "4711" not in repr(config)
 
 
+async def test_only_a_tpm_is_resealed(tmp_path: Path) -> None:
+    config = TokenConfig(driver="software", folder=tmp_path, cost=FEEBLE)
+    with pytest.raises(TokenRefused, match="only a TPM"):
+        await reseal_token(config, secret=b"passphrase", policy="none")
+
+
 WITHOUT_LIBRARY = """
 import asyncio, sys
 from pathlib import Path
-sys.modules["pkcs11"] = None  # what an import meets on a machine without the library
-from hsm.api import TokenRefused
+# What an import meets on a machine without the libraries.
+sys.modules["pkcs11"] = sys.modules["tpm2_pytss"] = None
+from hsm.api import Algorithm, TokenRefused
 from hsm.open import TokenConfig, create_token
 from tests.support.tokens import FEEBLE
 folder = Path(sys.argv[1])
 asyncio.run(create_token(TokenConfig(driver="software", folder=folder, cost=FEEBLE), secret=b"p"))
-try:
-    asyncio.run(create_token(TokenConfig(driver="pkcs11", folder=folder), secret=b"p"))
-except TokenRefused as error:
-    print(error)
+for driver in ("pkcs11", "tpm"):
+    config = TokenConfig(driver=driver, folder=folder, algorithm=Algorithm.ES256)
+    try:
+        asyncio.run(create_token(config, secret=b"p"))
+    except TokenRefused as error:
+        print(error)
 """
 
 
@@ -107,4 +116,31 @@ def test_a_machine_without_the_library_has_software_tokens(tmp_path: Path) -> No
         timeout=60,
         check=True,
     )
-    assert "not installed" in done.stdout
+    assert done.stdout.count("not installed") == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tcti": ""},
+        {"pcr_policy": "some"},
+        {"nv_index": 0x01C00002},  # where makers keep certificates
+        {"nv_index": 1},
+        {"timeout_s": 0.0},
+        {"timeout_s": float("nan")},
+        {"algorithm": Algorithm.EDDSA},
+    ],
+)
+async def test_a_tpm_configuration_with_holes_is_refused(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    config = TokenConfig(driver="tpm", folder=tmp_path, algorithm=Algorithm.ES256)
+    with pytest.raises(TokenRefused):
+        await open_token(replace(config, **change), secret=b"4711")  # type: ignore[arg-type] # any field at all
+
+
+def test_the_secrets_of_a_tpm_are_not_in_the_text_of_a_configuration(tmp_path: Path) -> None:
+    config = TokenConfig(
+        driver="tpm", folder=tmp_path, owner_auth=b"of-the-owner", endorsement_auth=b"of-the-maker"
+    )
+    assert "of-the" not in repr(config)

@@ -177,14 +177,24 @@ async def test_what_is_no_key_is_not_sealed(tmp_path: Path) -> None:
         await token.sealer.seal(bytes(SECRET_BYTES_MAX + 1), label="store")
 
 
-def test_every_error_has_a_code_of_its_own() -> None:
-    codes = {error.code for error in HsmError.__subclasses__()} | {HsmError.code}
+def test_every_error_has_a_code_of_its_own_and_a_plain_sentence_for_the_technician() -> None:
+    errors: set[type[HsmError]] = {HsmError, *HsmError.__subclasses__()}
+    codes = {error.code for error in errors if error.__module__ == HsmError.__module__}
     assert codes == {
         "hsm-failed",
         "token-gone",
         "token-pin-wrong",
+        "token-locked",
         "key-missing",
+        "token-cleared",
+        "token-replaced",
+        "token-policy-refused",
+        "counter-replaced",
         "seal-broken",
         "token-refused",
         "token-timeout",
     }
+    assert len({error.advice for error in errors}) == len(errors)
+    for error in errors:
+        assert error.advice[0].isupper() and error.advice.endswith(".")
+        assert error("why").explained() == f"{error.code}: why. {error.advice}"

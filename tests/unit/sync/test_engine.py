@@ -138,6 +138,25 @@ async def test_a_lost_answer_costs_nothing_but_the_repetition() -> None:
         assert pair.cloud.entries == pair.journal.entries
 
 
+@pytest.mark.parametrize("kept", [0, 4])
+async def test_an_issuer_that_lost_its_newest_books_gets_them_again_in_one_session(
+    kept: int,
+) -> None:
+    async with Pair(entries=8) as pair:
+        await pair.engine.now()
+        handed = len(pair.journal.handed)
+        del pair.cloud.entries[kept:]
+        result, _ = await pair.engine.now()
+        assert result == "completed"
+        assert pair.cloud.entries == pair.journal.entries
+        assert pair.journal.acknowledged == 8
+        rewound = [data for name, data in pair.events if name == "sync.rewound"]
+        assert rewound == [{"acknowledged": kept, "before": 8}]
+        # What the report carried beside its entries was not taken: it is not forgotten either.
+        assert len(pair.journal.handed) - handed == len(pair.cloud.ups) - 3 - 1
+        assert pair.engine.state is State.IDLE
+
+
 @pytest.mark.parametrize(
     "problem", [Refused.JOURNAL_REVOKED, Refused.FROZEN_BY_ISSUER, Refused.WRONG_JOURNAL]
 )

@@ -17,7 +17,8 @@ from wallet.protocol.entry import EntryKind, decode_entry
 from wallet.protocol.messages import OrderKind, decode_request
 from wallet.protocol.receipt import verify_checkpoint
 from wallet.protocol.refusals import Code, ProtocolError
-from wallet.store.checkpoints import checkpoint_for
+from wallet.store.checkpoints import checkpoint_for, prune_checkpoints, replace_checkpoint
+from wallet.store.connection import Connection
 from wallet.store.names import put_names
 
 OTHER = b"\x09" * 32
@@ -241,9 +242,11 @@ async def test_segments_end_at_checkpoints_within_the_bound(box: Gateway, entrie
     await _pay_many(box, 5)
     while box.journal.acknowledged < box.journal.state.size:
         await box.journal.acknowledge(await _check_segment(box, entries_max=entries_max))
-    kept = await box.database.read(lambda c: list(c.execute("SELECT size FROM checkpoints")))
-    assert len(kept) == 1, "what was acknowledged is pruned; the newest stays"
     assert box.journal.status().acknowledged == box.journal.state.size
+    # An issuer that lost all of it gets the same segments again.
+    await box.journal.go_back(0)
+    while box.journal.acknowledged < box.journal.state.size:
+        await box.journal.acknowledge(await _check_segment(box, entries_max=entries_max))
 
 
 async def test_single_payments_keep_one_checkpoint_in_many(box: Gateway) -> None:
@@ -265,6 +268,29 @@ async def test_an_acknowledgement_never_falls_nor_passes_the_journal(box: Gatewa
     assert box.journal.acknowledged == 4
     await box.reopen()
     assert box.journal.acknowledged == 4
+
+
+async def test_going_back_stays_so_and_leads_to_a_smaller_size_alone(box: Gateway) -> None:
+    await box.journal.acknowledge(4)
+    for size in (5, 4, -1):
+        await box.journal.go_back(size)
+        assert box.journal.acknowledged == 4
+    await box.journal.go_back(2)
+    await box.reopen()
+    assert box.journal.acknowledged == 2
+
+
+async def test_checkpoints_far_below_what_is_acknowledged_are_forgotten(box: Gateway) -> None:
+    def fill(connection: Connection) -> None:
+        for size in (1, 2, 3):
+            replace_checkpoint(connection, size=size, checkpoint=b"c", replaced=None)
+        prune_checkpoints(connection, below=3)
+
+    await box.database.write(fill)
+    kept = await box.database.read(
+        lambda c: [s for (s,) in c.execute("SELECT size FROM checkpoints ORDER BY size")]
+    )
+    assert kept[0] == 3
 
 
 async def test_a_gap_in_the_stored_checkpoints_ends_at_the_newest(box: Gateway) -> None:

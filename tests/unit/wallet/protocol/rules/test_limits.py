@@ -205,16 +205,17 @@ def test_a_journal_that_is_full_of_unsettled_entries_takes_no_more_payments() ->
 
 
 def test_a_policy_past_its_end_or_age_stops_payments() -> None:
-    for made in (
-        policy_of(journal={JournalLimit.POLICY_AGE_HARD_S: 60}, sequence=1),
-        policy_of(valid_until_ms=NOW_MS + 60_000, sequence=1),
+    for made, told in (
+        (policy_of(journal={JournalLimit.POLICY_AGE_HARD_S: 60}, sequence=1), (60, 0)),
+        (policy_of(valid_until_ms=NOW_MS + 60_000, sequence=1), (None, None)),
     ):
         book = limited({})
         book.accept(made)
         book.now_ms += 60_000
         spend(book, 1)
         book.now_ms += 1
-        assert book.refused(book.pay(ANNA, BERT, 1)).code == Code.POLICY_EXPIRED
+        refusal = book.refused(book.pay(ANNA, BERT, 1))
+        assert (refusal.code, refusal.limit, refusal.left) == (Code.POLICY_EXPIRED, *told)
         book.accept(policy_of(sequence=2))
         spend(book, 1)
 
@@ -239,7 +240,8 @@ def _stale(book: Book, fresh: Any) -> None:
     book.now_ms += 60_000
     book.accept(book.pay(ANNA, CARA, 100, payee_journal=ELSEWHERE))
     book.now_ms += 1
-    assert book.refused(book.pay(ANNA, CARA, 1, payee_journal=ELSEWHERE)).code == Code.LISTS_STALE
+    refusal = book.refused(book.pay(ANNA, CARA, 1, payee_journal=ELSEWHERE))
+    assert (refusal.code, refusal.limit, refusal.left) == (Code.LISTS_STALE, 60, 0)
     assert book.refused(book.pay(ANNA, BERT, 11)).code == Code.PAYMENT_ABOVE_LIMIT
     spend(book, 10)
     book.accept(fresh)
