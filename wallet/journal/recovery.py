@@ -24,7 +24,13 @@ from wallet.protocol.state import State
 from wallet.protocol.trust import ENDLESS_S
 from wallet.store.connection import Connection
 from wallet.store.database import Database
-from wallet.store.journal import entry_count, last_checkpoint, last_snapshot, read_entries
+from wallet.store.journal import (
+    count_entries,
+    entry_count,
+    last_checkpoint,
+    last_snapshot,
+    read_entries,
+)
 from wallet.store.objects import HeldObject, list_objects, put_object
 
 CHUNK = 2_000
@@ -115,6 +121,10 @@ async def _begin(database: Database, stored: _Stored) -> tuple[State, Frontier]:
             raise JournalTampered(str(error)) from error
         if frontier.size > stored.size:
             raise JournalTampered("the snapshot is newer than the entries")
+        size = frontier.size
+        # A page of another time is whole by itself, and nothing above reads what it lacks.
+        if await database.read(lambda connection: count_entries(connection, size)) != size:
+            raise JournalTampered("entries that the snapshot covers are missing")
         return state, frontier
     first = await database.read(lambda connection: read_entries(connection, 0, 1))
     if not first:
