@@ -3,7 +3,7 @@ SHELL := /bin/sh
 VENV ?= .venv
 PYTHON3 := $(VENV)/bin/python
 WORKERS ?= 2
-SEEDS ?= 2000
+SEEDS ?= 10000
 FUZZ_SECONDS ?= 60
 ONLY ?=
 UV ?= uv
@@ -72,7 +72,7 @@ coverage: setup
 	@$(PYTHON3) -m coverage report --include='wallet/protocol/*' --fail-under=100
 	@$(PYTHON3) -m coverage report --fail-under=97
 
-## make sim          the simulations on many seeds: SEEDS=2000
+## make sim          the simulations on many seeds: SEEDS=10000
 sim: setup
 	@.ci/offline $(PYTHON3) -m pytest -q -n $(WORKERS) tests/sim --seeds $(SEEDS) --timeout 0
 

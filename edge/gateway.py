@@ -25,7 +25,7 @@ from hsm.open import TokenConfig as HsmConfig
 from hsm.open import open_token
 from wallet.clock import Clock
 from wallet.hosted import HostedWallets
-from wallet.journal import Journal, JournalUnopened, Mode
+from wallet.journal import Event, Journal, JournalUnopened, Mode
 from wallet.protocol.certificates import TrustAnchor
 from wallet.store.database import KEY_BYTES, Database
 from wallet.store.errors import StoreError
@@ -161,7 +161,9 @@ class Gateway:
     @property
     def cause(self) -> str:
         """Why it can not; empty when nobody knows more than the mode says."""
-        return self._cause if self.opened is None else self.opened.cause
+        if self.opened is None:
+            return self._cause
+        return _FROZEN.get(self.mode, self.opened.cause)
 
     async def open(self) -> Mode:
         """Open everything, if it is there.
@@ -197,6 +199,10 @@ class Gateway:
                 await token.close()
         self.opened = opened
         _log.info("gateway.opened", mode=str(self.mode))
+        if opened is not None and self.mode in _FROZEN:
+            # The journal found it before anybody listened.
+            opened.events.tell("gateway.frozen", mode=str(self.mode))
+            _tell_frozen(self.mode)
         return self.mode
 
     async def _open_journal(self, token: Token, key: bytes) -> Opened | None:
@@ -232,6 +238,7 @@ class Gateway:
         await repair_verdicts(journal, database)
         events = Events(database=database, clock=self.clock, kept=self.config.limits.events_kept)
         journal.listen(events.take)
+        journal.listen(_heard)
         return Opened(
             token=token,
             database=database,
@@ -254,8 +261,25 @@ class Gateway:
             await opened.close()
 
 
+# Why a journal that is there takes no payments, whatever the token does.
+_FROZEN = {
+    Mode.FROZEN_ROLLBACK: "the store does not fit the token's counter: it is an older copy, or a"
+    " copy of another box; only a new epoch of the issuer opens it",
+    Mode.FROZEN_TAMPER: "a page of the store fails its check",
+    Mode.FROZEN_BY_ISSUER: "the issuer revoked this journal",
+}
+
 # What no waiting mends: an operator has to look.
 _FATAL = frozenset({"token-pin-wrong", "seal-broken", "token-refused"})
+
+
+def _heard(event: Event) -> None:
+    if event.name == "gateway.frozen" and event.data["mode"] in _FROZEN:
+        _tell_frozen(Mode(event.data["mode"]))
+
+
+def _tell_frozen(mode: Mode) -> None:
+    _log.warning("gateway.frozen", mode=str(mode), cause=_FROZEN[mode])
 
 
 def _log_progress(done: int, size: int) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from hsm.api import HsmError
 from wallet.clock import FlooredClock
+from wallet.faults import NO_FAULTS, Faults, Point
 from wallet.journal.head import Head, SignedHead
 from wallet.journal.index import names_of, payment_names, payment_wallets
 from wallet.journal.names import Names
@@ -81,6 +82,7 @@ class Engine:
         stored_size: int | None,
         clock: FlooredClock,
         context: TrustContext,
+        faults: Faults = NO_FAULTS,
     ) -> None:
         self.database = database
         self.state = state
@@ -91,6 +93,7 @@ class Engine:
         self.signed = signed
         self.clock = clock
         self.context = context
+        self.faults = faults
         self.mode = Mode.OPEN
         self.on_entries: Callable[[Sequence[Receipted]], None] = lambda receipted: None
         self.on_mode: Callable[[Mode], None] = lambda mode: None
@@ -215,25 +218,38 @@ class Engine:
         entries = [item.entry for item in decided]
         works = [item.waiting.with_commit for item in decided if item.waiting.with_commit]
         nodes = [(node.level, node.index, node.hash) for node in tree.completed()]
+        at = self.faults.at
 
         def store(connection: Connection) -> None:
             append_entries(connection, first, entries)
+            at(Point.ENTRIES_WRITTEN)
             if nodes:
                 put_nodes(connection, nodes)
+                at(Point.NODES_WRITTEN)
             self._store_checkpoint(connection)
+            at(Point.CHECKPOINT_WRITTEN)
             if window:
-                self.head.write_intent(connection)
+                self.write_intent(connection)
             for work in works:
                 work(connection)
+            at(Point.WORKS_WRITTEN)
 
+        at(Point.BEFORE_COMMIT)
         try:
             await self.database.write(store)
         except StoreError as error:
             if isinstance(error, Tampered):
                 self.set_mode(Mode.FROZEN_TAMPER)
             return False
+        at(Point.COMMITTED)
         self._checkpoint_stored()
         return True
+
+    def write_intent(self, connection: Connection) -> None:
+        """The counter's next value, in the transaction before it moves."""
+        self.faults.at(Point.BEFORE_INTENT)
+        self.head.write_intent(connection)
+        self.faults.at(Point.INTENT_WRITTEN)
 
     def _store_checkpoint(self, connection: Connection) -> None:
         if self._unsaved is None:
@@ -284,16 +300,22 @@ class Engine:
         self.on_entries(receipted)
         for item, made in zip(decided, receipted, strict=True):
             _answer(item.waiting, made)
+        self.faults.at(Point.ANSWERED)
 
     async def sign(self, root: bytes, *, window: bool) -> SignedHead | None:
         """Sign the state's size; None, and `sealed`, when the token does not.
 
         With `window` the counter moves first: its intent must be durable by now.
         """
+        at = self.faults.at
         try:
             if window:
+                at(Point.INTENT_DURABLE)
                 await self.head.move(self.state.size)
+                at(Point.COUNTER_MOVED)
+            at(Point.BEFORE_SIGNATURE)
             signed = await self.head.sign(self.state, root=root)
+            at(Point.SIGNED)
         except HsmError:
             self.set_mode(Mode.SEALED)
             return None

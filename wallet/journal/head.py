@@ -57,6 +57,11 @@ def load_window(connection: Connection) -> Window:
     )
 
 
+def seen(window: Window, counter: int) -> Window:
+    """The window of a store that holds, or once gave out, a checkpoint of this counter."""
+    return Window(counter=max(window.counter, counter), intent=window.intent)
+
+
 def start_window(connection: Connection, counter: int) -> None:
     """A new journal begins with what the counter shows."""
     put_meta(connection, _COUNTER, str(counter).encode())

@@ -7,39 +7,30 @@ from collections.abc import Sequence
 
 from hsm.api import HsmError, Token
 from wallet.clock import Clock, FlooredClock
+from wallet.faults import NO_FAULTS, Faults, Point
 from wallet.journal.engine import Engine, Waiting, Work
 from wallet.journal.errors import JournalTampered
-from wallet.journal.head import (
-    Head,
-    load_window,
-    own_certificate,
-    rolled_back,
-    start_window,
-    store_chain,
-)
+from wallet.journal.head import load_window, rolled_back, seen, store_chain
 from wallet.journal.lookups import Lookups
-from wallet.journal.names import Names
-from wallet.journal.recovery import Progress, Recovered, keep_list, recover
+from wallet.journal.opening import engine_of, write_opening
+from wallet.journal.recovery import Progress, keep_list, recover
 from wallet.journal.signatures import check_signatures
 from wallet.journal.status import status_of
-from wallet.journal.trust import NO_FACTS, Facts, TrustContext
+from wallet.journal.trust import NO_FACTS, Facts
 from wallet.journal.values import Event, JournalStatus, Listener, Mode, Receipted
 from wallet.protocol.certificates import Chain, TrustAnchor
 from wallet.protocol.cose import Sign1
-from wallet.protocol.entry import Clock as Certainty
 from wallet.protocol.entry import EntryKind, Open, Payment, Void, decode_note
 from wallet.protocol.issued import Settlement
 from wallet.protocol.lists import SignedList
 from wallet.protocol.messages import decode_order, decode_request
 from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code, ProtocolError, Refusal, refuse
-from wallet.protocol.rules import Proposal, decide, entry_bytes
-from wallet.protocol.state import State
+from wallet.protocol.rules import Proposal
 from wallet.store.acknowledged import keep_acknowledged, load_acknowledged
 from wallet.store.connection import Connection
 from wallet.store.database import Database
 from wallet.store.errors import StoreError
-from wallet.store.journal import append_entries
 from wallet.verifier import Verifier
 
 _PAYMENTS = frozenset(
@@ -82,6 +73,7 @@ class Journal(Lookups):
         anchor: TrustAnchor,
         progress: Progress = lambda done, size: None,
         verifying_processes: int = 0,
+        faults: Faults = NO_FAULTS,
     ) -> Journal:
         """Rebuild the state and serve.
 
@@ -93,7 +85,7 @@ class Journal(Lookups):
         hardware = await token.counter.read()
         acknowledged = await database.read(load_acknowledged)
         try:
-            engine = _engine(database, token, clock, anchor, found)
+            engine = engine_of(database, token, clock, anchor, found, faults)
         except ProtocolError as error:
             # A copy beside another token, or certificates that were exchanged.
             raise JournalTampered(f"the journal's certificate: {error}") from error
@@ -122,34 +114,31 @@ class Journal(Lookups):
         anchor: TrustAnchor,
         chain: Chain,
         opening: Open,
+        faults: Faults = NO_FAULTS,
     ) -> Journal:
         """Open an epoch in an empty store: its first entry, its certificates, the counter's value.
 
         Raises: ProtocolError when the issuer's objects do not hold, OutOfOrder when the store
         holds a journal already, and as `open` does.
         """
-        state = State(opening.journal, opening.epoch)
-        now_ms = clock.now_ms()
-        decision = decide(state, opening, TrustContext(anchor), now_ms=now_ms, clock=Certainty.SURE)
-        if isinstance(decision, Refusal):
-            raise ProtocolError(decision.code, decision.detail)
-        own_certificate(chain, anchor, token.signer, journal=opening.journal, epoch=opening.epoch)
-        entry = entry_bytes(state, decision, time_ms=now_ms, clock=Certainty.SURE)
-        counter = await token.counter.read()
-
-        def store(connection: Connection) -> None:
-            append_entries(connection, 0, [entry])
-            store_chain(connection, chain)
-            start_window(connection, counter)
-
-        await database.write(store)
-        return await cls.open(database=database, token=token, clock=clock, anchor=anchor)
+        await write_opening(
+            database=database,
+            token=token,
+            clock=clock,
+            anchor=anchor,
+            chain=chain,
+            opening=opening,
+            faults=faults,
+        )
+        return await cls.open(
+            database=database, token=token, clock=clock, anchor=anchor, faults=faults
+        )
 
     async def _sign_head(self, hardware: int) -> None:
         """A checkpoint of all that is recorded, in a window of its own."""
         engine = self._engine
         engine.head.counter = hardware
-        await self._database.write(engine.head.write_intent)
+        await self._database.write(engine.write_intent)
         if await engine.sign(engine.frontier.root(), window=True) is not None:
             engine.set_mode(Mode.OPEN)
             engine.follow_issuer()
@@ -312,7 +301,7 @@ class Journal(Lookups):
             await self._token.probe()
             hardware = await self._token.counter.read()
             window = await self._database.read(load_window)
-            if rolled_back(window, hardware=hardware):
+            if rolled_back(seen(window, self._engine.head.counter), hardware=hardware):
                 self._engine.set_mode(Mode.FROZEN_ROLLBACK)
             else:
                 await self._sign_head(hardware)
@@ -333,8 +322,7 @@ class Journal(Lookups):
     async def acknowledge(self, size: int) -> None:
         """The issuer holds the entries below `size`."""
         if self.acknowledged <= size <= self._engine.frontier.size:
-            await self._database.write(lambda c: keep_acknowledged(c, size))
-            self.acknowledged = size
+            await self._keep_acknowledged(size)
 
     async def go_back(self, size: int) -> None:
         """The issuer has lost the entries from `size` on, below what it had acknowledged.
@@ -342,8 +330,14 @@ class Journal(Lookups):
         This is the safe direction: whoever asks what is acknowledged waits longer.
         """
         if 0 <= size < self.acknowledged:
-            await self._database.write(lambda c: keep_acknowledged(c, size))
-            self.acknowledged = size
+            await self._keep_acknowledged(size)
+
+    async def _keep_acknowledged(self, size: int) -> None:
+        faults = self._engine.faults
+        faults.at(Point.BEFORE_ACKNOWLEDGEMENT)
+        await self._database.write(lambda c: keep_acknowledged(c, size, faults=faults))
+        faults.at(Point.ACKNOWLEDGED)
+        self.acknowledged = size
 
     async def renew(self, chain: Chain) -> None:
         """Use a renewed certificate of this journal, epoch and key.
@@ -352,31 +346,13 @@ class Journal(Lookups):
         """
         head, journal, epoch = self._engine.head, self.state.journal, self.state.epoch
         head.check_chain(chain, journal=journal, epoch=epoch)
-        await self._database.write(lambda c: store_chain(c, chain))
+        at = self._engine.faults.at
+
+        def store(connection: Connection) -> None:
+            store_chain(connection, chain)
+            at(Point.CERTIFICATES_WRITTEN)
+
+        at(Point.BEFORE_RENEWAL)
+        await self._database.write(store)
+        at(Point.RENEWED)
         head.set_chain(chain, journal=journal, epoch=epoch)
-
-
-def _engine(
-    database: Database, token: Token, clock: Clock, anchor: TrustAnchor, found: Recovered
-) -> Engine:
-    state = found.state
-    return Engine(
-        database=database,
-        state=state,
-        frontier=found.frontier,
-        names=Names(found.recent),
-        head=Head(
-            signer=token.signer,
-            counter=token.counter,
-            clock=clock,
-            anchor=anchor,
-            journal=state.journal,
-            epoch=state.epoch,
-            chain=found.chain,
-            window=found.window,
-        ),
-        signed=None,
-        stored_size=found.checkpoint_size,
-        clock=FlooredClock(clock, floor_ms=max(state.time_ms, state.settled_ms)),
-        context=TrustContext(anchor),
-    )

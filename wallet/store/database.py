@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from wallet.store.connection import (
     Connection,
@@ -31,14 +31,22 @@ KEY_BYTES = 32
 JOBS_MAX = 1024
 
 
+class MakeWorker(Protocol):
+    """Makes the runner of one connection's jobs."""
+
+    def __call__(self, name: str, *, jobs_max: int) -> Worker: ...
+
+
 class Database:
     """An open store; `open` makes one, `close` ends it."""
 
-    def __init__(self, path: Path, *, key: bytes, jobs_max: int) -> None:
+    def __init__(
+        self, path: Path, *, key: bytes, jobs_max: int, worker: MakeWorker = Worker
+    ) -> None:
         self._path = path
         self._key = key
-        self._writer = Worker("store-writer", jobs_max=jobs_max)
-        self._reader = Worker("store-reader", jobs_max=jobs_max)
+        self._writer = worker("store-writer", jobs_max=jobs_max)
+        self._reader = worker("store-reader", jobs_max=jobs_max)
         # Each connection lives and is closed on its own thread; the stacks hold what to undo.
         self._writing: Connection
         self._reading: Connection
@@ -50,18 +58,25 @@ class Database:
 
     @classmethod
     async def open(
-        cls, path: Path, *, key: bytes, check: bool = True, jobs_max: int = JOBS_MAX
+        cls,
+        path: Path,
+        *,
+        key: bytes,
+        check: bool = True,
+        jobs_max: int = JOBS_MAX,
+        worker: MakeWorker = Worker,
     ) -> "Database":
         """Open the store, or create it where there is none, and bring its schema up to date.
 
         With `check` every page's HMAC and the structure of every table are verified: 4 s for
         600 MB on two cores. Without it a changed page is found when it is read. The write-ahead
         log is checked in both cases. `jobs_max` bounds the waiting work of each thread.
+        `worker` makes what runs the jobs: a thread, or what a simulation puts in its place.
         Raises: WrongKey, Tampered, StoreInUse, SchemaTooNew, DiskFull, StoreFailed.
         """
         if len(key) != KEY_BYTES:
             raise ValueError(f"the store's key has {KEY_BYTES} bytes")
-        database = cls(path, key=key, jobs_max=jobs_max)
+        database = cls(path, key=key, jobs_max=jobs_max, worker=worker)
         started = False
         try:
             await database._start(check=check)
