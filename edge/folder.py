@@ -50,6 +50,11 @@ class Folder(msgspec.Struct, frozen=True):
         return self.root / "ports.json"
 
     @property
+    def audit(self) -> Path:
+        """Notes for the audit trail that wait for the store to be opened."""
+        return self.root / "audit"
+
+    @property
     def provisioning(self) -> Path:
         """Lock of the command that provisions."""
         return self.root / "provision.lock"

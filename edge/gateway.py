@@ -9,22 +9,26 @@ from __future__ import annotations
 import functools
 import secrets
 
+from edge.audit import Audit
 from edge.authority import make_authority
 from edge.config import Config, TokenConfig
 from edge.events import Events
 from edge.folder import Folder
 from edge.identity import Identity, load_identity
 from edge.log import Log
+from edge.observing import Observing
 from edge.secret_input import read_file
+from edge.settings import note_settings
 from edge.terminals import Terminals
 from edge.verdicts import repair_verdicts
+from edge.version import version
 from hsm.api import Algorithm, HsmError, KeyMissing, SealBroken, Token
 from hsm.files import create_durably
 from hsm.open import TokenConfig as HsmConfig
 from hsm.open import open_token
 from wallet.clock import Clock
 from wallet.hosted import HostedWallets
-from wallet.journal import Journal, JournalUnopened, Mode
+from wallet.journal import Event, Journal, JournalUnopened, Mode
 from wallet.protocol.certificates import TrustAnchor
 from wallet.store.database import KEY_BYTES, Database
 from wallet.store.errors import StoreError
@@ -84,6 +88,7 @@ class Opened:
         journal: Journal,
         terminals: Terminals,
         events: Events,
+        audit: Audit,
     ) -> None:
         self.token = token
         self.database = database
@@ -91,7 +96,16 @@ class Opened:
         self.journal = journal
         self.terminals = terminals
         self.events = events
+        self.audit = audit
         self.hosted = HostedWallets(journal=journal, database=database, token=token)
+        self.observing = Observing(journal, self.hosted, audit)
+        journal.listen(self._heard)
+
+    def _heard(self, event: Event) -> None:
+        """One listener for both: payments pass here, and only changes of mode are audited."""
+        self.events.take(event)
+        if event.name in _MODE_EVENTS:
+            self.observing.take(event)
 
     async def probe_store(self) -> None:
         """Ask the store; its trouble is the next payment's refusal, here it is only noted."""
@@ -102,6 +116,8 @@ class Opened:
 
     async def prune(self, now_ms: int) -> None:
         """Forget what has expired: answers, requests, events. Raises: StoreError."""
+        self.observing.count_keys()
+        await self.audit.prune()
         await self.database.write(lambda c: prune_answers(c, now_ms=now_ms))
         await self.database.write(lambda c: prune_requests(c, now_ms - REQUESTS_KEPT_MS))
         await self.events.prune()
@@ -112,6 +128,9 @@ class Opened:
             await self.journal.close()
             await self.events.flush()
         finally:
+            self.observing.count_keys()
+            self.audit.note("gateway.closed", token="closed")
+            await self.audit.detach()
             await self.database.close()
             await self.token.close()
 
@@ -125,6 +144,7 @@ class Gateway:
         self.clock = clock
         self.opened: Opened | None = None
         self.cause = ""
+        self.audit = Audit(self.folder.audit, clock)
         self._secret = secret
         self._mode = Mode.NOT_PROVISIONED
 
@@ -149,6 +169,7 @@ class Gateway:
             )
         except HsmError as error:
             if error.code in _FATAL:
+                self.audit.note("token.refused", code=error.code)
                 raise
             return self._closed(Mode.SEALED, f"{error.code}: {error}")
         return await self._open_store(token)
@@ -160,6 +181,7 @@ class Gateway:
             opened = await self._open_journal(token, key)
         except HsmError as error:
             if isinstance(error, SealBroken | KeyMissing):
+                self.audit.note("token.refused", code=error.code)
                 raise
             return self._closed(Mode.SEALED, f"{error.code}: {error}")
         finally:
@@ -168,6 +190,21 @@ class Gateway:
         self.opened = opened
         _log.info("gateway.opened", mode=str(self.mode))
         return self.mode
+
+    async def _note_opening(self, token: Token, database: Database, journal: Journal) -> None:
+        """Keys are in use from now on: the token's, and the store's which it unsealed."""
+        await self.audit.attach(database)
+        settings = await database.write(lambda connection: note_settings(connection, self.config))
+        self.audit.note("settings.used", **settings)
+        await self.audit.record(
+            "gateway.opened",
+            mode=str(journal.mode),
+            version=version(),
+            token="opened",
+            token_driver=token.driver,
+            algorithm=token.signer.algorithm.name.lower(),
+            store_key="unsealed",
+        )
 
     async def _open_journal(self, token: Token, key: bytes) -> Opened | None:
         database = await Database.open(self.folder.store, key=key)
@@ -182,6 +219,7 @@ class Gateway:
             self._closed(Mode.NOT_PROVISIONED, str(error))
         finally:
             if opened is None:
+                await self.audit.detach()
                 await database.close()
         return opened
 
@@ -201,7 +239,7 @@ class Gateway:
         await terminals.load()
         await repair_verdicts(journal, database)
         events = Events(database=database, clock=self.clock, kept=self.config.limits.events_kept)
-        journal.listen(events.take)
+        await self._note_opening(token, database, journal)
         return Opened(
             token=token,
             database=database,
@@ -209,11 +247,13 @@ class Gateway:
             journal=journal,
             terminals=terminals,
             events=events,
+            audit=self.audit,
         )
 
     def _closed(self, mode: Mode, cause: str) -> Mode:
         if (mode, cause) != (self._mode, self.cause):
             _log.warning("gateway.closed", mode=str(mode), cause=cause)
+            self.audit.note("gateway.not-open", mode=str(mode), cause=cause)
         self._mode, self.cause = mode, cause
         return mode
 
@@ -224,6 +264,7 @@ class Gateway:
             await opened.close()
 
 
+_MODE_EVENTS = frozenset({"gateway.frozen", "gateway.open"})
 # What no waiting mends: an operator has to look.
 _FATAL = frozenset({"token-pin-wrong", "seal-broken", "token-refused"})
 

@@ -141,7 +141,7 @@ class Daemon:
         if opened is None or self._group is None:
             return
         sync = self._sync = synchronising(opened, self._config, clock=self._gateway.clock)
-        for work in (opened.events.run(), sync.run()):
+        for work in (opened.events.run(), opened.audit.run(), sync.run()):
             self._opened_tasks.append(self._group.create_task(_until_cancelled(work)))
         collect_seldom()
         self._schedule.start(wake=lambda: sync.wake(Wake.TIMER), prune=self._prune)
@@ -193,6 +193,7 @@ class Daemon:
                 _stop_when_broken(opened.journal)
                 await opened.journal.probe()
                 await opened.probe_store()
+                opened.observing.look(None if self._sync is None else self._sync.state)
             notify(ALIVE)
 
     async def _open_again(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -39,6 +40,7 @@ from wallet.store.hosted import HostedWallet, get_hosted, insert_hosted, set_hos
 
 ORDER_LIFETIME_MS = 7 * 24 * 3_600_000
 HASHES_AT_ONCE = 2
+_USES = {ORDER_TYPE: "orders", REQUEST_TYPE: "requests"}
 _PIN = re.compile(r"[0-9]{4,12}\Z", re.ASCII)
 _OPSLIMIT = nacl.pwhash.argon2id.OPSLIMIT_INTERACTIVE
 _MEMLIMIT = nacl.pwhash.argon2id.MEMLIMIT_INTERACTIVE
@@ -77,6 +79,12 @@ class HostedWallets:
         # Each hash takes 64 MiB for a moment: a few at once, whatever comes.
         self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
         self._turns: dict[WalletId, _Turn] = {}
+        self._uses: Counter[str] = Counter()
+
+    def take_uses(self) -> dict[str, int]:
+        """How often wallets' keys signed `orders` and `requests` since this was asked last."""
+        uses, self._uses = dict(self._uses), Counter()
+        return uses
 
     async def create(self, pin: str) -> PublicKey:
         """A new key, sealed by the token; the wallet exists once the issuer has enrolled it.
@@ -235,6 +243,7 @@ class HostedWallets:
 
     async def _signed(self, hosted: HostedWallet, type_: str, payload: bytes) -> bytes:
         seed = await self._token.sealer.unseal(hosted.sealed_key, label=_label(hosted.wallet))
+        self._uses[_USES[type_]] += 1
         public, secret = crypto_sign_seed_keypair(seed)
         protected, message = to_sign(from_raw(EDDSA, public), type_, payload)
         return assemble(protected, payload, crypto_sign(message, secret)[:SIGNATURE_BYTES])

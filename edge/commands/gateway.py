@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 
+from edge.audit import Detail, Note, leave_note
 from edge.commands.common import (
     DEGRADED,
     SEALED,
@@ -28,6 +31,7 @@ from edge.moments import duration, moment
 from edge.secret_input import token_secret
 from hsm.api import KeyMissing
 from hsm.open import open_token
+from wallet.clock import SystemClock
 from wallet.protocol.ids import journal_text
 from wallet.protocol.keys import from_raw
 from wallet.protocol.money import Currency, decimal_text
@@ -157,6 +161,9 @@ async def _read_key(config: Config) -> KeyView:
         raise NotProvisioned(f"{config.folder}: {error}; `cbdc-edge provision` makes it") from error
     try:
         key = from_raw(int(token.signer.algorithm), token.signer.public_key)
+        details: dict[str, Detail] = {"token": "opened", "user": os.getuid()}
+        note = Note(time_ms=SystemClock().now_ms(), action="technician key show", details=details)
+        leave_note(Folder(config.folder).audit, note)
         return KeyView(
             journal=journal_text(key.id),
             algorithm=token.signer.algorithm.name.lower(),
