@@ -124,9 +124,14 @@ class Audit:
             database, notes = self._database, list(self._notes)
             if database is None or not notes:
                 return
-            await database.write(lambda connection: _append(connection, notes))
-            for _ in notes:
-                self._notes.popleft()
+            # Out of the queue first: a write that was handed over is done, though its caller is
+            # cancelled meanwhile.
+            self._notes.clear()
+            try:
+                await database.write(lambda connection: _append(connection, notes))
+            except StoreError:
+                self._notes.extendleft(reversed(notes))
+                raise
 
     async def _take_files(self, database: Database) -> None:
         paths = sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []

@@ -6,8 +6,10 @@ token is gone. In both the daemon runs on, says so, and tries again.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import secrets
+from collections.abc import Awaitable, Callable
 
 from edge.audit import Audit
 from edge.authority import make_authority
@@ -19,6 +21,7 @@ from edge.log import Log
 from edge.observing import Observing
 from edge.secret_input import read_file
 from edge.settings import note_settings
+from edge.tamper import Mark, load_mark, read_mark, store_mark, write_mark
 from edge.terminals import Terminals
 from edge.verdicts import repair_verdicts
 from edge.version import version
@@ -28,8 +31,9 @@ from hsm.open import TokenConfig as HsmConfig
 from hsm.open import open_token
 from wallet.clock import Clock
 from wallet.hosted import HostedWallets
-from wallet.journal import Event, Journal, JournalUnopened, Mode
+from wallet.journal import Event, Journal, JournalError, JournalUnopened, Mode
 from wallet.protocol.certificates import TrustAnchor
+from wallet.protocol.refusals import InvariantBroken
 from wallet.store.database import KEY_BYTES, Database
 from wallet.store.errors import StoreError
 from wallet.store.idempotency import prune_answers
@@ -42,6 +46,8 @@ SEALED_BYTES_MAX = 8192
 REQUESTS_KEPT_MS = 90 * 24 * 3_600_000
 # A processor is better used by one of these than by nothing; with one core everything stays here.
 VERIFYING_PROCESSES = 1
+# How long each step of dropping the keys may take before the next one follows.
+DROP_S = 2.0
 _log = Log("gateway")
 
 
@@ -122,6 +128,27 @@ class Opened:
         await self.database.write(lambda c: prune_requests(c, now_ms - REQUESTS_KEPT_MS))
         await self.events.prune()
 
+    async def drop(self, mark: Mark) -> bool:
+        """Somebody opened the box: let go of all keys within moments, whatever hangs.
+
+        False when the token or the store did not let go: only the end of the process does then.
+        """
+        steps: dict[str, Callable[[], Awaitable[None]]] = {
+            # What is being committed gets its receipt, what waits its refusal.
+            "journal": self.journal.close,
+            "record": functools.partial(self._record_trip, mark),
+            "token": self.token.close,
+            "audit": self.audit.detach,
+            "store": self.database.close,
+        }
+        failed = [name for name, step in steps.items() if not await _in_time(name, step)]
+        return not {"token", "store"} & set(failed)
+
+    async def _record_trip(self, mark: Mark) -> None:
+        self.observing.count_keys()
+        self.audit.note("tamper.tripped", source=mark.source, reason=mark.reason)
+        await self.database.write(lambda connection: store_mark(connection, mark))
+
     async def close(self) -> None:
         """Finish what waits, then let go of the store and the token."""
         try:
@@ -161,6 +188,9 @@ class Gateway:
         """
         if self.opened is not None:
             return self.mode
+        mark = read_mark(self.folder)
+        if mark is not None:
+            return self._closed(Mode.FROZEN_TAMPER, mark.sentence)
         if not self.folder.store_key.exists():
             return self._closed(Mode.NOT_PROVISIONED, "no store; `cbdc-edge provision` makes one")
         try:
@@ -214,6 +244,12 @@ class Gateway:
             if identity is None:
                 self._closed(Mode.NOT_PROVISIONED, "provisioning was not finished; run it again")
                 return None
+            mark = await database.read(load_mark)
+            if mark is not None:
+                # Somebody took the file away; the store remembers.
+                write_mark(self.folder, mark)
+                self._closed(Mode.FROZEN_TAMPER, mark.sentence)
+                return None
             opened = await self._assemble(token, database, identity)
         except JournalUnopened as error:
             self._closed(Mode.NOT_PROVISIONED, str(error))
@@ -257,6 +293,21 @@ class Gateway:
         self._mode, self.cause = mode, cause
         return mode
 
+    def freeze(self, mark: Mark) -> None:
+        """Somebody opened the box: refuse from now on, and leave the mark. Raises: OSError."""
+        self.cause = mark.sentence
+        if self.opened is not None:
+            self.opened.journal.freeze()
+        if read_mark(self.folder) is None:
+            write_mark(self.folder, mark)
+
+    async def drop(self, mark: Mark) -> bool:
+        """Forget every key; see `Opened.drop`."""
+        self._secret = b""
+        opened, self.opened = self.opened, None
+        self._closed(Mode.FROZEN_TAMPER, mark.sentence)
+        return opened is None or await opened.drop(mark)
+
     async def close(self) -> None:
         """Close what is open."""
         opened, self.opened = self.opened, None
@@ -267,6 +318,17 @@ class Gateway:
 _MODE_EVENTS = frozenset({"gateway.frozen", "gateway.open"})
 # What no waiting mends: an operator has to look.
 _FATAL = frozenset({"token-pin-wrong", "seal-broken", "token-refused"})
+
+
+async def _in_time(name: str, step: Callable[[], Awaitable[None]]) -> bool:
+    """Whether a step of dropping the keys came to its end; the next one follows in any case."""
+    try:
+        async with asyncio.timeout(DROP_S):
+            await step()
+    except (TimeoutError, StoreError, HsmError, JournalError, InvariantBroken, OSError) as error:
+        _log.error("gateway.not-dropped", step=name, cause=error)
+        return False
+    return True
 
 
 def _log_progress(done: int, size: int) -> None:

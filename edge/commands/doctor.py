@@ -24,6 +24,7 @@ from edge.config import Config
 from edge.errors import DaemonRefused, DaemonSilent
 from edge.folder import Folder
 from edge.http.types import GatewayAnswer
+from edge.tamper import read_mark
 
 FREE_BYTES_MIN = 512 * 1024 * 1024
 CONNECT_S = 5.0
@@ -52,6 +53,7 @@ def add_commands(commands: Subparsers) -> None:
 def _doctor(parsed: DoctorArguments, config: Config) -> int:
     folder = Folder(config.folder)
     findings = [_folder(folder.root), _disk(folder.root), _keys(folder), _certificates(folder)]
+    findings.append(_switch(config))
     findings += await_it(_daemon(config))
     if not parsed.offline and config.sync.url is not None:
         findings.append(_cloud(config.sync.url))
@@ -92,6 +94,15 @@ def _certificates(folder: Folder) -> Finding:
         return Finding("look", "no certificates of the branch's network yet")
     until = server_certificate(folder).not_valid_after_utc
     return Finding("well", f"the server's certificate is good until {until:%Y-%m-%d}")
+
+
+def _switch(config: Config) -> Finding:
+    mark = read_mark(Folder(config.folder))
+    if mark is not None:
+        return Finding("bad", mark.sentence)
+    if config.tamper.source == "none":
+        return Finding("look", "no tamper switch is configured: nothing tells that the box opens")
+    return Finding("well", f"the tamper switch has not tripped: {config.tamper.source}")
 
 
 async def _daemon(config: Config) -> list[Finding]:

@@ -29,6 +29,7 @@ from edge.http.types import GatewayAnswer, ReportAnswer
 from edge.main import run_daemon
 from edge.moments import duration, moment
 from edge.secret_input import token_secret
+from edge.tamper import refuse_tampered
 from hsm.api import KeyMissing
 from hsm.open import open_token
 from wallet.clock import SystemClock
@@ -36,7 +37,7 @@ from wallet.protocol.ids import journal_text
 from wallet.protocol.keys import from_raw
 from wallet.protocol.money import Currency, decimal_text
 
-_CLOSED = {"sealed", "not-provisioned"}
+_CLOSED = {"sealed", "not-provisioned", "frozen-tamper"}
 
 
 def add_commands(commands: Subparsers) -> None:
@@ -154,6 +155,7 @@ def _key_show(parsed: Arguments, config: Config) -> int:
 
 
 async def _read_key(config: Config) -> KeyView:
+    refuse_tampered(Folder(config.folder))
     settings = hsm_config(config.token, Folder(config.folder))
     try:
         token = await open_token(settings, secret=token_secret(config.token))

@@ -14,6 +14,7 @@ from edge.folder import Folder
 from edge.http.types import GatewayAnswer
 from edge.provision import Wish, provision
 from edge.secret_input import read_file, read_secret_file, token_secret
+from edge.tamper import refuse_tampered
 from wallet.clock import SystemClock
 
 CA_BYTES_MAX = 64 * 1024
@@ -58,6 +59,7 @@ def _provision(parsed: ProvisionArguments, config: Config) -> int:
         enrolment_token=read_secret_file(parsed.token_file).decode("ascii", "replace"),
         hosted_tier=parsed.hosted_tier,
     )
+    refuse_tampered(Folder(config.folder))
     secret = token_secret(config.token)
     folder, clock = Folder(config.folder), SystemClock()
     journal = await_it(provision(config, wish, secret=secret, clock=clock, say=_say))
