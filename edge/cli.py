@@ -21,6 +21,7 @@ from edge.errors import (
 )
 from edge.version import version
 from hsm.api import HsmError, TokenGone, TokenTimeout
+from hsm.process import forbid_cores, lock_memory
 from wallet.journal import JournalError
 from wallet.protocol.refusals import ProtocolError
 from wallet.store.errors import StoreError
@@ -43,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, FAILED)
     except KeyboardInterrupt:
         return FAILED
+
+
+def run() -> int:
+    """Run one command in a process of its own, which leaves no core and no page on a swap disk."""
+    forbid_cores()
+    lock_memory()
+    return main()
 
 
 def _fail(error: Exception, code: int) -> int:
@@ -96,4 +104,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -27,6 +27,7 @@ from edge.verdicts import repair_verdicts
 from edge.version import version
 from hsm.api import Algorithm, HsmError, KeyMissing, SealBroken, Token
 from hsm.files import create_durably
+from hsm.memory import Secret, wipe
 from hsm.open import TokenConfig as HsmConfig
 from hsm.open import open_token
 from wallet.clock import Clock
@@ -145,6 +146,9 @@ class Opened:
         return not {"token", "store"} & set(failed)
 
     async def _record_trip(self, mark: Mark) -> None:
+        # Of the envelopes and of the transport, which Python holds beside the store.
+        wipe(self.identity.hpke_private)
+        wipe(self.identity.transport_key)
         self.observing.count_keys()
         self.audit.note("tamper.tripped", source=mark.source, reason=mark.reason)
         await self.database.write(lambda connection: store_mark(connection, mark))
@@ -165,14 +169,15 @@ class Opened:
 class Gateway:
     """What the interfaces talk to. `opened` is None while it is sealed or not provisioned."""
 
-    def __init__(self, config: Config, *, secret: bytes, clock: Clock) -> None:
+    def __init__(self, config: Config, *, secret: bytes | Secret, clock: Clock) -> None:
+        """`secret`: the token's passphrase or PIN, kept to open it again when it was gone."""
         self.config = config
         self.folder = Folder(config.folder)
         self.clock = clock
         self.opened: Opened | None = None
         self.cause = ""
         self.audit = Audit(self.folder.audit, clock)
-        self._secret = secret
+        self._secret = secret if isinstance(secret, Secret) else Secret(secret)
         self._mode = Mode.NOT_PROVISIONED
 
     @property
@@ -194,9 +199,7 @@ class Gateway:
         if not self.folder.store_key.exists():
             return self._closed(Mode.NOT_PROVISIONED, "no store; `cbdc-edge provision` makes one")
         try:
-            token = await open_token(
-                hsm_config(self.config.token, self.folder), secret=self._secret
-            )
+            token = await self._open_token()
         except HsmError as error:
             if error.code in _FATAL:
                 self.audit.note("token.refused", code=error.code)
@@ -204,11 +207,21 @@ class Gateway:
             return self._closed(Mode.SEALED, f"{error.code}: {error}")
         return await self._open_store(token)
 
+    async def _open_token(self) -> Token:
+        secret = self._secret.copy()
+        try:
+            return await open_token(hsm_config(self.config.token, self.folder), secret=secret)
+        finally:
+            wipe(secret)
+
     async def _open_store(self, token: Token) -> Mode:
         opened = None
         try:
             key = await read_store_key(self.folder, token)
-            opened = await self._open_journal(token, key)
+            try:
+                opened = await self._open_journal(token, key)
+            finally:
+                wipe(key)
         except HsmError as error:
             if isinstance(error, SealBroken | KeyMissing):
                 self.audit.note("token.refused", code=error.code)
@@ -303,7 +316,7 @@ class Gateway:
 
     async def drop(self, mark: Mark) -> bool:
         """Forget every key; see `Opened.drop`."""
-        self._secret = b""
+        self._secret.wipe()
         opened, self.opened = self.opened, None
         self._closed(Mode.FROZEN_TAMPER, mark.sentence)
         return opened is None or await opened.drop(mark)

@@ -32,6 +32,7 @@ from edge.synchronising import synchronising
 from edge.tamper import Mark, NoSwitch, Switch, arm, open_switch
 from hsm.api import HsmError
 from hsm.files import replace_durably
+from hsm.memory import Secret
 from sync.engine import Engine, Wake
 from wallet.clock import SystemClock
 from wallet.journal import Journal, JournalError, Mode
@@ -51,7 +52,7 @@ _log = Log("daemon")
 class Daemon:
     """One gateway with its servers; also what the local administration asks."""
 
-    def __init__(self, config: Config, *, secret: bytes) -> None:
+    def __init__(self, config: Config, *, secret: bytes | Secret) -> None:
         self._config = config
         self._folder = Folder(config.folder)
         self._gateway = Gateway(config, secret=secret, clock=SystemClock())
@@ -302,7 +303,7 @@ def allow_files(config: Config) -> None:
         _log.warning("files.few", allowed=allowed, wanted=wanted)
 
 
-def run_daemon(config: Config, *, secret: bytes) -> int:
+def run_daemon(config: Config, *, secret: Secret) -> int:
     """Run until SIGTERM; gives the exit code."""
     start_logging(config.log.level)
     allow_files(config)

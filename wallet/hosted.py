@@ -15,14 +15,15 @@ from contextlib import asynccontextmanager
 
 import nacl.exceptions
 import nacl.pwhash.argon2id
-from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 
 from hsm.api import Token
+from hsm.memory import wipe
+from hsm.sodium import seed_keypair, sign
 from wallet.journal import Journal, Receipted
 from wallet.protocol.cose import ORDER_TYPE, REQUEST_TYPE, assemble
 from wallet.protocol.entry import EntryKind, Note, Payment, decode_entry
 from wallet.protocol.ids import JournalId, WalletId, wallet_text
-from wallet.protocol.keys import EDDSA, SIGNATURE_BYTES, PublicKey, from_raw
+from wallet.protocol.keys import EDDSA, PublicKey, from_raw
 from wallet.protocol.messages import (
     Authorisation,
     Order,
@@ -94,7 +95,8 @@ class HostedWallets:
         if not _PIN.match(pin):
             raise PinUnfit("a PIN has 4 to 12 digits")
         seed = secrets.token_bytes(32)
-        public, _ = crypto_sign_seed_keypair(seed)
+        public, pair = seed_keypair(seed)
+        pair.wipe()
         key = from_raw(EDDSA, public)
         hosted = HostedWallet(
             wallet=key.id,
@@ -104,6 +106,7 @@ class HostedWallets:
             locked_until_ms=0,
             created_ms=self._journal.now()[0],
         )
+        wipe(seed)
         await self._database.write(lambda connection: insert_hosted(connection, hosted))
         return key
 
@@ -244,9 +247,13 @@ class HostedWallets:
     async def _signed(self, hosted: HostedWallet, type_: str, payload: bytes) -> bytes:
         seed = await self._token.sealer.unseal(hosted.sealed_key, label=_label(hosted.wallet))
         self._uses[_USES[type_]] += 1
-        public, secret = crypto_sign_seed_keypair(seed)
-        protected, message = to_sign(from_raw(EDDSA, public), type_, payload)
-        return assemble(protected, payload, crypto_sign(message, secret)[:SIGNATURE_BYTES])
+        public, pair = seed_keypair(seed)
+        wipe(seed)
+        try:
+            protected, message = to_sign(from_raw(EDDSA, public), type_, payload)
+            return assemble(protected, payload, sign(pair, message))
+        finally:
+            pair.wipe()
 
     @asynccontextmanager
     async def _one_at_a_time(self, wallet: WalletId) -> AsyncIterator[None]:

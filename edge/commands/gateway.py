@@ -31,6 +31,7 @@ from edge.moments import duration, moment
 from edge.secret_input import token_secret
 from edge.tamper import refuse_tampered
 from hsm.api import KeyMissing
+from hsm.memory import Secret
 from hsm.open import open_token
 from wallet.clock import SystemClock
 from wallet.protocol.ids import journal_text
@@ -64,7 +65,7 @@ def add_commands(commands: Subparsers) -> None:
 
 
 def _run(parsed: Arguments, config: Config) -> int:
-    return run_daemon(config, secret=token_secret(config.token))
+    return run_daemon(config, secret=Secret.take(token_secret(config.token)))
 
 
 def _status(parsed: Arguments, config: Config) -> int:

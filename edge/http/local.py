@@ -12,6 +12,7 @@ from edge.health import gateway_answer
 from edge.http.audited import audited, tell
 from edge.http.body import BodyType, answer
 from edge.http.context import Context, Handler
+from edge.http.hygiene import HygieneAnswer, get_hygiene
 from edge.http.problem import HttpCode, problem
 from edge.http.reports import x_report
 from edge.http.routes import METRICS, Route
@@ -221,6 +222,7 @@ LOCAL = [
     _route("POST", "/wallets", post_hosted_wallet, WalletAnswer),
     _route("GET", "/reports/x", get_local_x_report, ReportAnswer),
     _route("GET", "/audit", get_audit, AuditPage),
+    _route("GET", "/hygiene", get_hygiene, HygieneAnswer),
     _route("GET", "/audit/check", get_audit_check, AuditCheck),
     *[route for route in METRICS if route.path != "/statusz"],
 ]

@@ -249,7 +249,7 @@ async def test_the_keys_are_closed_and_the_daemon_goes_on_to_say_why(
         await opened.token.probe()
     with pytest.raises(StoreClosed):
         await opened.database.read(entry_count)
-    assert branch.daemon.context.gateway._secret == b""
+    assert branch.daemon.context.gateway._secret.wiped
     await branch.daemon.reload()
     assert branch.daemon.context.gateway.mode == "frozen-tamper"
     async with aiohttp.ClientSession() as session:
