@@ -82,22 +82,18 @@ class Audit:
             leave_note(self._folder, self._notes.popleft())
 
     def note(self, action: str, **details: Detail) -> None:
-        """Record soon; for those who cannot wait. Raises: OSError."""
-        made = Note(time_ms=self._clock.now_ms(), action=action, details=_short(details))
-        if self._database is None:
-            leave_note(self._folder, made)
-        elif len(self._notes) >= NOTES_MAX:
-            _log.error("audit.full", lost=action)
-        else:
-            self._notes.append(made)
-            self._arrived.set()
+        """Record soon; for those who can neither wait nor fail."""
+        try:
+            self._keep(self._made(action, details))
+        except OSError as error:
+            _log.error("audit.lost", lost=action, detail=error.strerror)
 
     async def record(self, action: str, **details: Detail) -> None:
         """Record durably before this returns. Raises: StoreError, OSError.
 
         What the store refused now is kept, and written once it can be.
         """
-        self.note(action, **details)
+        self._keep(self._made(action, details))
         await self._flush()
 
     async def run(self) -> None:
@@ -118,6 +114,18 @@ class Audit:
         database, now_ms = self._database, self._clock.now_ms()
         if database is not None:
             await database.write(lambda connection: prune_audit(connection, now_ms=now_ms))
+
+    def _made(self, action: str, details: dict[str, Detail]) -> Note:
+        return Note(time_ms=self._clock.now_ms(), action=action, details=_short(details))
+
+    def _keep(self, note: Note) -> None:
+        if self._database is None:
+            leave_note(self._folder, note)
+        elif len(self._notes) >= NOTES_MAX:
+            _log.error("audit.full", lost=note.action)
+        else:
+            self._notes.append(note)
+            self._arrived.set()
 
     async def _flush(self) -> None:
         async with self._turn:

@@ -306,25 +306,30 @@ class HostedWallets:
         )
 
     async def _hash(self, pin: str) -> str:
+        encoded = pin.encode()
         async with self._hashing:
             made = await asyncio.to_thread(
                 nacl.pwhash.argon2id.str,
-                pin.encode(),
+                encoded,
                 opslimit=self._opslimit,
                 memlimit=_MEMLIMIT,
             )
+        wipe(encoded)
         return made.decode()
 
     async def _fits(self, pin_hash: str, pin: str) -> bool:
         async with self._hashing:
-            return await asyncio.to_thread(_verify, pin_hash.encode(), pin.encode())
+            return await asyncio.to_thread(_verify, pin_hash.encode(), pin)
 
 
-def _verify(pin_hash: bytes, pin: bytes) -> bool:
+def _verify(pin_hash: bytes, pin: str) -> bool:
+    encoded = pin.encode()
     try:
-        return nacl.pwhash.argon2id.verify(pin_hash, pin)
+        return nacl.pwhash.argon2id.verify(pin_hash, encoded)
     except nacl.exceptions.InvalidkeyError:
         return False
+    finally:
+        wipe(encoded)
 
 
 def _label(wallet: bytes) -> str:

@@ -31,7 +31,7 @@ from edge.moments import duration, moment
 from edge.secret_input import token_secret
 from edge.tamper import refuse_tampered
 from hsm.api import KeyMissing
-from hsm.memory import Secret
+from hsm.memory import Secret, wipe
 from hsm.open import open_token
 from wallet.clock import SystemClock
 from wallet.protocol.ids import journal_text
@@ -158,10 +158,13 @@ def _key_show(parsed: Arguments, config: Config) -> int:
 async def _read_key(config: Config) -> KeyView:
     refuse_tampered(Folder(config.folder))
     settings = hsm_config(config.token, Folder(config.folder))
+    secret = token_secret(config.token)
     try:
-        token = await open_token(settings, secret=token_secret(config.token))
+        token = await open_token(settings, secret=secret)
     except KeyMissing as error:
         raise NotProvisioned(f"{config.folder}: {error}; `cbdc-edge provision` makes it") from error
+    finally:
+        wipe(secret)
     try:
         key = from_raw(int(token.signer.algorithm), token.signer.public_key)
         details: dict[str, Detail] = {"token": "opened", "user": os.getuid()}

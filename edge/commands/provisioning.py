@@ -53,13 +53,13 @@ def add_commands(commands: Subparsers) -> None:
 
 
 def _provision(parsed: ProvisionArguments, config: Config) -> int:
+    refuse_tampered(Folder(config.folder))
     wish = Wish(
         cloud=parsed.cloud,
         cloud_ca=read_file(parsed.cloud_ca, bytes_max=CA_BYTES_MAX).decode("ascii", "replace"),
         enrolment_token=read_secret_file(parsed.token_file).decode("ascii", "replace"),
         hosted_tier=parsed.hosted_tier,
     )
-    refuse_tampered(Folder(config.folder))
     secret = token_secret(config.token)
     folder, clock = Folder(config.folder), SystemClock()
     journal = await_it(provision(config, wish, secret=secret, clock=clock, say=_say))

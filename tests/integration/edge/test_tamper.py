@@ -22,7 +22,7 @@ from edge.tamper import read_mark
 from hsm import software
 from hsm.api import Token, TokenGone
 from tests.integration.edge.conftest import Template
-from tests.support.branch import Daemon, provisioned
+from tests.support.branch import ROOT, Command, Daemon, provisioned
 from tests.support.branch_local import Branch, Http, config_of, copied, running
 from tests.support.live_issuer import funded
 from wallet.clock import SystemClock
@@ -42,6 +42,9 @@ from wallet.store.meta import get_meta
 WAIT_S = 30
 PASSPHRASE = b"correct horse"
 PAYERS = 8
+# Two files that are there; the command does not get to look into them.
+FILES = ("--cloud-ca", f"{ROOT}/README.md", "--token-file", f"{ROOT}/Makefile")
+PROVISION = ("--cloud", "https://cloud.example", *FILES)
 
 
 class Stored(msgspec.Struct):
@@ -256,6 +259,28 @@ async def test_the_keys_are_closed_and_the_daemon_goes_on_to_say_why(
         port = branch.ports["metrics_port"]
         async with session.get(f"http://127.0.0.1:{port}/readyz") as response:
             assert (response.status, (await response.json())["code"]) == (503, "frozen-tamper")
+
+
+async def test_a_box_that_is_not_provisioned_freezes_too(
+    template: Template, tmp_path: Path
+) -> None:
+    lid = tmp_path / "lid"
+    config = config_of(tmp_path / "new", tamper=TamperConfig(source="file", file=lid))
+    async with running(config, template.issuer) as branch:
+        gateway = branch.daemon.context.gateway
+        assert gateway.mode == "not-provisioned"
+        lid.touch()
+        async with asyncio.timeout(WAIT_S):
+            while gateway.mode != "frozen-tamper":
+                await asyncio.sleep(0.01)
+    code, _, errors = await Command(branch.folder.root).edge("provision", *PROVISION)
+    assert (code, "edge-tampered" in errors) == (4, True)
+    assert (await Command(tmp_path / "other").edge("tamper"))[:2] == (
+        0,
+        "not tripped; the switch: none\n",
+    )
+    code, out, _ = await Command(branch.folder.root).edge("tamper", "--json")
+    assert (code, json.loads(out)["mark"]["source"]) == (4, "file")
 
 
 class HangingToken:

@@ -161,6 +161,16 @@ async def test_what_cannot_be_written_at_the_end_waits_as_files(
     ]
 
 
+async def test_a_note_that_no_disk_takes_stops_nobody_and_a_record_says_so(
+    folder: Path,
+) -> None:
+    folder.write_text("no folder")
+    audit = audit_of(folder)
+    audit.note("gateway.not-open")
+    with pytest.raises(OSError, match="audit"):
+        await audit.record("technician")
+
+
 async def test_the_trail_is_pruned_only_while_its_store_is_open(
     folder: Path, database: Database
 ) -> None:
