@@ -98,6 +98,7 @@ async def life(tmp_path: Path) -> AsyncIterator[Life]:
     await cloud.stop()
 
 
+@pytest.mark.timeout(300)
 async def test_no_secret_is_in_anything_that_a_gateways_life_leaves_behind(life: Life) -> None:
     daemon = life.daemon
     terminal = await daemon.pair(life.folder / "till")
