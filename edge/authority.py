@@ -33,6 +33,7 @@ from edge.folder import Folder
 from edge.secret_input import read_file
 from hsm.api import Sealer
 from hsm.files import replace_durably
+from hsm.memory import wipe
 
 TERMINAL_URI = "urn:cbdc:terminal:"
 KEY_LABEL = "terminal-authority"
@@ -198,6 +199,7 @@ async def make_authority(folder: Folder, sealer: Sealer, *, names: Sequence[str]
     authority = Authority(key, _authority_certificate(key))
     secret = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     sealed = await sealer.seal(secret, label=KEY_LABEL)
+    wipe(secret)
     replace_durably(folder.tls / "authority.key.sealed", sealed)
     replace_durably(folder.tls / "authority.crt", _pem(authority.certificate))
     replace_durably(
@@ -211,7 +213,9 @@ async def make_authority(folder: Folder, sealer: Sealer, *, names: Sequence[str]
 async def open_authority(folder: Folder, sealer: Sealer) -> Authority:
     """The authority, to sign with. Raises: HsmError, FileUnreadable."""
     sealed = read_file(folder.tls / "authority.key.sealed", bytes_max=PEM_BYTES_MAX)
-    key = load_der_private_key(await sealer.unseal(sealed, label=KEY_LABEL), None)
+    secret = await sealer.unseal(sealed, label=KEY_LABEL)
+    key = load_der_private_key(secret, None)
+    wipe(secret)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise FileUnreadable("the terminals' authority has no P-256 key")
     return Authority(key, authority_certificate(folder))

@@ -103,6 +103,26 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     head_fields_max: Annotated[int, msgspec.Meta(ge=16, le=1024)] = 64
 
 
+class TamperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What tells that somebody opened the box. A trip is for good: see `cbdc-edge tamper`."""
+
+    source: Literal["none", "gpio", "file"] = "none"
+    # A file that trips when it is there and does not say 0.
+    file: Path | None = None
+    # A line of a chip such as /dev/gpiochip0, and the level that means open.
+    chip: Path | None = None
+    line: Annotated[int, msgspec.Meta(ge=0, le=65_535)] | None = None
+    active: Literal["high", "low"] = "high"
+    bias: Literal["as-is", "pull-up", "pull-down", "disabled"] = "as-is"
+
+    def __post_init__(self) -> None:
+        # A switch that is configured by half would be no switch.
+        if self.source == "file" and self.file is None:
+            raise ValueError("the tamper switch `file` needs `file`, its path")
+        if self.source == "gpio" and (self.chip is None or self.line is None):
+            raise ValueError("the tamper switch `gpio` needs `chip` and `line`")
+
+
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """JSON lines on the standard error output."""
 
@@ -117,6 +137,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     token: TokenConfig = msgspec.field(default_factory=TokenConfig)
     sync: SyncConfig = msgspec.field(default_factory=SyncConfig)
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
+    tamper: TamperConfig = msgspec.field(default_factory=TamperConfig)
     log: LogConfig = msgspec.field(default_factory=LogConfig)
 
 

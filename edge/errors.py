@@ -40,6 +40,18 @@ class JournalBroken(EdgeError):
     code = "edge-journal-broken"
 
 
+class GatewayTampered(EdgeError):
+    """The tamper switch tripped: no key of this folder is opened any more."""
+
+    code = "edge-tampered"
+
+
+class SwitchFailed(EdgeError):
+    """The tamper switch that the configuration names cannot be had."""
+
+    code = "edge-switch-failed"
+
+
 class NotProvisioned(EdgeError):
     """The folder belongs to no gateway that was enrolled."""
 

@@ -50,6 +50,21 @@ class Folder(msgspec.Struct, frozen=True):
         return self.root / "ports.json"
 
     @property
+    def audit(self) -> Path:
+        """Notes for the audit trail that wait for the store to be opened."""
+        return self.root / "audit"
+
+    @property
+    def tamper(self) -> Path:
+        """The mark that the tamper switch left."""
+        return self.root / "tamper.json"
+
+    @property
+    def tamper_ready(self) -> Path:
+        """A mark to be put in its place when the disk is full."""
+        return self.root / "tamper.ready"
+
+    @property
     def provisioning(self) -> Path:
         """Lock of the command that provisions."""
         return self.root / "provision.lock"

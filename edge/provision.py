@@ -38,6 +38,7 @@ from edge.identity import (
 )
 from edge.intake import take_objects
 from hsm.api import KeyMissing, Token
+from hsm.memory import wipe
 from hsm.open import create_token, open_token
 from wallet.clock import Clock
 from wallet.journal import Journal
@@ -132,7 +133,10 @@ async def _with_token(
     config: Config, folder: Folder, token: Token, wish: Wish, *, clock: Clock, say: Say
 ) -> str:
     key = await make_store_key(folder, token)
-    database = await Database.open(folder.store, key=key)
+    try:
+        database = await Database.open(folder.store, key=key)
+    finally:
+        wipe(key)
     try:
         if await database.read(load_identity) is not None:
             raise AlreadyProvisioned("this folder belongs to an enrolled gateway")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 
+from edge.audit import Detail, Note, leave_note
 from edge.commands.common import (
     DEGRADED,
     SEALED,
@@ -26,14 +29,17 @@ from edge.http.types import GatewayAnswer, ReportAnswer
 from edge.main import run_daemon
 from edge.moments import duration, moment
 from edge.secret_input import token_secret
+from edge.tamper import refuse_tampered
 from hsm.api import KeyMissing
+from hsm.memory import Secret, wipe
 from hsm.open import open_token, reseal_token
 from hsm.pcr_policies import PCR_POLICIES, PcrPolicy
+from wallet.clock import SystemClock
 from wallet.protocol.ids import journal_text
 from wallet.protocol.keys import from_raw
 from wallet.protocol.money import Currency, decimal_text
 
-_CLOSED = {"sealed", "not-provisioned"}
+_CLOSED = {"sealed", "not-provisioned", "frozen-tamper"}
 
 
 def add_commands(commands: Subparsers) -> None:
@@ -68,7 +74,7 @@ def add_commands(commands: Subparsers) -> None:
 
 
 def _run(parsed: Arguments, config: Config) -> int:
-    return run_daemon(config, secret=token_secret(config.token))
+    return run_daemon(config, secret=Secret.take(token_secret(config.token)))
 
 
 def _status(parsed: Arguments, config: Config) -> int:
@@ -165,13 +171,20 @@ def _key_show(parsed: Arguments, config: Config) -> int:
 
 
 async def _read_key(config: Config) -> KeyView:
+    refuse_tampered(Folder(config.folder))
     settings = hsm_config(config.token, Folder(config.folder))
+    secret = token_secret(config.token)
     try:
-        token = await open_token(settings, secret=token_secret(config.token))
+        token = await open_token(settings, secret=secret)
     except KeyMissing as error:
         raise NotProvisioned(f"{config.folder}: {error}; `cbdc-edge provision` makes it") from error
+    finally:
+        wipe(secret)
     try:
         key = from_raw(int(token.signer.algorithm), token.signer.public_key)
+        details: dict[str, Detail] = {"token": "opened", "user": os.getuid()}
+        note = Note(time_ms=SystemClock().now_ms(), action="technician key show", details=details)
+        leave_note(Folder(config.folder).audit, note)
         return KeyView(
             journal=journal_text(key.id),
             algorithm=token.signer.algorithm.name.lower(),

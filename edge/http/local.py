@@ -9,11 +9,14 @@ from msgspec import Meta
 
 from edge.errors import PairingRefused
 from edge.health import gateway_answer
+from edge.http.audited import audited, tell
 from edge.http.body import BodyType, answer
 from edge.http.context import Context, Handler
+from edge.http.hygiene import HygieneAnswer, get_hygiene
 from edge.http.problem import HttpCode, problem
 from edge.http.reports import x_report
 from edge.http.routes import METRICS, Route
+from edge.http.trail import AuditCheck, AuditPage, get_audit, get_audit_check
 from edge.http.types import Answer, Body, GatewayAnswer, Pin, ReportAnswer, Tier, WalletAnswer
 from edge.http.wallets import wallet_answer, wish_hosted
 from edge.pairing import Pairing, PairingState
@@ -95,6 +98,7 @@ async def post_reload(context: Context, request: web.Request) -> web.Response:
 async def post_sync(context: Context, request: web.Request) -> web.Response:
     """Synchronise now, and say what came of it."""
     result, detail = await context.control.sync_now()
+    tell(request, result=result)
     acknowledged = context.opened.journal.acknowledged
     return answer(
         request, SyncAnswer(result=result, detail=detail or None, acknowledged=acknowledged)
@@ -129,6 +133,7 @@ async def post_confirm(context: Context, request: web.Request) -> web.Response:
         terminal = await context.opened.terminals.confirm(sas=body.sas)
     except PairingRefused as error:
         raise problem(HttpCode.PAIRING_REFUSED, error.detail) from error
+    tell(request, terminal=terminal.id, name=terminal.name)
     return answer(
         request,
         TerminalView(id=terminal.id, name=terminal.name, created_ms=terminal.created_ms),
@@ -166,6 +171,7 @@ async def get_terminals(context: Context, request: web.Request) -> web.Response:
 
 async def delete_terminal(context: Context, request: web.Request) -> web.Response:
     """Revoke a terminal."""
+    tell(request, terminal=request.match_info["terminal"])
     if not await context.opened.terminals.revoke(request.match_info["terminal"]):
         raise problem(HttpCode.TERMINAL_UNKNOWN)
     return await get_terminals(context, request)
@@ -196,6 +202,9 @@ async def get_local_x_report(context: Context, request: web.Request) -> web.Resp
 
 
 def _route(method: str, path: str, handler: Handler, kind: type[Answer]) -> Route:
+    """What only looks goes as it is; every other act of a technician leaves a record."""
+    if method != "GET":
+        handler = audited(handler, f"technician {method} {path}")
     return Route(method=method, path=path, handler=handler, answers={200: kind}, closed=False)
 
 
@@ -212,5 +221,8 @@ LOCAL = [
     _route("GET", "/wallets", get_wallets, WalletsAnswer),
     _route("POST", "/wallets", post_hosted_wallet, WalletAnswer),
     _route("GET", "/reports/x", get_local_x_report, ReportAnswer),
+    _route("GET", "/audit", get_audit, AuditPage),
+    _route("GET", "/hygiene", get_hygiene, HygieneAnswer),
+    _route("GET", "/audit/check", get_audit_check, AuditCheck),
     *[route for route in METRICS if route.path != "/statusz"],
 ]

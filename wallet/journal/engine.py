@@ -339,8 +339,8 @@ class Engine:
         ]
 
     def set_mode(self, mode: Mode) -> None:
-        """Change what the journal can do, and tell."""
-        if mode is not self.mode:
+        """Change what the journal can do, and tell. A journal that was tampered with stays so."""
+        if mode is not self.mode and self.mode is not Mode.FROZEN_TAMPER:
             self.mode = mode
             self.on_mode(mode)
 

@@ -192,6 +192,10 @@ class Journal(Lookups):
             if made.kind == _SETTLEMENT:
                 self._tell("payment.settled", below=self.state.settled_size)
 
+    def freeze(self) -> None:
+        """Take nothing more: somebody opened the box. What is being committed gets its receipt."""
+        self._engine.set_mode(Mode.FROZEN_TAMPER)
+
     # ---- proposals ------------------------------------------------------------------------
     async def pay(self, order: bytes, request: bytes | None = None) -> Receipted | Refusal:
         """Accept a signed order. A known one gets its receipt again."""

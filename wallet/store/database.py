@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from hsm.memory import Secret
 from wallet.store.connection import (
     Connection,
     EngineError,
@@ -41,7 +42,7 @@ class Database:
     """An open store; `open` makes one, `close` ends it."""
 
     def __init__(
-        self, path: Path, *, key: bytes, jobs_max: int, worker: MakeWorker = Worker
+        self, path: Path, *, key: Secret, jobs_max: int, worker: MakeWorker = Worker
     ) -> None:
         self._path = path
         self._key = key
@@ -70,18 +71,20 @@ class Database:
 
         With `check` every page's HMAC and the structure of every table are verified: 4 s for
         600 MB on two cores. Without it a changed page is found when it is read. The write-ahead
-        log is checked in both cases. `jobs_max` bounds the waiting work of each thread.
+        log is checked in both cases. `jobs_max` bounds the waiting work of each thread. The key is
+        copied, and the copy wiped once the store is open: the engine locks and wipes its own.
         `worker` makes what runs the jobs: a thread, or what a simulation puts in its place.
         Raises: WrongKey, Tampered, StoreInUse, SchemaTooNew, DiskFull, StoreFailed.
         """
         if len(key) != KEY_BYTES:
             raise ValueError(f"the store's key has {KEY_BYTES} bytes")
-        database = cls(path, key=key, jobs_max=jobs_max, worker=worker)
+        database = cls(path, key=Secret(key), jobs_max=jobs_max, worker=worker)
         started = False
         try:
             await database._start(check=check)
             started = True
         finally:
+            database._key.wipe()
             if not started:
                 await database.close()
         return database

@@ -26,6 +26,7 @@ from edge.schedule import Schedule
 from edge.wishes import KIND as WISH_KIND
 from edge.wishes import WISHES_MAX, Wish
 from hsm.api import SealBroken, TokenGone
+from hsm.memory import Secret
 from tests.integration.edge.conftest import Template
 from tests.integration.edge.test_hosted import hosted_wallet, payment
 from tests.support.branch_local import PASSPHRASE, Branch, Http, config_of, copied
@@ -238,7 +239,7 @@ async def test_a_gateway_that_is_not_open_tells_its_cause(tmp_path: Path) -> Non
 def test_a_daemon_that_cannot_listen_ends_with_an_error(tmp_path: Path) -> None:
     listen = ListenConfig(host="192.0.2.1", port=0, pairing_port=0, metrics_port=0)
     config = Config(folder=tmp_path / "gateway", listen=listen)
-    assert run_daemon(config, secret=PASSPHRASE) == 1
+    assert run_daemon(config, secret=Secret(PASSPHRASE)) == 1
 
 
 async def test_a_client_says_what_a_gateway_did_not(branch: Branch) -> None:
