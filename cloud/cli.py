@@ -17,6 +17,7 @@ from cloud import commands
 from cloud.config import Config, load_config
 from cloud.errors import CloudError
 from cloud.main import run_cloud
+from cloud.recovery_commands import add_recovery
 from hsm.api import HsmError
 
 WELL, FAILED, DEGRADED, NOT_INITIALISED = 0, 1, 3, 4
@@ -60,6 +61,7 @@ def _add_gateway(verbs: Any) -> None:
     shown = actions.add_parser("list", help="all gateways")
     shown.add_argument("--json", action="store_true")
     shown.set_defaults(run=commands.gateway_list)
+    add_recovery(actions)
 
 
 def _add_issuer(verbs: Any) -> None:
