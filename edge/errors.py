@@ -52,6 +52,12 @@ class AlreadyProvisioned(EdgeError):
     code = "edge-already-provisioned"
 
 
+class RestoreRefused(EdgeError):
+    """A backup that may not come into this folder; the sentence says what to do instead."""
+
+    code = "edge-restore-refused"
+
+
 class EnrolmentFailed(EdgeError):
     """The cloud refused the enrolment, or what it answered does not hold."""
 

@@ -90,7 +90,7 @@ class HostedWallets:
         key = from_raw(EDDSA, public)
         hosted = HostedWallet(
             wallet=key.id,
-            sealed_key=await self._token.sealer.seal(seed, label=_label(key.id)),
+            sealed_key=await self._token.sealer.seal(seed, label=seal_label(key.id)),
             pin_hash=await self._hash(pin),
             tries=0,
             locked_until_ms=0,
@@ -234,7 +234,7 @@ class HostedWallets:
         )
 
     async def _signed(self, hosted: HostedWallet, type_: str, payload: bytes) -> bytes:
-        seed = await self._token.sealer.unseal(hosted.sealed_key, label=_label(hosted.wallet))
+        seed = await self._token.sealer.unseal(hosted.sealed_key, label=seal_label(hosted.wallet))
         public, secret = crypto_sign_seed_keypair(seed)
         protected, message = to_sign(from_raw(EDDSA, public), type_, payload)
         return assemble(protected, payload, crypto_sign(message, secret)[:SIGNATURE_BYTES])
@@ -311,5 +311,6 @@ def _verify(pin_hash: bytes, pin: bytes) -> bool:
         return False
 
 
-def _label(wallet: bytes) -> str:
+def seal_label(wallet: bytes) -> str:
+    """The label under which a token seals a hosted wallet's key."""
     return f"hosted/{wallet_text(wallet)}"

@@ -19,6 +19,7 @@ from wallet.store.connection import (
     translated,
     translated_os,
 )
+from wallet.store.copying import Finish, copy_store
 from wallet.store.errors import StoreClosed, Tampered, WrongKey
 from wallet.store.files import Lock, ensure_database, knows_key, remember_key, wal_path
 from wallet.store.schema import migrate, migrations
@@ -88,6 +89,24 @@ class Database:
         """
         self._refuse_when_closed()
         return await self._reader.run(lambda: self._read(work))
+
+    async def copy(self, target: Path, *, key: bytes, salt: bytes, finish: Finish) -> None:
+        """Copy what is committed now to a new file under another key; others go on meanwhile.
+
+        See `copy_store`. Raises: DiskFull, Tampered, StoreClosed, StoreFailed.
+        """
+        self._refuse_when_closed()
+        copier = Worker("store-copier", jobs_max=1)
+        await copier.finish(
+            lambda: copy_store(
+                self._path,
+                key=self._key,
+                target=target,
+                target_key=key,
+                salt=salt,
+                finish=finish,
+            )
+        )
 
     async def close(self) -> None:
         """Finish the work that waits, fold the write-ahead log in and let go of the files.

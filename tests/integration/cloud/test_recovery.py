@@ -1,5 +1,6 @@
 """A gateway is lost: closure, claims, statement, the gateway that goes on, and late notes."""
 
+import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,8 +13,10 @@ from cloud.issuer.enrolments import grants_for
 from cloud.issuer.gateways import find_gateway
 from edge.errors import EnrolmentFailed
 from edge.http.octets import to_text
+from edge.http.wallets import wish_hosted
 from edge.pos.client import Client
 from edge.pos.purse import DeviceKey
+from tests.support.branch import Command
 from tests.support.branch_local import Http
 from tests.support.recovery import (
     SUPPLY,
@@ -29,9 +32,10 @@ from tests.support.recovery import (
 from wallet.journal import Mode, Receipted
 from wallet.protocol.entry import Close, CloseReason
 from wallet.protocol.fork import ForkKind, verify_fork
-from wallet.protocol.ids import journal_text, wallet_text
+from wallet.protocol.ids import WalletId, journal_text, wallet_text
 from wallet.protocol.lists import ListId
 
+PIN = "2468"
 ANNA, BERT, CARA = (DeviceKey(bytes([number]) * 32) for number in (1, 2, 3))
 
 
@@ -458,3 +462,55 @@ async def test_unknown_closures_and_statements_are_named(story: Story) -> None:
     path = f"/v1/issuer/statements/{nothing}"
     for verb in ("approve", "reject"):
         assert await story.refused(story.first, f"{path}/{verb}", {}) == "statement-unknown"
+
+
+async def test_a_backup_claims_for_everybody_and_brings_the_hosted_wallets_along(
+    story: Story, north: Box
+) -> None:
+    async with north.running() as branch:
+        wallet = await wish_hosted(branch.opened, pin=PIN, tier=0, label=None)
+        await exchanged(branch)
+    words, file = story.folder / "words", story.folder / "backup"
+    words.write_text("keep this elsewhere\n")
+    async with north.running(offline=True) as branch:
+        state = branch.opened.journal.state
+        now = branch.opened.journal.now()[0]
+        order = branch.order(ANNA, wallet, 400, created_ms=now, expires_ms=now + 60_000)
+        assert isinstance(await branch.opened.journal.pay(order), Receipted)
+        await done(north, "backup", str(file), "--passphrase-file", str(words))
+        assert state.wallets[wallet].balance == 400
+    shutil.rmtree(north.folder)
+
+    path = await story.closed(north)
+    restore = ("restore", str(file), "--passphrase-file", str(words))
+    await done(north, *restore, "--receipts", str(story.folder / "receipts"))
+    (receipt,) = [json.loads(f.read_text()) for f in (story.folder / "receipts").iterdir()]
+    answer = await story.done(story.first, "/v1/issuer/claims", {"receipts": [receipt]})
+    assert answer["outcomes"] == ["taken"]
+    await story.pass_window(path)
+    assert (await story.stated(path))["carried"] == 1_000
+    again = await story.successor(path, "north-again")
+    assert "1 hosted wallets" in await done(again, *restore)
+    assert "0 hosted wallets" in await done(again, *restore)
+    async with again.running() as branch:
+        await exchanged(branch)
+        assert balance(branch, ANNA) == 600
+        outcome = await branch.opened.hosted.pay(
+            wallet=wallet,
+            pin=PIN,
+            payee=WalletId(ANNA.public.id),
+            payee_journal=branch.opened.journal.state.journal,
+            amount_minor=150,
+        )
+        assert isinstance(outcome, Receipted), outcome
+        await exchanged(branch)
+        assert balance(branch, ANNA) == 750
+    found = await story.where()
+    assert (found.offline, found.loss, found.suspense) == (1_000, 0, 0)
+
+
+async def done(box: Box, *arguments: str) -> str:
+    """A command of the gateway that passes."""
+    code, out, errors = await Command(box.folder).edge(*arguments)
+    assert code == 0, errors
+    return out
