@@ -18,17 +18,17 @@ from edge.commands.common import WELL, Arguments, Subparsers, await_it, daemon
 from edge.config import Config
 from edge.errors import NotProvisioned
 from edge.folder import Folder
-from edge.gateway import hsm_config, read_store_key
+from edge.gateway import hsm_config
 from edge.http.local import BackupAnswer
 from edge.http.octets import to_text
 from edge.secret_input import read_secret_file, token_secret
+from edge.store_key import open_store
 from hsm.files import make_folder, replace_durably
 from hsm.open import open_token
 from wallet.protocol.ids import JournalId, journal_text
 from wallet.protocol.merkle import leaf_hash
 from wallet.store.connection import Connection
 from wallet.store.copying import SALT_BYTES
-from wallet.store.database import Database
 
 
 class BackupArguments(Arguments):
@@ -119,7 +119,7 @@ async def _bring_hosted(parsed: BackupArguments, config: Config) -> int:
         )
     token = await open_token(hsm_config(config.token, folder), secret=token_secret(config.token))
     try:
-        into = await Database.open(folder.store, key=await read_store_key(folder, token))
+        into = await open_store(folder, token)
         try:
             async with opened_backup(parsed.file, passphrase) as backup:
                 made = await read_made(backup, parsed.file)

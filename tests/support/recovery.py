@@ -32,6 +32,7 @@ from wallet.journal import Receipted
 from wallet.protocol.ids import WalletId, journal_text, parse_journal, wallet_text
 from wallet.protocol.policy import JournalLimit
 
+ANNA, BERT, CARA = (DeviceKey(bytes([number]) * 32) for number in (1, 2, 3))
 SUPPLY = 1_000_000
 WINDOW_S = 1
 ORDER_MS = 60_000
