@@ -58,6 +58,12 @@ class RestoreRefused(EdgeError):
     code = "edge-restore-refused"
 
 
+class RotationRefused(EdgeError):
+    """Keys that may not be exchanged now; the sentence says what has to be done first."""
+
+    code = "edge-rotation-refused"
+
+
 class EnrolmentFailed(EdgeError):
     """The cloud refused the enrolment, or what it answered does not hold."""
 

@@ -13,6 +13,7 @@ from edge.errors import FileUnreadable, PairingRefused
 from edge.health import gateway_answer
 from edge.http.body import BodyType, answer
 from edge.http.context import Context, Handler
+from edge.http.local_keys import ExchangedAnswer, post_authority, post_server_key
 from edge.http.octets import Octets
 from edge.http.problem import HttpCode, problem
 from edge.http.reports import x_report
@@ -256,6 +257,8 @@ LOCAL = [
     _route("GET", "/wallets", get_wallets, WalletsAnswer),
     _route("POST", "/wallets", post_hosted_wallet, WalletAnswer),
     _route("POST", "/backup", post_backup, BackupAnswer),
+    _route("POST", "/keys/server", post_server_key, ExchangedAnswer),
+    _route("POST", "/keys/authority", post_authority, ExchangedAnswer),
     _route("GET", "/reports/x", get_local_x_report, ReportAnswer),
     *[route for route in METRICS if route.path != "/statusz"],
 ]

@@ -40,6 +40,7 @@ class HttpCode(enum.StrEnum):
     PAIRING_REFUSED = "pairing-refused"
     SYNC_UNAVAILABLE = "sync-unavailable"
     BACKUP_FAILED = "backup-failed"
+    ROTATION_REFUSED = "rotation-refused"
     FAULT = "internal-fault"
 
 
@@ -141,6 +142,7 @@ STATUSES: Mapping[str, int] = {
     HttpCode.PAIRING_REFUSED: _FORBIDDEN,
     HttpCode.SYNC_UNAVAILABLE: _BUSY,
     HttpCode.BACKUP_FAILED: _CONFLICT,
+    HttpCode.ROTATION_REFUSED: _CONFLICT,
     HttpCode.FAULT: 500,
 }
 # When the same call may do better, where the refusal itself does not know: each code with 503 is
