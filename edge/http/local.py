@@ -13,7 +13,13 @@ from edge.errors import FileUnreadable, PairingRefused
 from edge.health import gateway_answer
 from edge.http.body import BodyType, answer
 from edge.http.context import Context, Handler
-from edge.http.local_keys import ExchangedAnswer, post_authority, post_server_key
+from edge.http.local_keys import (
+    EndedAnswer,
+    ExchangedAnswer,
+    post_authority,
+    post_end,
+    post_server_key,
+)
 from edge.http.octets import Octets
 from edge.http.problem import HttpCode, problem
 from edge.http.reports import x_report
@@ -259,6 +265,7 @@ LOCAL = [
     _route("POST", "/backup", post_backup, BackupAnswer),
     _route("POST", "/keys/server", post_server_key, ExchangedAnswer),
     _route("POST", "/keys/authority", post_authority, ExchangedAnswer),
+    _route("POST", "/epoch/end", post_end, EndedAnswer),
     _route("GET", "/reports/x", get_local_x_report, ReportAnswer),
     *[route for route in METRICS if route.path != "/statusz"],
 ]

@@ -10,8 +10,12 @@ from edge.branch_keys import begin_authority, finish_authority, rotate_server
 from edge.errors import RotationRefused
 from edge.http.body import BodyType, answer
 from edge.http.context import Context
-from edge.http.problem import HttpCode, problem
+from edge.http.problem import HttpCode, ProblemRaised, problem
 from edge.http.types import Answer, Body
+from edge.succession import ended_epoch
+from wallet.protocol.entry import Close, CloseReason
+from wallet.protocol.ids import journal_text
+from wallet.protocol.refusals import Refusal
 
 
 class ExchangeBody(Body, frozen=True, kw_only=True):
@@ -25,6 +29,14 @@ class ExchangedAnswer(Answer, frozen=True, kw_only=True):
     """It was done, and new connections see it."""
 
     state: Literal["exchanged", "begun"]
+
+
+class EndedAnswer(Answer, frozen=True, kw_only=True):
+    """The epoch takes nothing more; `known`: the issuer holds its last entry."""
+
+    journal: str
+    epoch: int
+    known: bool
 
 
 EXCHANGE = BodyType(ExchangeBody)
@@ -63,3 +75,25 @@ async def post_authority(context: Context, request: web.Request) -> web.Response
     await context.control.renew_tls()
     state: Literal["exchanged", "begun"] = "begun" if body.step == "begin" else "exchanged"
     return answer(request, ExchangedAnswer(state=state))
+
+
+async def post_end(context: Context, request: web.Request) -> web.Response:
+    """End this epoch for good, while the issuer knows all of it; asking again changes nothing."""
+    opened = context.opened
+    journal = opened.journal
+    result, detail = await context.control.sync_now()
+    if not journal.state.closed:
+        if result != "completed":
+            raise problem(HttpCode.ROTATION_REFUSED, f"synchronise first: {detail or result}")
+        outcome = await journal.submit(Close(reason=CloseReason.PLANNED))
+        if isinstance(outcome, Refusal):
+            raise ProblemRaised(outcome)
+        await context.control.sync_now()
+    ended = await opened.database.read(ended_epoch)
+    state = journal.state
+    return answer(
+        request,
+        EndedAnswer(
+            journal=journal_text(state.journal), epoch=state.epoch, known=ended is not None
+        ),
+    )
