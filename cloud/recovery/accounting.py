@@ -50,6 +50,7 @@ class Books:
         self._currency = currency
         self._keys = keys
         self._orders: set[bytes] = set()
+        self._left: set[int] = set()
         self._balances: defaultdict[bytes, int] = defaultdict(int)
         for wallet in state.wallets.values():
             self._balances[wallet.wallet] = wallet.balance
@@ -105,6 +106,9 @@ class Books:
                 self._move(claim, order, credit=self.account(order.payee), kind=TransferKind.PAY)
                 self._balances[order.payee] += order.amount_minor
             case EntryKind.TRANSFER_OUT, Payment(order=order):
+                # Whoever redeems the other one all the same is paid from the loss account.
+                if claim.index in self._left:
+                    raise ProtocolError(Code.PROOF_INVALID, "another note counts at this index")
                 self._check_order(order, leaves=True)
                 self._leave(claim, order)
             case EntryKind.DEFUND, Payment(order=order):
@@ -176,6 +180,7 @@ class Books:
             credit = suspense(journal_text(row["in_journal"]), currency=self._currency)
             kind, state = TransferKind.NOTE_MATCHED, "redeemed"
         self._move(claim, order, credit=credit, kind=kind)
+        self._left.add(claim.index)
         key = (self._journal, self._epoch, claim.index)
         self.notes.append(NoteChange(key=key, leaf=claim.leaf, state=state, order=order, known=row))
 

@@ -116,7 +116,10 @@ async def claims_of(connection: Connection, epoch_row: Any) -> list[Claim]:
         *place,
     ):
         _add(found, row, redeemed=row)
-    return sorted(found.values(), key=lambda claim: (claim.index, claim.leaf))
+    # Of two notes at one index, the one that was redeemed comes first.
+    return sorted(
+        found.values(), key=lambda claim: (claim.index, claim.redeemed is None, claim.leaf)
+    )
 
 
 def _add(found: dict[bytes, Claim], row: Any, *, redeemed: Any = None) -> None:

@@ -137,13 +137,16 @@ async def test_what_came_into_a_lost_gateway_is_claimed_by_its_payee_or_goes_bac
         arrived = await redeemed(branch, notes[0])
         await redeemed(branch, notes[1])
     path = await story.closed(north)
-    assert await story.hand_in(arrived) == ["taken"]
     await story.pass_window(path)
+    story.cloud.clock.wall_ms += 3_600_000
+    await story.cloud.cloud.refresh()
+    # As long as a payee may claim them, they do not go back to their payer.
+    assert (await story.where()).in_transit == 130
+    assert await story.hand_in(arrived) == ["taken"]
     assert (await story.stated(path))["carried"] == 1_100
     found = await story.where()
     assert (found.offline, found.in_transit, found.loss) == (1_470, 30, 0)
     # Nobody claimed the second note: it is as if it had not been redeemed.
-    story.cloud.clock.wall_ms += 3_600_000
     await story.cloud.cloud.refresh()
     assert (await story.where()).in_transit == 0
     assert await story.online_of(CARA) == 30
@@ -285,6 +288,33 @@ async def test_two_entries_at_one_index_count_both_and_convict_the_journal(
     proof = verify_fork(row["parts"][0], root=story.cloud.cloud.desk.anchor, grace_s=0)
     assert (row["kind"], proof.kind) == ("fork", ForkKind.INDEX)
     assert (await story.where()).loss == 0
+
+
+async def test_of_two_notes_at_one_index_one_is_on_its_way_and_the_other_is_the_issuer_s_loss(
+    story: Story, north: Box, south: Box
+) -> None:
+    other = await copied(north, story, "copy")
+    away = {"payee_journal": south.journal}
+    notes = []
+    for box, amount in ((north, 100), (other, 200)):
+        async with box.running(offline=True) as branch:
+            notes.append(await paid(branch, ANNA, CARA, amount, **away))
+    assert notes[0].index == notes[1].index
+    first, second = sorted(notes, key=lambda note: note.leaf)
+    async with south.running(offline=True) as branch:
+        await redeemed(branch, second)
+    path = await story.closed(north)
+    await story.hand_in(*notes)
+    await story.pass_window(path)
+    made = await story.stated(path)
+    assert (made["counted"], made["refused"]) == (1, 1)
+    on_its_way = (await story.where()).in_transit
+    assert on_its_way == 1_000 - made["carried"]
+    await south.sync()
+    found = await story.where()
+    lost = 300 - on_its_way
+    assert (found.in_transit, found.suspense, found.loss) == (on_its_way, 0, -lost)
+    assert first.leaf < second.leaf
 
 
 async def test_a_note_by_an_order_whose_sequence_is_spent_is_the_issuer_s_loss(
