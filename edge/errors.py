@@ -64,6 +64,18 @@ class AlreadyProvisioned(EdgeError):
     code = "edge-already-provisioned"
 
 
+class RestoreRefused(EdgeError):
+    """A backup that may not come into this folder; the sentence says what to do instead."""
+
+    code = "edge-restore-refused"
+
+
+class RotationRefused(EdgeError):
+    """Keys that may not be exchanged now; the sentence says what has to be done first."""
+
+    code = "edge-rotation-refused"
+
+
 class EnrolmentFailed(EdgeError):
     """The cloud refused the enrolment, or what it answered does not hold."""
 

@@ -35,6 +35,11 @@ class Folder(msgspec.Struct, frozen=True):
         return self.root / "store.key.sealed"
 
     @property
+    def next_store_key(self) -> Path:
+        """The key that the database is being given, sealed by the token."""
+        return self.root / "store.key.next.sealed"
+
+    @property
     def tls(self) -> Path:
         """Certificates and keys of the branch's network."""
         return self.root / "tls"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -20,14 +19,14 @@ from edge.folder import Folder
 from edge.identity import Identity, load_identity
 from edge.log import Log
 from edge.observing import Observing
-from edge.secret_input import read_file, read_secret_file
+from edge.secret_input import read_secret_file
 from edge.settings import note_settings
+from edge.store_key import open_store
 from edge.tamper import Mark, load_mark, read_mark, store_mark, write_mark
 from edge.terminals import Terminals
 from edge.verdicts import repair_verdicts
 from edge.version import version
 from hsm.api import Algorithm, HsmError, KeyMissing, SealBroken, Token
-from hsm.files import create_durably
 from hsm.memory import Secret, wipe
 from hsm.open import TokenConfig as HsmConfig
 from hsm.open import open_token
@@ -36,15 +35,13 @@ from wallet.hosted import HostedWallets
 from wallet.journal import Event, Journal, JournalError, JournalUnopened, Mode
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.refusals import InvariantBroken
-from wallet.store.database import KEY_BYTES, Database
+from wallet.store.database import Database
 from wallet.store.errors import StoreError
 from wallet.store.idempotency import prune_answers
 from wallet.store.journal import entry_count
 from wallet.store.requests import prune_requests
 from wallet.verifier import spare_processors
 
-STORE_KEY_LABEL = "store-key"
-SEALED_BYTES_MAX = 8192
 REQUESTS_KEPT_MS = 90 * 24 * 3_600_000
 # A processor is better used by one of these than by nothing; with one core everything stays here.
 VERIFYING_PROCESSES = 1
@@ -73,24 +70,6 @@ def hsm_config(config: TokenConfig, folder: Folder) -> HsmConfig:
 
 def _hierarchy_auth(path: Path | None) -> bytes:
     return b"" if path is None else read_secret_file(path)
-
-
-async def make_store_key(folder: Folder, token: Token) -> bytes:
-    """The store's key; made and sealed by the token where there is none.
-
-    Raises: HsmError, FileUnreadable, OSError.
-    """
-    if folder.store_key.exists():
-        return await read_store_key(folder, token)
-    key = secrets.token_bytes(KEY_BYTES)
-    create_durably(folder.store_key, await token.sealer.seal(key, label=STORE_KEY_LABEL))
-    return key
-
-
-async def read_store_key(folder: Folder, token: Token) -> bytes:
-    """The store's key, opened by the token. Raises: HsmError, FileUnreadable."""
-    sealed = read_file(folder.store_key, bytes_max=SEALED_BYTES_MAX)
-    return await token.sealer.unseal(sealed, label=STORE_KEY_LABEL)
 
 
 class Opened:
@@ -251,11 +230,7 @@ class Gateway:
     async def _open_store(self, token: Token) -> Mode:
         opened = None
         try:
-            key = await read_store_key(self.folder, token)
-            try:
-                opened = await self._open_journal(token, key)
-            finally:
-                wipe(key)
+            opened = await self._open_journal(token)
         except HsmError as error:
             if isinstance(error, SealBroken | KeyMissing):
                 self.audit.note("token.refused", code=error.code)
@@ -287,8 +262,8 @@ class Gateway:
             store_key="unsealed",
         )
 
-    async def _open_journal(self, token: Token, key: bytes) -> Opened | None:
-        database = await Database.open(self.folder.store, key=key)
+    async def _open_journal(self, token: Token) -> Opened | None:
+        database = await open_store(self.folder, token)
         opened = None
         try:
             identity = await database.read(load_identity)

@@ -91,6 +91,11 @@ class Daemon:
         """Try again to open what is not open."""
         await self._open()
 
+    async def renew_tls(self) -> None:
+        """Let the branch's servers show and trust the certificates of now."""
+        async with self._changing:
+            await self._start_branch()
+
     # ---- life -----------------------------------------------------------------------------
     def stop(self) -> None:
         """End as a signal would."""

@@ -26,7 +26,7 @@ from edge.authority import make_authority
 from edge.config import Config
 from edge.errors import AlreadyProvisioned, EnrolmentFailed
 from edge.folder import Folder
-from edge.gateway import hsm_config, make_store_key
+from edge.gateway import hsm_config
 from edge.http.octets import Octets, decode_hook, encode_text_hook, to_text
 from edge.identity import (
     Identity,
@@ -37,8 +37,8 @@ from edge.identity import (
     store_pending,
 )
 from edge.intake import take_objects
+from edge.store_key import make_store_key, open_store
 from hsm.api import KeyMissing, Token
-from hsm.memory import wipe
 from hsm.open import create_token, open_token
 from wallet.clock import Clock
 from wallet.journal import Journal
@@ -132,11 +132,8 @@ async def _token(config: Config, folder: Folder, secret: bytes) -> Token:
 async def _with_token(
     config: Config, folder: Folder, token: Token, wish: Wish, *, clock: Clock, say: Say
 ) -> str:
-    key = await make_store_key(folder, token)
-    try:
-        database = await Database.open(folder.store, key=key)
-    finally:
-        wipe(key)
+    await make_store_key(folder, token)
+    database = await open_store(folder, token)
     try:
         if await database.read(load_identity) is not None:
             raise AlreadyProvisioned("this folder belongs to an enrolled gateway")

@@ -100,7 +100,7 @@ class HostedWallets:
         key = from_raw(EDDSA, public)
         hosted = HostedWallet(
             wallet=key.id,
-            sealed_key=await self._token.sealer.seal(seed, label=_label(key.id)),
+            sealed_key=await self._token.sealer.seal(seed, label=seal_label(key.id)),
             pin_hash=await self._hash(pin),
             tries=0,
             locked_until_ms=0,
@@ -245,7 +245,7 @@ class HostedWallets:
         )
 
     async def _signed(self, hosted: HostedWallet, type_: str, payload: bytes) -> bytes:
-        seed = await self._token.sealer.unseal(hosted.sealed_key, label=_label(hosted.wallet))
+        seed = await self._token.sealer.unseal(hosted.sealed_key, label=seal_label(hosted.wallet))
         self._uses[_USES[type_]] += 1
         public, pair = seed_keypair(seed)
         wipe(seed)
@@ -332,5 +332,6 @@ def _verify(pin_hash: bytes, pin: str) -> bool:
         wipe(encoded)
 
 
-def _label(wallet: bytes) -> str:
+def seal_label(wallet: bytes) -> str:
+    """The label under which a token seals a hosted wallet's key."""
     return f"hosted/{wallet_text(wallet)}"

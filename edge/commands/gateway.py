@@ -19,6 +19,7 @@ from edge.commands.common import (
     print_json,
     print_table,
 )
+from edge.commands.rotation import add_rotation
 from edge.config import Config
 from edge.errors import DaemonRefused, DaemonSilent, NotProvisioned
 from edge.folder import Folder
@@ -58,7 +59,7 @@ def add_commands(commands: Subparsers) -> None:
     x = what.add_parser("x", help="totals of the epoch so far; closes nothing")
     add_json(x)
     x.set_defaults(run=_report_x)
-    parser = commands.add_parser("key", help="the gateway's own key")
+    parser = commands.add_parser("key", help="the gateway's own keys")
     what = parser.add_subparsers(metavar="WHAT", required=True)
     show = what.add_parser("show", help="public key and journal identifier; opens the token")
     add_json(show)
@@ -71,6 +72,7 @@ def add_commands(commands: Subparsers) -> None:
     )
     reseal.add_argument("--to", required=True, choices=PCR_POLICIES, metavar="POLICY")
     reseal.set_defaults(run=_key_reseal)
+    add_rotation(what)
 
 
 def _run(parsed: Arguments, config: Config) -> int:

@@ -20,6 +20,7 @@ from wallet.store.connection import (
     translated,
     translated_os,
 )
+from wallet.store.copying import Finish, copy_store
 from wallet.store.errors import StoreClosed, Tampered, WrongKey
 from wallet.store.files import Lock, ensure_database, knows_key, remember_key, wal_path
 from wallet.store.schema import migrate, migrations
@@ -106,6 +107,27 @@ class Database:
         """
         self._refuse_when_closed()
         return await self._reader.run(lambda: self._read(work))
+
+    async def copy(
+        self, target: Path, *, own_key: bytes, key: bytes, salt: bytes, finish: Finish
+    ) -> None:
+        """Copy what is committed now to a new file under another key; others go on meanwhile.
+
+        `own_key` is the store's, which is not kept here. See `copy_store`.
+        Raises: DiskFull, Tampered, StoreClosed, StoreFailed.
+        """
+        self._refuse_when_closed()
+        copier = Worker("store-copier", jobs_max=1)
+        await copier.finish(
+            lambda: copy_store(
+                self._path,
+                key=own_key,
+                target=target,
+                target_key=key,
+                salt=salt,
+                finish=finish,
+            )
+        )
 
     async def close(self) -> None:
         """Finish the work that waits, fold the write-ahead log in and let go of the files.

@@ -13,7 +13,7 @@ from edge.authority import authority_certificate, open_authority, read_csr, serv
 from edge.config import Config, LimitsConfig, ListenConfig
 from edge.errors import DaemonSilent, FileUnreadable, GatewayUnreachable, PairingRefused
 from edge.folder import Folder
-from edge.gateway import Gateway, read_store_key
+from edge.gateway import Gateway
 from edge.health import gateway_answer
 from edge.http.octets import to_text
 from edge.http.types import GatewayAnswer
@@ -23,6 +23,7 @@ from edge.pos.client import Client, refused
 from edge.pos.load import send_all
 from edge.pos.purse import DeviceKey
 from edge.schedule import Schedule
+from edge.store_key import read_store_key
 from edge.wishes import KIND as WISH_KIND
 from edge.wishes import WISHES_MAX, Wish
 from hsm.api import SealBroken, TokenGone

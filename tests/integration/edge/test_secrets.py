@@ -18,13 +18,13 @@ from cryptography.x509.oid import NameOID
 
 from edge.authority import KEY_LABEL
 from edge.errors import DaemonRefused
-from edge.gateway import STORE_KEY_LABEL
 from edge.http.local import PairingView
 from edge.http.octets import to_text
 from edge.identity import load_identity
 from edge.pos.client import Client
 from edge.pos.purse import DeviceKey, Purse
 from edge.pos.terminal import Terminal
+from edge.store_key import STORE_KEY_LABEL
 from hsm import keyfile, software
 from hsm.keyfile import LIGHT
 from tests.support.branch import Daemon

@@ -13,11 +13,11 @@ import pytest
 from edge.config import TamperConfig
 from edge.errors import SwitchFailed
 from edge.folder import Folder
-from edge.gateway import STORE_KEY_LABEL
 from edge.http.octets import from_text, to_text
 from edge.pos.client import Client
 from edge.pos.purse import DeviceKey, Purse
 from edge.pos.terminal import Terminal
+from edge.store_key import STORE_KEY_LABEL
 from edge.tamper import read_mark
 from hsm import software
 from hsm.api import Token, TokenGone
