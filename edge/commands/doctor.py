@@ -164,7 +164,7 @@ async def _daemon(config: Config) -> list[Finding]:
 def _memory(found: HygieneAnswer) -> list[Finding]:
     """What keeps the secrets in the daemon's memory there."""
     if found.cores or found.dumpable:
-        cores = Finding("bad", "a crash of the daemon may write its keys into a core file")
+        cores = Finding("look", "a crash of the daemon may write its keys into a core file")
     else:
         cores = Finding("well", "the daemon leaves no core file")
     locked = {

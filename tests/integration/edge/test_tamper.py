@@ -1,6 +1,7 @@
 """The box is opened: it refuses at once, drops its keys, loses nothing, and stays frozen."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import pytest
 from edge.config import TamperConfig
 from edge.errors import SwitchFailed
 from edge.folder import Folder
+from edge.gateway import Opened
 from edge.http.octets import from_text, to_text
 from edge.pos.client import Client
 from edge.pos.purse import DeviceKey, Purse
@@ -221,11 +223,13 @@ async def boxed(template: Template, tmp_path: Path) -> AsyncIterator[tuple[Branc
         yield branch, lid
 
 
-async def frozen(branch: Branch) -> None:
-    """Wait until its keys are dropped."""
+async def dropped(opened: Opened) -> None:
+    """Wait until its keys are dropped, the store's last of all."""
     async with asyncio.timeout(WAIT_S):
-        while branch.daemon.context.gateway.opened is not None:
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(StoreClosed):
+            while True:
+                await opened.database.read(entry_count)
+                await asyncio.sleep(0.01)
 
 
 async def test_listeners_hear_that_the_gateway_is_frozen(boxed: tuple[Branch, Path]) -> None:
@@ -247,7 +251,7 @@ async def test_the_keys_are_closed_and_the_daemon_goes_on_to_say_why(
     branch, lid = boxed
     opened = branch.opened
     lid.write_text("1\n")
-    await frozen(branch)
+    await dropped(opened)
     with pytest.raises(TokenGone):
         await opened.token.probe()
     with pytest.raises(StoreClosed):

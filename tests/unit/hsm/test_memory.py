@@ -88,12 +88,23 @@ def places_of(pid: int, wanted: bytes) -> int:
     """How often a process has these bytes, or their digits, in memory of its own."""
     forms = [wanted, wanted.hex().encode(), wanted.hex().upper().encode()]
     count = 0
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
-        for first, last in re.findall(r"^([0-9a-f]+)-([0-9a-f]+) rw.p", maps.read(), re.MULTILINE):
+    with open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for first, last in writable(pid):
             memory.seek(int(first, 16))
-            content = memory.read(int(last, 16) - int(first, 16))
+            try:
+                content = memory.read(int(last, 16) - int(first, 16))
+            except OSError:
+                # A thread that has ended lets its memory go while it is looked at.
+                assert (first, last) not in writable(pid)
+                continue
             count += sum(content.count(form) for form in forms)
     return count
+
+
+def writable(pid: int) -> list[tuple[str, str]]:
+    """First and last addresses of the memory that a process has for itself."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return re.findall(r"^([0-9a-f]+)-([0-9a-f]+) rw.p", maps, re.MULTILINE)
 
 
 def make_box(folder: Path) -> dict[str, bytes]:
