@@ -16,6 +16,7 @@ import msgspec
 from hsm.api import HsmError
 from wallet.clock import FlooredClock
 from wallet.faults import NO_FAULTS, Faults, Point
+from wallet.journal.batches import BATCH_BYTES_MAX, entries_max, gather, is_slow
 from wallet.journal.head import Head, SignedHead
 from wallet.journal.index import names_of, payment_names, payment_wallets
 from wallet.journal.names import Names
@@ -35,7 +36,6 @@ from wallet.store.errors import StoreError, Tampered
 from wallet.store.journal import append_entries, put_nodes
 
 WAITING_MAX = 16_384
-BATCH_MAX = 128
 CHECKPOINT_SPACING = 64
 BUSY_RETRY_MS = 1_000
 UNRECEIPTED = "recorded; its receipt follows when the token is back"
@@ -97,6 +97,7 @@ class Engine:
         self.mode = Mode.OPEN
         self.on_entries: Callable[[Sequence[Receipted]], None] = lambda receipted: None
         self.on_mode: Callable[[Mode], None] = lambda mode: None
+        self.batch_bytes_max = BATCH_BYTES_MAX
         self._stored_size = stored_size
         self._kept_size = stored_size or 0
         self._unsaved: SignedHead | None = None
@@ -155,10 +156,15 @@ class Engine:
             await self._arrived.wait()
             self._arrived.clear()
             while self._queue:
-                size = min(len(self._queue), BATCH_MAX)
+                size = min(len(self._queue), entries_max(self.head.signing_ms))
                 self._current = [self._queue.popleft() for _ in range(size)]
                 async with self.turn:
                     await self.process(self._current)
+                if is_slow(signing_ms := self.head.signing_ms) and not self._closing:
+                    answered = len(self._current)
+                    await gather(
+                        self._queue, self._arrived, answered=answered, signing_ms=signing_ms
+                    )
             self._current = []
             if self.names.due:
                 async with self.turn:
@@ -201,7 +207,13 @@ class Engine:
         now_ms = max(now_ms, state.time_ms)
         decided: list[Decided] = []
         refused: list[tuple[Waiting, Refusal]] = []
-        for waiting in batch:
+        bytes_left = self.batch_bytes_max
+        for place, waiting in enumerate(batch):
+            if bytes_left <= 0:
+                # What is left is the next batch's, before what came later.
+                self._queue.extendleft(reversed(batch[place:]))
+                del batch[place:]
+                break
             context.facts = waiting.facts
             outcome = decide(state, waiting.proposal, context, now_ms=now_ms, clock=certainty)
             if isinstance(outcome, Refusal):
@@ -209,6 +221,7 @@ class Engine:
                 continue
             entry = entry_bytes(state, outcome, time_ms=now_ms, clock=certainty)
             decided.append(Decided(waiting, outcome, entry, leaf_hash(entry), state.size))
+            bytes_left -= len(entry)
             state.advance(outcome, time_ms=now_ms)
         return decided, refused
 

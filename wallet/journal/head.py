@@ -125,6 +125,8 @@ class Head:
         self.not_after_s = 0
         self.set_chain(chain, journal=journal, epoch=epoch)
         self.counter = window.counter
+        # How long the token took for its last signature.
+        self.signing_ms = 0
         self._opened_size: int | None = None
         self._opened_ms = 0
 
@@ -173,7 +175,9 @@ class Head:
             counter=self.counter,
             issued_s=-(-state.time_ms // 1000),
         )
+        begun_ms = self._clock.monotonic_ms()
         signature = await self._signer.sign(checkpoint_signed_bytes(protected, root))
+        self.signing_ms = self._clock.monotonic_ms() - begun_ms
         return SignedHead(
             chain=chain,
             size=size,
