@@ -12,7 +12,7 @@ TIMEOUT_S_MAX = 600.0
 class Pkcs11Config:
     """A token and the label that its signing pair and its sealing key share.
 
-    `folder` holds the counter's file, for common tokens have no counter.
+    `folder` holds what the counter needs outside of the token.
 
     Raises:
         TokenRefused: a value is empty or out of its bounds.
