@@ -42,6 +42,15 @@ class Connection:
         """
         return self._begin(self._generate)
 
+    def add_signer(self) -> bytes:
+        """Make a signing pair beside the sealing key, then open both: returns the public key.
+
+        Raises:
+            TokenRefused: keys of its label exist, or the token makes keys that can leave it.
+            HsmError: as `open`.
+        """
+        return self._begin(self._generate_signing)
+
     def open(self) -> bytes:
         """Find the keys: returns the public key.
 
@@ -102,6 +111,9 @@ class Connection:
         token = self._log_in()
         self.counting.choose(token)
         generate(token, self._config)
+
+    def _generate_signing(self) -> None:
+        generate(self._log_in(), self._config, sealing=False)
 
     def _current(self) -> Keys:
         """Return the keys of the open session, or open one.

@@ -100,6 +100,21 @@ async def create(config: Pkcs11Config) -> Pkcs11Token:
     return Pkcs11Token(config, line, connection, await line.begin(connection.create))
 
 
+async def add_signer(config: Pkcs11Config) -> Pkcs11Token:
+    """Make a signing pair for a later epoch beside the sealing key, and open both.
+
+    The pair has a label of its own, `key_label`; the sealing key stays where it is, under
+    `sealing_label`. What signs under an earlier label goes on signing meanwhile.
+
+    Raises:
+        TokenRefused: the token has keys of this label, or makes keys that can leave it.
+        HsmError: as `create`, and KeyMissing when there is no sealing key.
+    """
+    line, connection = _line(config)
+    await asyncio.to_thread(connection.counting.check)
+    return Pkcs11Token(config, line, connection, await line.begin(connection.add_signer))
+
+
 async def open_token(config: Pkcs11Config) -> Pkcs11Token:
     """Open the keys in the token.
 

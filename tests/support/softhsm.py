@@ -86,6 +86,7 @@ class SoftHsm:
         key_label: str = "journal",
         pin: str = "4711",
         algorithm: Algorithm = Algorithm.EDDSA,
+        sealing_label: str = "",
         timeout_s: float = 30.0,
     ) -> Pkcs11Config:
         """Return the driver's configuration; `folder` is for its counter."""
@@ -96,6 +97,7 @@ class SoftHsm:
             pin=pin,
             folder=folder,
             algorithm=algorithm,
+            sealing_label=sealing_label,
             timeout_s=timeout_s,
         )
 
