@@ -50,10 +50,12 @@ class TokenConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     # The PIN of a PKCS#11 token or TPM; without it: CBDC_EDGE_TOKEN_PIN, or a question. A TPM that
     # is given neither opens to the measurements alone.
     pin_file: Path | None = None
-    # A PKCS#11 token: its module, its label, the label of our keys.
+    # A PKCS#11 token: its module, its label, the label of our keys, and that of the sealing key
+    # where it differs, as after a key ceremony.
     module: Path | None = None
     label: Text = "cbdc-edge"
     key_label: Text = "journal"
+    sealing_label: Text | None = None
     # A TPM: how it is reached, which measurements it opens to, where its counter stands, and the
     # secrets of its hierarchies where its owner set some.
     tcti: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] = "device:/dev/tpmrm0"

@@ -82,6 +82,12 @@ class EnrolmentFailed(EdgeError):
     code = "edge-enrolment-failed"
 
 
+class CeremonyStopped(EdgeError):
+    """A key ceremony was not brought to its end; it left no keys, or says how to remove them."""
+
+    code = "edge-ceremony-stopped"
+
+
 class PairingRefused(EdgeError):
     """No pairing is open, the code is wrong, or somebody refused."""
 

@@ -59,6 +59,7 @@ def hsm_config(config: TokenConfig, folder: Folder) -> HsmConfig:
         module_path=config.module,
         token_label=config.label,
         key_label=config.key_label,
+        sealing_label=config.sealing_label or "",
         tcti=config.tcti,
         pcr_policy=config.pcr_policy,
         nv_index=config.nv_index,

@@ -156,6 +156,8 @@ async def _daemon(config: Config) -> list[Finding]:
         findings.append(
             Finding("look", "the counter is a file: a rolled-back disk is not detected by hardware")
         )
+    elif status.counter_driver is not None:
+        findings.append(Finding("well", f"the counter is in the hardware: {status.counter_driver}"))
     if status.offline_left_s is not None and status.offline_left_s < 86_400:
         findings.append(Finding("look", "less than a day is left to stay offline"))
     return findings

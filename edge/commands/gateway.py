@@ -7,6 +7,7 @@ import os
 import msgspec
 
 from edge.audit import Detail, Note, leave_note
+from edge.commands import ceremony
 from edge.commands.common import (
     DEGRADED,
     SEALED,
@@ -64,6 +65,7 @@ def add_commands(commands: Subparsers) -> None:
     show = what.add_parser("show", help="public key and journal identifier; opens the token")
     add_json(show)
     show.set_defaults(run=_key_show)
+    ceremony.add_command(what)
     reseal = what.add_parser(
         "reseal",
         help="let a TPM open the keys to another PCR policy, and to this start's measurements",
