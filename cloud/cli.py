@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cloud import commands
+from cloud.attestation_commands import add_attestation
 from cloud.config import Config, load_config
 from cloud.errors import CloudError
 from cloud.issuer.officers import Role
@@ -42,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     status.set_defaults(run=commands.status)
     _add_gateway(verbs)
     _add_issuer(verbs)
+    add_attestation(verbs)
     migrate = verbs.add_parser("migrate", help="bring the database's schema up to date")
     migrate.set_defaults(run=commands.migrate_schema)
     reconcile = verbs.add_parser("reconcile", help="journals, their sizes and states")

@@ -26,6 +26,7 @@ from cloud.http.overview import overview_routes
 from cloud.http.people import people_routes
 from cloud.http.rates import limited
 from cloud.http.routes import add_routes
+from cloud.http.trust import trust_routes
 from cloud.http.wallets import wallet_routes
 from cloud.http.watch import add_watch
 from cloud.issuer.pki import server_credentials
@@ -43,7 +44,13 @@ _log = Log("main")
 def api_application(cloud: Cloud) -> web.Application:
     """Officers, wallet apps, and what watches over the process."""
     app = application(limited(cloud.config.limits, cloud.clock))
-    routes = [*officer_routes(cloud), *people_routes(), *overview_routes(cloud), *wallet_routes()]
+    routes = [
+        *officer_routes(cloud),
+        *people_routes(),
+        *overview_routes(cloud),
+        *trust_routes(),
+        *wallet_routes(),
+    ]
     add_watch(app, cloud, routes)
     add_routes(app, cloud, routes)
     return app

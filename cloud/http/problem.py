@@ -21,6 +21,7 @@ _BY_CODE = {
     "four-eyes": 403,
     "same-officer": 403,
     "key-proof-invalid": 403,
+    "draft-undecided": 409,
     "unknown-wallet": 404,
     "unknown-funding": 404,
     "unknown-quote": 404,
