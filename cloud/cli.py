@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cloud import commands
-from cloud.attestation_commands import add_attestation
+from cloud.attestation_commands import add_attestation, add_level
 from cloud.config import Config, load_config
 from cloud.errors import CloudError
 from cloud.issuer.officers import Role
@@ -61,6 +61,7 @@ def _add_gateway(verbs: Any) -> None:
     add.add_argument("--currency", default="EUR")
     add.add_argument("--tier", type=int, action="append", help="tiers it may enrol by itself")
     add.add_argument("--token-file", type=Path, required=True)
+    add_level(add)
     add.add_argument("--officer-file", type=Path, help=_OFFICER_FILE)
     add.set_defaults(run=commands.gateway_add)
     shown = actions.add_parser("list", help="all gateways")

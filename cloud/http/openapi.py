@@ -22,6 +22,7 @@ _COUNT = {"type": "integer", "minimum": 0, "maximum": 999_999_999_999_999}
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "draft": _IDENTITY,
     "funding": _IDENTITY,
+    "journal": _NAME,
     "quote": _IDENTITY,
     "wallet": _NAME,
     "wish": _COUNT,

@@ -1,4 +1,4 @@
-"""Bodies and answers about what proofs of gateways are held against."""
+"""Bodies and answers about what proofs of gateways are held against, and how gateways stand."""
 
 from __future__ import annotations
 
@@ -37,3 +37,48 @@ class TrustsAnswer(Answer, frozen=True, kw_only=True):
     """Drafts that wait and what is in force, the newest first."""
 
     drafts: list[TrustAnswer]
+
+
+class ExpectedAnswer(Answer, frozen=True, kw_only=True):
+    """What a manifest told of: register numbers with values in hex."""
+
+    image: str
+    registers: dict[str, str]
+
+
+class FindingAnswer(Answer, frozen=True, kw_only=True):
+    """What a gateway was suspended for last.
+
+    `found`: what stood beside its quote, by register. `expected`: what was approved then.
+    """
+
+    code: str
+    found_ms: int
+    found: dict[str, str]
+    expected: list[ExpectedAnswer]
+
+
+class AttestationAnswer(Answer, frozen=True, kw_only=True):
+    """What a gateway is held to. Only `tpm` is proven: the other levels are an officer's word."""
+
+    journal: str
+    name: str
+    level: Literal["tpm", "pkcs11", "software"]
+    pcr_policy: str | None
+    image: str | None
+    checked_ms: int | None
+    suspended: bool
+    finding: FindingAnswer | None
+
+
+class AttestationsAnswer(Answer, frozen=True, kw_only=True):
+    """All gateways by name."""
+
+    gateways: list[AttestationAnswer]
+
+
+class LiftAnswer(Answer, frozen=True, kw_only=True):
+    """A journal that may report again."""
+
+    journal: str
+    epoch: int

@@ -136,3 +136,10 @@ async def test_officers_decide_by_commands(tmp_path: Path) -> None:
             assert ": approved, " in await attestation("approve", draft, by=second)
         assert ": withdrawn, " in await attestation("withdraw", drafts[0])
         assert (await attestation("files")).startswith(f"{drafts[1]}  image cbdc-edge 1.0 (1)")
+        assert await attestation("gateways") == ""
+        assert json.loads(await attestation("gateways", "--json")) == {"gateways": []}
+        token = str(tmp_path / "enrol.token")
+        add = ("gateway", "add", "--name", "one", "--token-file", token)
+        code, out, _ = await cloud.command(*add, "--level", "pkcs11")
+        assert (code, "in pkcs11 is your word alone" in out) == (0, True)
+        assert (await cloud.command(*add, "--level", "pkcs11", "--allow-software"))[0] == 2
