@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cloud import commands
+from cloud.attestation_commands import add_attestation, add_level
 from cloud.config import Config, load_config
 from cloud.errors import CloudError
 from cloud.issuer.officers import Role
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     status.set_defaults(run=commands.status)
     _add_gateway(verbs)
     _add_issuer(verbs)
+    add_attestation(verbs)
     migrate = verbs.add_parser("migrate", help="bring the database's schema up to date")
     migrate.set_defaults(run=commands.migrate_schema)
     reconcile = verbs.add_parser("reconcile", help="journals, their sizes and states")
@@ -60,6 +62,7 @@ def _add_gateway(verbs: Any) -> None:
     add.add_argument("--currency", default="EUR")
     add.add_argument("--tier", type=int, action="append", help="tiers it may enrol by itself")
     add.add_argument("--token-file", type=Path, required=True)
+    add_level(add)
     add.add_argument("--officer-file", type=Path, help=_OFFICER_FILE)
     add.set_defaults(run=commands.gateway_add)
     shown = actions.add_parser("list", help="all gateways")

@@ -104,10 +104,14 @@ async def gateway_add(config: Config, options: argparse.Namespace) -> int:
         "name": options.name,
         "currency": options.currency,
         "tiers": options.tier or [0, 1, 2],
+        "level": options.level,
+        "pcr_policy": options.pcr_policy,
     }
     made = await _officers_api(config, options).post("/v1/issuer/gateways", body)
     create_durably(options.token_file, made["token"].encode())
     print(f"{options.token_file}: good for one gateway, for a week")
+    if options.level != "tpm":
+        print(f"its keys need not be proven: that they are in {options.level} is your word alone")
     return WELL
 
 

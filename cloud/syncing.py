@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from cloud.attestation.questions import open_question
+from cloud.attestation.reports import judge
 from cloud.database import Connection, Database
 from cloud.errors import CloudError
 from cloud.issuer.desk import Desk
@@ -77,12 +79,15 @@ class Exchange:
             raise CloudError("wrong-gateway", "the connection is another gateway's")
         async with self._database.transaction() as connection:
             gateway = await find_gateway(connection, up.journal)
+            proven = await judge(connection, self._desk, gateway, up, now_ms=now_ms)
         outcome = await self._reconciler.ingest(verified, now_ms=now_ms)
         settlements = await self._reconciler.settlements_after(
             up.journal, up.epoch, up.acknowledged_size
         )
         async with self._database.transaction() as connection:
-            objects = await self._objects(connection, gateway, verified, outcome, now_ms=now_ms)
+            objects = await self._objects(
+                connection, gateway, verified, outcome, proven=proven, now_ms=now_ms
+            )
         _log.info(
             "exchange",
             gateway=gateway.name,
@@ -106,6 +111,7 @@ class Exchange:
         verified: VerifiedUp,
         outcome: Outcome,
         *,
+        proven: bool,
         now_ms: int,
     ) -> list[bytes]:
         desk, up = self._desk, verified.claims
@@ -120,7 +126,8 @@ class Exchange:
         common = await common_objects(
             connection, gateway.currency, dict(up.newest), first_list=NEWEST_LISTS
         )
-        if suspended:
+        common += await open_question(connection, gateway.journal)
+        if suspended or not proven:
             return common
         wishes = (up.health or {}).get("enrol")
         await take_wishes(connection, desk, gateway, wishes, now_ms=now_ms)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from edge.attesting import take_question
 from edge.log import Log
 from edge.verdicts import keep_verdicts
 from edge.wishes import drop_wish
@@ -23,6 +24,7 @@ from wallet.protocol.issued import (
     Grant,
     Issued,
     Keys,
+    Question,
     Settlement,
     Statement,
     decode_grant,
@@ -112,6 +114,8 @@ async def _take(journal: Journal, database: Database, given: Issued) -> Receipte
             return await _settle(journal, database, given)
         case Keys():
             return await _keys(journal, database, given)
+        case Question():
+            return await take_question(journal, database, given)
         case Statement():
             return None
 

@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from edge.attesting import answer_question
 from edge.folder import Folder
 from edge.gateway import Opened
 from edge.intake import held_keys, take_objects
 from edge.log import Log
 from edge.version import version
 from edge.wishes import Wish, read_wishes
+from hsm.api import attester_of
 from sync.ports import Position
 from wallet.clock import Clock
 from wallet.journal import stored_list
@@ -173,6 +175,13 @@ class JournalPort:
             return None
         collected = await self.collected()
         state = self._opened.journal.state
+        attestation = await answer_question(
+            attester_of(self._opened.token),
+            self._opened.database,
+            journal=state.journal,
+            exchange=exchange,
+            head=segment.checkpoint,
+        )
         claims = Up(
             journal=state.journal,
             epoch=state.epoch,
@@ -182,7 +191,7 @@ class JournalPort:
             checkpoint=segment.checkpoint,
             newest=await self.held(),
             collected=tuple([(entry, receipt) for _, entry, receipt in collected]),
-            health={**await self.health(), **await self._shown(segment)},
+            health={**await self.health(), **await self._shown(segment), **attestation},
         )
         return claims, [leaf for leaf, _, _ in collected]
 

@@ -12,6 +12,7 @@ import hashlib
 import os
 import ssl
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from edge.attesting import AttestationBody, ChallengeAnswer, prove, shown
 from edge.authority import make_authority
 from edge.ceremony import held_records, read_note
 from edge.config import Config
@@ -39,8 +41,9 @@ from edge.identity import (
 )
 from edge.intake import take_objects
 from edge.store_key import make_store_key, open_store
-from hsm.api import KeyMissing, Token
+from hsm.api import KeyMissing, Token, attester_of
 from hsm.open import create_token, open_token
+from sync.attestation import enrolment_data
 from wallet.clock import Clock
 from wallet.journal import Journal
 from wallet.protocol.certificates import TrustAnchor, journal_chain
@@ -54,9 +57,11 @@ from wallet.store.database import Database
 from wallet.store.journal import entry_count
 
 PROOF_CONTEXT = b"cbdc-enrolment/1"
+ENROLMENT, CHALLENGE = "/v1/enrolment", "/v1/enrolment/challenge"
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 TIMEOUT_S = 60
 Say = Callable[[str], None]
+Answer = TypeVar("Answer")
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +82,9 @@ class EnrolmentBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     tls_csr: str
     hpke_key: Octets
     hosted_tier: int | None = None
+    # Where the keys are, and what proves it where the issuer asked for proof.
+    driver: str
+    attestation: AttestationBody | None = None
 
 
 class EnrolmentAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,18 +210,44 @@ async def _enrol(token: Token, pending: Pending, wish: Wish) -> EnrolmentAnswer:
         tls_csr=pending.transport_csr,
         hpke_key=Octets(hpke.public_key().public_bytes_raw()),
         hosted_tier=wish.hosted_tier,
+        driver=token.driver,
+        attestation=await _attestation(token, pending, wish),
     )
-    raw = await _post(wish, msgspec.json.encode(body, enc_hook=encode_text_hook))
-    try:
-        answer = msgspec.json.decode(raw, type=EnrolmentAnswer, dec_hook=decode_hook)
-    except msgspec.MsgspecError as error:
-        raise EnrolmentFailed(f"the cloud's answer cannot be read: {error}") from error
+    answer = await _ask(wish, ENROLMENT, body, EnrolmentAnswer)
     _check(answer, token)
     return answer
 
 
-async def _post(wish: Wish, body: bytes) -> bytes:
-    url = wish.cloud.rstrip("/") + "/v1/enrolment"
+async def _attestation(token: Token, pending: Pending, wish: Wish) -> AttestationBody | None:
+    """What proves the token, bound to all keys that will be certified; None where nobody asks."""
+    attester = attester_of(token)
+    if attester is None:
+        return None
+    keys = await attester.keys()
+    asking = shown(keys, token=wish.enrolment_token)
+    asked = await _ask(wish, CHALLENGE, asking, ChallengeAnswer)
+    if asked.nonce is None:
+        return None
+    hpke = x25519.X25519PrivateKey.from_private_bytes(pending.hpke_private)
+    data = enrolment_data(
+        asked.nonce.raw,
+        cose_key=from_raw(int(token.signer.algorithm), token.signer.public_key).cose_key,
+        tls_csr=pending.transport_csr,
+        hpke_key=hpke.public_key().public_bytes_raw(),
+    )
+    return await prove(attester, keys, asked, nonce=asked.nonce.raw, data=data)
+
+
+async def _ask(wish: Wish, path: str, body: msgspec.Struct, kind: type[Answer]) -> Answer:
+    raw = await _post(wish, path, msgspec.json.encode(body, enc_hook=encode_text_hook))
+    try:
+        return msgspec.json.decode(raw, type=kind, dec_hook=decode_hook)
+    except msgspec.MsgspecError as error:
+        raise EnrolmentFailed(f"the cloud's answer cannot be read: {error}") from error
+
+
+async def _post(wish: Wish, path: str, body: bytes) -> bytes:
+    url = wish.cloud.rstrip("/") + path
     if urlsplit(url).scheme != "https":
         raise EnrolmentFailed("the cloud's address begins with https://")
     try:

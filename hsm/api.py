@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 # What is sealed is a key or a handful of them, never a document.
 SECRET_BYTES_MAX = 4096
@@ -298,6 +298,7 @@ class Attester(Protocol):
         ...
 
 
+@runtime_checkable
 class AttestingToken(Token, Protocol):
     """A token that can prove what it is."""
 
@@ -305,3 +306,8 @@ class AttestingToken(Token, Protocol):
     def attester(self) -> Attester:
         """What proves it."""
         ...
+
+
+def attester_of(token: Token) -> Attester | None:
+    """What proves the token to others, where it can prove anything."""
+    return token.attester if isinstance(token, AttestingToken) else None

@@ -118,7 +118,8 @@ class Story:
     async def _open(self, stack: AsyncExitStack, gateway: Gateway) -> Branch:
         token = self.folder / f"{gateway.name}.token"
         await self.cloud.run_command(
-            "gateway", "add", "--name", gateway.name, "--token-file", str(token)
+            *("gateway", "add", "--name", gateway.name, "--token-file", str(token)),
+            "--allow-software",
         )
         await gateway.run_command(
             *("provision", "--cloud", f"https://127.0.0.1:{self.cloud.port('gateway_port')}"),

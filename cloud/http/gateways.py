@@ -7,13 +7,27 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from cloud.attestation.enrolling import (
+    challenge,
+    enrol_attested,
+    refusals_noted,
+    use_challenge,
+)
+from cloud.attestation.questions import open_question
 from cloud.http.app import answer, application, body_of, require_small
+from cloud.http.attesting import (
+    AttestationBody,
+    ChallengeBody,
+    Driver,
+    challenge_answer,
+    claimed,
+)
 from cloud.http.octets import from_text, journal_of, to_text
 from cloud.http.problem import RequestRefused
 from cloud.http.rates import limited
 from cloud.http.routes import BODY_S_MAX, read_body
 from cloud.issuer.enrolments import carry_wallets
-from cloud.issuer.gateways import Gateway, Wanted, common_objects, enrol
+from cloud.issuer.gateways import Gateway, Wanted, common_objects
 from cloud.issuer.profiles import GATEWAY_URI
 from cloud.issuer.succession import followed_by
 from cloud.service import Cloud
@@ -40,6 +54,9 @@ class EnrolmentBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     tls_csr: str
     hpke_key: str
     hosted_tier: int | None = None
+    # Where its keys are, by its own word, and what proves it.
+    driver: Driver | None = None
+    attestation: AttestationBody | None = None
 
 
 class EnrolmentAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -62,6 +79,18 @@ def gateway_application(cloud: Cloud) -> web.Application:
     limits = cloud.config.limits
     app = application(limited(limits, cloud.clock), bytes_max=SEALED_BYTES_MAX)
 
+    async def post_challenge(request: web.Request) -> web.Response:
+        require_small(request)
+        await read_body(request, within_s=BODY_S_MAX)
+        body = await body_of(request, ChallengeBody)
+        now_ms, shown = cloud.clock.now_ms(), body.shown
+        async with (
+            refusals_noted(cloud.database, body.token, now_ms=now_ms),
+            cloud.database.transaction() as connection,
+        ):
+            asked = await challenge(connection, cloud.desk, body.token, shown, now_ms=now_ms)
+        return answer(challenge_answer(asked), status=201)
+
     async def post_enrolment(request: web.Request) -> web.Response:
         require_small(request)
         await read_body(request, within_s=BODY_S_MAX)
@@ -75,15 +104,22 @@ def gateway_application(cloud: Cloud) -> web.Application:
             hpke_key=from_text(body.hpke_key),
             hosted_tier=body.hosted_tier,
         )
-        now_ms = cloud.clock.now_ms()
-        async with cloud.database.transaction() as connection:
-            gateway = await enrol(connection, cloud.desk, wanted, now_ms=now_ms)
+        now_ms, claim = cloud.clock.now_ms(), claimed(body.driver, body.attestation)
+        challenged = await use_challenge(cloud.database, body.token, claim, now_ms=now_ms)
+        async with (
+            refusals_noted(cloud.database, body.token, now_ms=now_ms),
+            cloud.database.transaction() as connection,
+        ):
+            gateway = await enrol_attested(
+                connection, cloud.desk, wanted, claim, challenged, now_ms=now_ms
+            )
             before = await followed_by(connection, gateway.journal, epoch=gateway.epoch)
             if before is not None:
                 await carry_wallets(connection, cloud.desk, gateway, before, now_ms=now_ms)
             objects = await common_objects(
                 connection, gateway.currency, {}, first_list=NEWEST_LISTS
             )
+            objects += await open_question(connection, gateway.journal)
         statement = None if before is None else before.statement
         return answer(_enrolment(cloud, gateway, objects, statement), status=201)
 
@@ -95,6 +131,7 @@ def gateway_application(cloud: Cloud) -> web.Application:
         )
         return web.Response(body=sealed, content_type=SYNC_TYPE)
 
+    app.router.add_post("/v1/enrolment/challenge", post_challenge)
     app.router.add_post("/v1/enrolment", post_enrolment)
     app.router.add_post("/v1/sync", post_sync)
     return app

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from cloud import exchange, wallets
+from cloud.attestation.levels import Level, set_demand
 from cloud.http import types
 from cloud.http.octets import from_text, journal_of, wallet_of
 from cloud.http.routes import Call, Route
@@ -189,6 +190,14 @@ class OfficerDesk:
             name=call.body.name,
             currency=call.body.currency,
             tiers=call.body.tiers,
+            actor=call.officer.name,
+            now_ms=call.now_ms,
+        )
+        await set_demand(
+            call.connection,
+            token,
+            level=Level(call.body.level),
+            pcr_policy=call.body.pcr_policy,
             actor=call.officer.name,
             now_ms=call.now_ms,
         )

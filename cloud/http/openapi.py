@@ -23,6 +23,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "closure": _IDENTITY,
     "draft": _IDENTITY,
     "funding": _IDENTITY,
+    "journal": _NAME,
     "quote": _IDENTITY,
     "statement": _IDENTITY,
     "wallet": _NAME,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
+from cloud.attestation.checks import Flaw
 from cloud.errors import CloudError
 
 CONTENT_TYPE = "application/problem+json"
@@ -21,6 +22,11 @@ _BY_CODE = {
     "four-eyes": 403,
     "same-officer": 403,
     "key-proof-invalid": 403,
+    **{flaw.value: 403 for flaw in Flaw},
+    "token-exhausted": 403,
+    "draft-undecided": 409,
+    "suspension-kept": 409,
+    "journal-not-suspended": 409,
     "unknown-wallet": 404,
     "unknown-funding": 404,
     "unknown-quote": 404,

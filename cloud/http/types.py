@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from cloud.attestation.manifests import PcrPolicyName
 from cloud.issuer.officers import Role
 
 Amount = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000_000)]
@@ -70,11 +71,17 @@ class DraftsAnswer(Answer, frozen=True, kw_only=True):
 
 
 class GatewayBody(Body, frozen=True, kw_only=True):
-    """A gateway that will enrol; `tiers`: those whose wallets it may enrol by itself."""
+    """A gateway that will enrol; `tiers`: those whose wallets it may enrol by itself.
+
+    `level`: where its keys have to be. `tpm` is proven, at the enrolment and with each report;
+    `pkcs11` and `software` are the officer's word. `pcr_policy`: registers that a TPM quotes.
+    """
 
     name: Name
     currency: CurrencyCode
     tiers: Annotated[list[Number], msgspec.Meta(max_length=100)]
+    level: Literal["tpm", "pkcs11", "software"] = "tpm"
+    pcr_policy: PcrPolicyName = "firmware"
 
 
 class TokenAnswer(Answer, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ _LEAF_BYTES = 32
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept. `kind`: fork, violation, hidden-entry."""
+    """What is kept. `kind`: fork, violation, hidden-entry, attestation."""
 
     kind: str
     code: str

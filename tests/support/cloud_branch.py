@@ -141,7 +141,7 @@ class Funded:
 async def funded_branch(cloud: CloudProcess, folder: Path) -> AsyncIterator[Funded]:
     """A branch that is enrolled, provisioned and funded, and synchronises when it is told to."""
     async with cloud.api(cloud.officer("first")) as first:
-        body = {"name": folder.name, "currency": "EUR", "tiers": [MERCHANT]}
+        body = {"name": folder.name, "currency": "EUR", "tiers": [MERCHANT], "level": "software"}
         token = (await done(first, "/v1/issuer/gateways", body))["token"]
         holder = {"holder": "bank", "wallet": "bank-eur", "currency": "EUR"}
         bank = (await done(first, "/v1/issuer/holders", holder))["token"]

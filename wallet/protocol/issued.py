@@ -1,4 +1,4 @@
-"""What the issuer signs: enrolments, grants, settlements, statements, keys; and the dispatcher."""
+"""What the issuer signs: enrolments, grants, settlements and more; and the dispatcher."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ LIST_TYPE = "application/cbdc-list+cose"
 SETTLEMENT_TYPE = "application/cbdc-settlement+cose"
 STATEMENT_TYPE = "application/cbdc-statement+cose"
 KEYS_TYPE = "application/cbdc-keys+cose"
+QUESTION_TYPE = "application/cbdc-question+cose"
 # The role whose key signs each type (protocol.md, "Keys and certificates").
 ROLES = {
     ENROLMENT_TYPE: "enrolment",
@@ -33,12 +34,17 @@ ROLES = {
     SETTLEMENT_TYPE: "settlement",
     STATEMENT_TYPE: "settlement",
     KEYS_TYPE: "sync",
+    QUESTION_TYPE: "sync",
 }
 _BYTES_MAX = {
     LIST_TYPE: LIST_BYTES_MAX,
     SETTLEMENT_TYPE: 1024 * 1024,
     STATEMENT_TYPE: LIST_BYTES_MAX,
 }
+
+
+# Registers (PCRs) of a TPM's bank.
+REGISTERS = range(24)
 
 
 class VerdictState(enum.IntEnum):
@@ -122,7 +128,20 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[SyncKey, ...]
 
 
-Issued = Enrolment | Grant | Policy | SignedList | Settlement | Statement | Keys
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What the issuer asks the hardware of a gateway; its next report answers.
+
+    `nonce` is fresh; `registers` are those whose measurements the answer quotes.
+    """
+
+    signed: Sign1
+    journal: JournalId
+    nonce: bytes
+    registers: tuple[int, ...]
+    time_ms: int
+
+
+Issued = Enrolment | Grant | Policy | SignedList | Settlement | Statement | Keys | Question
 
 _ENROLMENT = {
     1: shapes.count,
@@ -163,6 +182,14 @@ _STATEMENT = {
 }
 _sync_key = shapes.fixed(shapes.octets(8), shapes.octets(32), shapes.count)
 _KEYS = {1: shapes.count, 2: shapes.count, 3: shapes.listed(_sync_key, least=1)}
+
+_QUESTION = {
+    1: shapes.count,
+    2: shapes.identifier,
+    3: shapes.digest,
+    4: shapes.listed(shapes.choice(*REGISTERS), least=1),
+    5: shapes.count,
+}
 
 
 def _enrolment(signed: Sign1, claims: Any) -> Enrolment:
@@ -225,6 +252,17 @@ def _keys(signed: Sign1, claims: Any) -> Keys:
     return Keys(signed=signed, sequence=fields[2], keys=tuple([SyncKey(*k) for k in fields[3]]))
 
 
+def _question(signed: Sign1, claims: Any) -> Question:
+    fields = shapes.record(claims, _QUESTION)
+    return Question(
+        signed=signed,
+        journal=fields[2],
+        nonce=fields[3],
+        registers=fields[4],
+        time_ms=fields[5],
+    )
+
+
 _MAKERS: dict[str, Callable[[Sign1, Any], Any]] = {
     ENROLMENT_TYPE: _enrolment,
     GRANT_TYPE: _grant,
@@ -233,6 +271,7 @@ _MAKERS: dict[str, Callable[[Sign1, Any], Any]] = {
     SETTLEMENT_TYPE: _settlement,
     STATEMENT_TYPE: _statement,
     KEYS_TYPE: _keys,
+    QUESTION_TYPE: _question,
 }
 
 
@@ -282,6 +321,12 @@ def decode_statement(raw: bytes) -> Statement:
 def decode_keys(raw: bytes) -> Keys:
     """The issuer's HPKE keys by shape. Raises: ProtocolError."""
     made: Keys = _decode(raw, KEYS_TYPE)
+    return made
+
+
+def decode_question(raw: bytes) -> Question:
+    """A question to the hardware by shape. Raises: ProtocolError."""
+    made: Question = _decode(raw, QUESTION_TYPE)
     return made
 
 

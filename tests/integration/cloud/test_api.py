@@ -70,7 +70,7 @@ async def issue(first: Api, second: Api, wallet: str, amount: int) -> None:
 
 async def enrolled(cloud: LocalCloud, first: Api, name: str = "one") -> NewGateway:
     """A gateway."""
-    body = {"name": name, "currency": "EUR", "tiers": [0, 1]}
+    body = {"name": name, "currency": "EUR", "tiers": [0, 1], "level": "software"}
     _, made = await first.post("/v1/issuer/gateways", body)
     gateway = NewGateway(name)
     assert (await gateway.enrol(cloud, made["token"]))[0] == 201

@@ -178,7 +178,9 @@ async def test_commands_understand_whatever_the_cloud_answers(
     with pytest.raises(CloudError) as unknown:
         await api.get("/v1/nothing")
     assert unknown.value.code == "route-unknown"
-    made = await api.post("/v1/issuer/gateways", {"name": "g", "currency": "EUR", "tiers": []})
+    made = await api.post(
+        "/v1/issuer/gateways", {"name": "g", "currency": "EUR", "tiers": [], "level": "software"}
+    )
     assert (await NewGateway("g").enrol(cloud, made["token"]))[0] == 201
     await gateway_list(config, argparse.Namespace(json=False, officer_file=None))
     assert capsys.readouterr().out.endswith("  g  epoch 1  active\n")

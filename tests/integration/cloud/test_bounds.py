@@ -216,7 +216,7 @@ async def test_a_report_that_does_not_come_to_its_end_is_given_up(
 async def enrolled(cloud: LocalCloud) -> NewGateway:
     """A gateway."""
     async with cloud.api(await cloud.officer("enroller")) as api:
-        body = {"name": "one", "currency": "EUR", "tiers": [1]}
+        body = {"name": "one", "currency": "EUR", "tiers": [1], "level": "software"}
         _, made = await api.post("/v1/issuer/gateways", body)
     gateway = NewGateway("one")
     assert (await gateway.enrol(cloud, made["token"]))[0] == 201

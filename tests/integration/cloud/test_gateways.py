@@ -68,7 +68,7 @@ async def cloud(database: Database, tmp_path: Path) -> AsyncIterator[LocalCloud]
 async def token_for(cloud: LocalCloud, *tiers: int) -> str:
     """A one-time token."""
     async with cloud.api(await cloud.officer(f"o{len(tiers)}", Role.ENROLMENT)) as api:
-        body = {"name": "branch", "currency": "EUR", "tiers": list(tiers)}
+        body = {"name": "branch", "currency": "EUR", "tiers": list(tiers), "level": "software"}
         _, made = await api.post("/v1/issuer/gateways", body)
         token: str = made["token"]
         return token

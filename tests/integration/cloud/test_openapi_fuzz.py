@@ -137,7 +137,7 @@ async def prepared(cloud: LocalCloud, folder: Path) -> Caller:
                 caller.tokens["holder"] = token
         supply = {"draft_id": draft, "action": "issue", "wallet": "alice-eur", "amount": 10**9}
         await made(api, "/v1/issuer/supply", {**supply, "reason": "test"})
-        wanted = {"name": "one", "currency": "EUR", "tiers": [1]}
+        wanted = {"name": "one", "currency": "EUR", "tiers": [1], "level": "software"}
         enrolment = await made(api, "/v1/issuer/gateways", wanted)
         assert (await gateway.enrol(cloud, enrolment["token"]))[0] == 201
     async with cloud.api(await cloud.officer("second", Role.SUPPLY)) as api:

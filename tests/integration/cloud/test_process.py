@@ -35,7 +35,8 @@ async def add_gateway(cloud: CloudProcess, name: str) -> str:
     """A one-time token, by the command."""
     token = cloud.folder.parent / f"{name}.enrol"
     code, out, errors = await cloud.command(
-        "gateway", "add", "--name", name, "--token-file", str(token)
+        *("gateway", "add", "--name", name, "--token-file", str(token)),
+        "--allow-software",
     )
     assert code == 0, (out, errors)
     return token.read_text()

@@ -3,18 +3,21 @@
 import functools
 from typing import Any
 
+from edge.attesting import QUESTION
 from edge.intake import held_keys
 from edge.pos.client import Client
 from edge.pos.purse import DeviceKey
 from edge.verdicts import KIND, read_verdicts, repair_verdicts
 from edge.wishes import WISHES_MAX, Wish, add_wish, find_wish, read_wishes
+from sync.attestation import HEALTH
 from tests.integration.edge.conftest import Template
+from tests.integration.edge.test_journal_port import port_of
 from tests.support.branch_local import Branch, Http, running
 from tests.support.live_issuer import public_key
 from wallet.protocol import issued
 from wallet.protocol.codec import encode
 from wallet.protocol.ids import WalletId
-from wallet.store.meta import put_meta
+from wallet.store.meta import get_meta, put_meta
 
 Keys = dict[str, DeviceKey]
 
@@ -168,6 +171,30 @@ async def test_the_issuers_keys_are_kept_by_their_sequence(branch: Branch) -> No
     forged = bytearray(keys_of(9))
     forged[-1] ^= 1
     assert (await branch.take(bytes(forged))).refused == ["bad-signature"]
+
+
+async def test_a_question_of_the_issuer_is_kept_if_it_is_to_this_gateway(branch: Branch) -> None:
+    database, here = branch.opened.database, branch.opened.journal.state.journal
+
+    def question(journal: bytes, nonce: bytes) -> bytes:
+        claims = {2: journal, 3: nonce, 4: [0, 7], 5: 0}
+        return branch.issuer.issue(issued.QUESTION_TYPE, claims)
+
+    async def asked() -> bytes | None:
+        return await database.read(lambda c: get_meta(c, QUESTION))
+
+    assert await asked() is None
+    mine = question(here, bytes(32))
+    assert (await branch.take(mine)).refused == []
+    assert await asked() == mine
+    assert (await branch.take(question(bytes(20), bytes(32)))).refused == ["wrong-journal"]
+    forged = bytearray(question(here, b"n" * 32))
+    forged[-1] ^= 1
+    assert (await branch.take(bytes(forged))).refused == ["bad-signature"]
+    assert await asked() == mine
+    # A software token proves nothing, whatever it is asked.
+    prepared = await port_of(branch).up(bytes(16))
+    assert prepared is not None and HEALTH not in (prepared[0].health or {})
 
 
 async def test_wishes_are_kept_once_and_bounded(branch: Branch) -> None:

@@ -22,6 +22,7 @@ _DECODERS: dict[str, Callable[[bytes], issued.Issued]] = {
     "settlement": issued.decode_settlement,
     "statement": issued.decode_statement,
     "keys": issued.decode_keys,
+    "question": issued.decode_question,
 }
 
 

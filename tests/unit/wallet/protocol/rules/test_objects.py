@@ -259,6 +259,12 @@ def keys(count: int = 1) -> bytes:
     return issue(issued.KEYS_TYPE, {2: 1, 3: rows}, role="settlement")
 
 
+def question(registers: list[int]) -> bytes:
+    """What the issuer asks a gateway's hardware."""
+    claims = {2: ELSEWHERE, 3: b"n" * 32, 4: registers, 5: NOW_MS}
+    return issue(issued.QUESTION_TYPE, claims, role="settlement")
+
+
 def test_what_the_issuer_signs_is_told_apart_by_its_type(book: Book) -> None:
     objects: dict[bytes, type[Any]] = {
         book.enrolment(ANNA).signed.raw: issued.Enrolment,
@@ -269,6 +275,7 @@ def test_what_the_issuer_signs_is_told_apart_by_its_type(book: Book) -> None:
         book.settlement().signed.raw: issued.Settlement,
         book.statement([]).signed.raw: issued.Statement,
         keys(): issued.Keys,
+        question([0]): issued.Question,
     }
     for raw, kind in objects.items():
         made = issued.decode_issued(raw)
@@ -294,6 +301,13 @@ def test_the_keys_for_synchronisation_are_one_or_more() -> None:
     made = issued.decode_keys(keys(2))
     assert [key.kid for key in made.keys] == [bytes(8), b"\1" * 8]
     refused(Code.MALFORMED, issued.decode_keys, keys(0))
+
+
+def test_a_question_names_registers_that_a_tpm_has() -> None:
+    made = issued.decode_question(question([0, 23]))
+    assert (made.nonce, made.registers, made.time_ms) == (b"n" * 32, (0, 23), NOW_MS)
+    for wrong in ([], [24], [-1]):
+        refused(Code.MALFORMED, issued.decode_question, question(wrong))
 
 
 def test_a_wallet_is_the_thumbprint_of_its_key(book: Book) -> None:

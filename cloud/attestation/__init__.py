@@ -1,0 +1,1 @@
+"""What gateways prove of their key hardware, at enrolment and with every report."""
