@@ -3,7 +3,7 @@ SHELL := /bin/sh
 VENV ?= .venv
 PYTHON3 := $(VENV)/bin/python
 WORKERS ?= 2
-SEEDS ?= 2000
+SEEDS ?= 10000
 FUZZ_SECONDS ?= 60
 ONLY ?=
 UV ?= uv
@@ -72,7 +72,7 @@ coverage: setup
 	@$(PYTHON3) -m coverage report --include='wallet/protocol/*' --fail-under=100
 	@$(PYTHON3) -m coverage report --fail-under=97
 
-## make sim          the simulations on many seeds: SEEDS=2000
+## make sim          the simulations on many seeds: SEEDS=10000
 sim: setup
 	@.ci/offline $(PYTHON3) -m pytest -q -n $(WORKERS) tests/sim --seeds $(SEEDS) --timeout 0
 
@@ -93,12 +93,13 @@ bench: setup
 
 LOCK := pip compile -q --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade
 
-## make lock         for maintainers: resolve pyproject.toml anew into the locks (needs uv)
+## make lock         for maintainers: resolve pyproject.toml anew into the locks, and the peer's (needs uv)
 lock:
 	@$(UV) $(LOCK) --extra edge --extra cloud --extra dev pyproject.toml -o requirements.lock
 	@echo 'tpm2-pytss>=3,<4' | $(UV) $(LOCK) --no-deps - -o requirements-tpm.lock
 	@printf '%s\n' pkgconfig setuptools-scm vcs-versioning | \
 		$(UV) $(LOCK) --no-deps - -o requirements-tpm-build.lock
+	@$(UV) $(LOCK) --override bench/nutshell.in bench/nutshell.in -o bench/nutshell.lock
 
 ## make clean        remove everything that make made
 clean:

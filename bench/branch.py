@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 
 from hsm import software
+from hsm.api import Signer, Token
+from hsm.curves import UNCOMPRESSED
 from hsm.keyfile import LIGHT
 from tests.support.live_issuer import LiveIssuer
 from wallet.clock import SystemClock
@@ -39,6 +42,13 @@ DAY_MS = 86_400_000
 TIER = {1: 10**6, 2: 1, 4: 10**11, 6: 10**11, 8: 10**9, 10: 10**11, 11: 10**9, 12: 10**11}
 JOURNAL = {102: 10**12, 104: 10**9, 105: 10**6, 106: 86_400, 116: 86_400, 118: 86_400}
 PASSPHRASE = b"bench"
+
+MakeToken = Callable[[Path], Awaitable[Token]]
+
+
+async def software_token(folder: Path) -> Token:
+    """New keys in a file of this folder."""
+    return await software.create(folder, passphrase=PASSPHRASE, cost=LIGHT)
 
 
 class Purse:
@@ -83,16 +93,17 @@ class Bench:
         self.anchor = TrustAnchor(issuer.root)
         self.purses = [Purse(number) for number in range(1, WALLETS + 1)]
         self.grants: list[tuple[bytes, bytes]] = []
-        self.token: software.SoftwareToken
+        self.token: Token
         self.database: Database
         self.journal: Journal
 
-    async def create(self) -> None:
+    async def create(self, make_token: MakeToken = software_token) -> None:
         """A new journal with funded wallets."""
-        self.token = await software.create(self.folder / "token", passphrase=PASSPHRASE, cost=LIGHT)
-        key = from_raw(EDDSA, self.token.signer.public_key)
+        self.token = await make_token(self.folder / "token")
+        signer = self.token.signer
+        key = from_raw(int(signer.algorithm), signer.public_key)
         self.database = await Database.open(self.folder / "store.db", key=b"\x05" * 32)
-        leaf = self.issuer.leaf(Ed25519PublicKey.from_public_bytes(key.raw), key.id)
+        leaf = self.issuer.leaf(_certifiable(signer), key.id)
         policy = decode_policy(self.issuer.policy({1: TIER}, JOURNAL))
         self.journal = await Journal.create(
             database=self.database,
@@ -148,6 +159,14 @@ class Bench:
         await self.journal.acknowledge(state.size)
 
 
+def _certifiable(signer: Signer) -> Ed25519PublicKey | ec.EllipticCurvePublicKey:
+    """The key as certificates take it."""
+    if int(signer.algorithm) == EDDSA:
+        return Ed25519PublicKey.from_public_bytes(signer.public_key)
+    point = UNCOMPRESSED + signer.public_key
+    return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+
+
 def taken(outcome: Receipted | Refusal) -> Receipted:
     """The receipt. Raises: RuntimeError for a refusal, which no benchmark expects."""
     if isinstance(outcome, Refusal):
@@ -156,11 +175,11 @@ def taken(outcome: Receipted | Refusal) -> Receipted:
 
 
 @contextlib.asynccontextmanager
-async def bench_journal() -> AsyncIterator[Bench]:
+async def bench_journal(make_token: MakeToken = software_token) -> AsyncIterator[Bench]:
     """A fresh journal in a folder of its own, which goes at the end."""
     with tempfile.TemporaryDirectory(prefix="cbdc-bench-") as folder:
         bench = Bench(Path(folder), LiveIssuer())
-        await bench.create()
+        await bench.create(make_token)
         try:
             yield bench
         finally:

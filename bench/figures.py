@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import statistics
@@ -121,3 +122,22 @@ def resident_mib() -> float:
     """This process's resident memory now, in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def cpu_seconds(process_id: int) -> float:
+    """CPU time, user and kernel, of a running process and of the running processes under it."""
+    ticks, children = dict[int, int](), dict[int, list[int]]()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        # A process may end while we look; its name, in brackets, may hold blanks.
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            fields = path.read_text().rpartition(")")[2].split()
+            number, parent = int(path.parent.name), int(fields[1])
+            ticks[number] = int(fields[11]) + int(fields[12])
+            children.setdefault(parent, []).append(number)
+    family = _family(process_id, children)
+    return sum(ticks[member] for member in family) / os.sysconf("SC_CLK_TCK")
+
+
+def _family(process_id: int, children: dict[int, list[int]]) -> list[int]:
+    below = [_family(child, children) for child in children.get(process_id, [])]
+    return [process_id, *itertools.chain.from_iterable(below)]

@@ -6,9 +6,11 @@ The gateway and the handler run as processes of their own; the load tool shares 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import ssl
 import tempfile
+from collections.abc import AsyncIterator
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,14 @@ from aiohttp import web
 
 from bench.branch import FUNDED_MINOR, JOURNAL, TIER, Purse
 from bench.figures import Figure, figure, percentile
-from bench.loadtool import Load, closed_loop, connect, open_loop, request_of
+from bench.loadtool import (
+    Connection,
+    accepted,
+    closed_loop,
+    connect,
+    open_loop,
+    request_of,
+)
 from edge.http.octets import to_text
 from edge.pos.terminal import Terminal
 from tests.support.branch import Daemon, provisioned
@@ -105,47 +114,83 @@ class Peer:
         self._process.join(20)
 
 
-async def measure() -> list[Figure]:
-    """Rounds of the gateway and the handler in turn, each at its top and at half of ours."""
+class Till:
+    """A paired terminal's connections to a running gateway, and the payments to send over them."""
+
+    def __init__(self, daemon: Daemon, terminal: Terminal, purses: list[Purse]) -> None:
+        self.terminal = terminal
+        self.connections: list[Connection] = []
+        self._daemon = daemon
+        self._purses = purses
+        self._journal = parse_journal(terminal.gateway)
+
+    async def connect(self) -> None:
+        """Open every connection."""
+        port = self._daemon.ports["port"]
+        self.connections = await connect(port, self.terminal.tls(), CONNECTIONS)
+
+    @property
+    def gateway_process_id(self) -> int:
+        """The daemon's process. Raises: RuntimeError if it does not run."""
+        if self._daemon.process is None:
+            raise RuntimeError("the gateway does not run")
+        return self._daemon.process.pid
+
+    def requests(self, count: int) -> list[bytes]:
+        """Requests that begin with the wallet whose turn it is, so that none overtakes another."""
+        purses = self._purses
+        turn = min(range(WALLETS), key=lambda number: (purses[number].sequence, number))
+        return requests_of(purses[turn:] + purses[:turn], self._journal, count)
+
+
+@contextlib.asynccontextmanager
+async def open_till() -> AsyncIterator[Till]:
+    """A gateway in its own process with funded wallets, and its till."""
     purses = [Purse(number) for number in range(1, WALLETS + 1)]
     with tempfile.TemporaryDirectory(prefix="cbdc-bench-") as name:
         folder = Path(name)
         made = provisioned(folder, objects=lambda issuer, j: objects(issuer, j, purses))
         async with made as (daemon, _):
             await daemon.start()
-            terminal = await daemon.pair(folder / "till")
             try:
-                return await _compare(daemon, terminal, purses)
+                till = Till(daemon, await daemon.pair(folder / "till"), purses)
+                await till.connect()
+                yield till
             finally:
                 await daemon.stop()
 
 
-async def _compare(daemon: Daemon, terminal: Terminal, purses: list[Purse]) -> list[Figure]:
-    journal = parse_journal(terminal.gateway)
-    tls = terminal.tls()
-    ours = await connect(daemon.ports["port"], tls, CONNECTIONS)
-    status, answer = await ours[0].ask(requests_of(purses, journal, 1)[0])
-    if status != 201:
-        raise RuntimeError(f"the gateway answered {status}: {answer[:300]!r}")
-    peer = Peer(terminal, len(answer))
-    try:
-        # The handler shows a terminal's certificate, which is none of a server: not looked at here.
-        trusting = terminal.tls()
-        trusting.check_hostname = False
-        trusting.verify_mode = ssl.CERT_NONE
-        theirs = await connect(peer.port, trusting, CONNECTIONS)
-        # Each wallet's first orders: the sequence goes on from the one above.
-        rounds, half, half_peer = [], list[float](), list[float]()
-        for _ in range(ROUNDS):
-            requests = _aligned(purses, journal, TOP_REQUESTS)
-            rate = _accepted(await closed_loop(ours, requests)).rate
-            rounds.append((rate, (await closed_loop(theirs, requests)).rate))
-            requests = _aligned(purses, journal, HALF_REQUESTS)
-            half += _accepted(await open_loop(ours, requests, rate=rate / 2)).seconds
-            half_peer += (await open_loop(theirs, requests, rate=rate / 2)).seconds
-        rate, ceiling = sorted(rounds, key=lambda pair: pair[0] / pair[1])[ROUNDS // 2]
-    finally:
-        peer.stop()
+async def measure() -> list[Figure]:
+    """Rounds of the gateway and the handler in turn, each at its top and at half of ours."""
+    async with open_till() as till:
+        ours = till.connections
+        status, answer = await ours[0].ask(till.requests(1)[0])
+        if status != 201:
+            raise RuntimeError(f"the gateway answered {status}: {answer[:300]!r}")
+        peer = Peer(till.terminal, len(answer))
+        try:
+            return await _compare(till, peer)
+        finally:
+            peer.stop()
+
+
+async def _compare(till: Till, peer: Peer) -> list[Figure]:
+    # The handler shows a terminal's certificate, which is none of a server: not looked at here.
+    trusting = till.terminal.tls()
+    trusting.check_hostname = False
+    trusting.verify_mode = ssl.CERT_NONE
+    theirs = await connect(peer.port, trusting, CONNECTIONS)
+    # Each wallet's first orders: the sequence goes on from the one above.
+    rounds, half, half_peer = [], list[float](), list[float]()
+    for _ in range(ROUNDS):
+        requests = till.requests(TOP_REQUESTS)
+        rate = accepted(await closed_loop(till.connections, requests), status=201).rate
+        rounds.append((rate, (await closed_loop(theirs, requests)).rate))
+        requests = till.requests(HALF_REQUESTS)
+        mine = await open_loop(till.connections, requests, rate=rate / 2)
+        half += accepted(mine, status=201).seconds
+        half_peer += (await open_loop(theirs, requests, rate=rate / 2)).seconds
+    rate, ceiling = sorted(rounds, key=lambda pair: pair[0] / pair[1])[ROUNDS // 2]
     return [
         figure(
             "payments over mutual TLS, 64 connections",
@@ -164,19 +209,6 @@ async def _compare(daemon: Daemon, terminal: Terminal, purses: list[Purse]) -> l
             goal="< 50 ms",
         ),
     ]
-
-
-def _aligned(purses: list[Purse], journal: JournalId, count: int) -> list[bytes]:
-    """Requests that begin with the wallet whose turn it is, so that none overtakes another."""
-    turn = min(range(WALLETS), key=lambda number: (purses[number].sequence, number))
-    rotated = purses[turn:] + purses[:turn]
-    return requests_of(rotated, journal, count)
-
-
-def _accepted(load: Load) -> Load:
-    if set(load.statuses) != {201}:
-        raise RuntimeError(f"not all were accepted: {load.statuses}")
-    return load
 
 
 def run() -> list[Figure]:

@@ -1,4 +1,4 @@
-"""A load tool over mutual TLS: raw HTTP/1.1 requests made before, one connection a caller.
+"""A load tool, mutual TLS or plain: raw HTTP/1.1 requests made before, one connection a caller.
 
 It does as little as it can between two requests, since it shares the cores with what it measures.
 """
@@ -38,10 +38,10 @@ class Connection:
         self._writer = writer
 
     @classmethod
-    async def open(cls, port: int, tls: ssl.SSLContext) -> Connection:
+    async def open(cls, port: int, tls: ssl.SSLContext | None) -> Connection:
         """Raises: OSError."""
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", port, ssl=tls, server_hostname="127.0.0.1"
+            "127.0.0.1", port, ssl=tls, server_hostname="127.0.0.1" if tls else None
         )
         return cls(reader, writer)
 
@@ -59,7 +59,7 @@ class Connection:
         self._writer.close()
 
 
-async def connect(port: int, tls: ssl.SSLContext, connections: int) -> list[Connection]:
+async def connect(port: int, tls: ssl.SSLContext | None, connections: int) -> list[Connection]:
     """So many connections, one after the other: handshakes are not what is measured."""
     return [await Connection.open(port, tls) for _ in range(connections)]
 
@@ -108,3 +108,10 @@ async def open_loop(connections: list[Connection], requests: list[bytes], *, rat
     return Load(
         rate=len(requests) / (time.perf_counter() - start), seconds=seconds, statuses=statuses
     )
+
+
+def accepted(load: Load, *, status: int) -> Load:
+    """The load itself. Raises: RuntimeError unless every answer had this status."""
+    if set(load.statuses) != {status}:
+        raise RuntimeError(f"not all were accepted: {load.statuses}")
+    return load

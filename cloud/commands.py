@@ -19,10 +19,14 @@ from hsm.files import create_durably
 from wallet.protocol.money import Currency, Money, decimal_text
 
 OFFICERS = {
-    "first": (Role.ADMIN, Role.SUPPLY, Role.GRANTS, Role.ENROLMENT, Role.POLICY, Role.LISTS),
+    "first": (
+        *(Role.ADMIN, Role.SUPPLY, Role.GRANTS, Role.ENROLMENT, Role.POLICY, Role.LISTS),
+        Role.RECOVERY,
+    ),
     "second": (
         *(Role.ADMIN, Role.SUPPLY, Role.POLICY),
         *(Role.DEALER, Role.AUDITOR, Role.COMPLIANCE),
+        Role.RECOVERY,
     ),
 }
 WELL, DEGRADED = 0, 3

@@ -25,6 +25,7 @@ from cloud.http.officers import officer_routes
 from cloud.http.overview import overview_routes
 from cloud.http.people import people_routes
 from cloud.http.rates import limited
+from cloud.http.recovery import recovery_routes
 from cloud.http.routes import add_routes
 from cloud.http.trust import trust_routes
 from cloud.http.wallets import wallet_routes
@@ -48,6 +49,7 @@ def api_application(cloud: Cloud) -> web.Application:
         *officer_routes(cloud),
         *people_routes(),
         *overview_routes(cloud),
+        *recovery_routes(cloud),
         *trust_routes(),
         *wallet_routes(),
     ]

@@ -12,6 +12,7 @@ import hashlib
 import ipaddress
 import ssl
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 from cryptography import x509
@@ -33,9 +34,11 @@ from edge.folder import Folder
 from edge.secret_input import read_file
 from hsm.api import Sealer
 from hsm.files import replace_durably
+from hsm.memory import wipe
 
 TERMINAL_URI = "urn:cbdc:terminal:"
 KEY_LABEL = "terminal-authority"
+NEXT = "authority.next"
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 3650
 TERMINAL_DAYS = 730
@@ -184,7 +187,7 @@ def spki(key: CertificatePublicKeyTypes) -> bytes:
 
 def has_authority(folder: Folder) -> bool:
     """Whether the folder holds a complete branch identity: the certificate is written last."""
-    return (folder.tls / "server.crt").is_file()
+    return server_files(folder)[0].is_file()
 
 
 async def make_authority(folder: Folder, sealer: Sealer, *, names: Sequence[str]) -> None:
@@ -194,37 +197,69 @@ async def make_authority(folder: Folder, sealer: Sealer, *, names: Sequence[str]
     """
     if has_authority(folder):
         return
-    key, server = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    authority = await new_authority(folder, sealer, name="authority")
+    key, certificate = new_server(authority, names)
+    replace_durably(folder.tls / "server.key", key)
+    replace_durably(folder.tls / "server.crt", certificate)
+
+
+async def new_authority(folder: Folder, sealer: Sealer, *, name: str) -> Authority:
+    """Make an authority in the folder, its certificate last. Raises: HsmError, OSError."""
+    key = ec.generate_private_key(ec.SECP256R1())
     authority = Authority(key, _authority_certificate(key))
     secret = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     sealed = await sealer.seal(secret, label=KEY_LABEL)
-    replace_durably(folder.tls / "authority.key.sealed", sealed)
-    replace_durably(folder.tls / "authority.crt", _pem(authority.certificate))
-    replace_durably(
-        folder.tls / "server.key",
-        server.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-    )
-    certificate = authority.sign_server(server.public_key(), names)
-    replace_durably(folder.tls / "server.crt", _pem(certificate))
+    wipe(secret)
+    replace_durably(folder.tls / f"{name}.key.sealed", sealed)
+    replace_durably(folder.tls / f"{name}.crt", _pem(authority.certificate))
+    return authority
 
 
-async def open_authority(folder: Folder, sealer: Sealer) -> Authority:
+def new_server(authority: Authority, names: Sequence[str]) -> tuple[bytes, bytes]:
+    """A server's key and certificate, PEM."""
+    server = ec.generate_private_key(ec.SECP256R1())
+    key = server.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return key, _pem(authority.sign_server(server.public_key(), names))
+
+
+async def open_authority(folder: Folder, sealer: Sealer, *, name: str = "authority") -> Authority:
     """The authority, to sign with. Raises: HsmError, FileUnreadable."""
-    sealed = read_file(folder.tls / "authority.key.sealed", bytes_max=PEM_BYTES_MAX)
-    key = load_der_private_key(await sealer.unseal(sealed, label=KEY_LABEL), None)
+    sealed = read_file(folder.tls / f"{name}.key.sealed", bytes_max=PEM_BYTES_MAX)
+    secret = await sealer.unseal(sealed, label=KEY_LABEL)
+    key = load_der_private_key(secret, None)
+    wipe(secret)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise FileUnreadable("the terminals' authority has no P-256 key")
-    return Authority(key, authority_certificate(folder))
+    return Authority(key, _load(folder, f"{name}.crt"))
 
 
 def authority_certificate(folder: Folder) -> x509.Certificate:
-    """The authority's certificate, which terminals trust. Raises: FileUnreadable."""
+    """The certificate of the authority that signed the server's. Raises: FileUnreadable."""
     return _load(folder, "authority.crt")
 
 
 def server_certificate(folder: Folder) -> x509.Certificate:
     """The server's certificate. Raises: FileUnreadable."""
-    return _load(folder, "server.crt")
+    return _load(folder, server_files(folder)[0].name)
+
+
+def server_files(folder: Folder) -> tuple[Path, Path]:
+    """Where the server's certificate and its key are: in one file once they were exchanged."""
+    both = folder.tls / "server.pem"
+    if both.is_file():
+        return both, both
+    return folder.tls / "server.crt", folder.tls / "server.key"
+
+
+def has_next_authority(folder: Folder) -> bool:
+    """Whether terminals are on their way to another authority: its certificate comes last."""
+    return (folder.tls / f"{NEXT}.crt").is_file()
+
+
+def authority_bundle(folder: Folder) -> bytes:
+    """All authorities that vouch for this branch now, PEM. Raises: FileUnreadable."""
+    names = ["authority", *([NEXT] if has_next_authority(folder) else [])]
+    return b"".join([_pem(_load(folder, f"{name}.crt")) for name in names])
 
 
 def _load(folder: Folder, name: str) -> x509.Certificate:
@@ -249,10 +284,10 @@ def server_context(folder: Folder, *, clients: bool) -> ssl.SSLContext:
     # A resumed session would skip the certificate; a full handshake is what we want to see.
     context.num_tickets = 0
     try:
-        context.load_cert_chain(folder.tls / "server.crt", folder.tls / "server.key")
+        context.load_cert_chain(*server_files(folder))
         if clients:
             context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(folder.tls / "authority.crt")
+            context.load_verify_locations(cadata=authority_bundle(folder).decode())
     except (OSError, ssl.SSLError) as error:
         raise FileUnreadable(f"the branch's certificates: {error}") from error
     return context

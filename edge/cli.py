@@ -8,17 +8,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge.commands import device, doctor, gateway, provisioning, wallets
+from edge.commands import audit, backups, device, doctor, gateway, provisioning, tamper, wallets
 from edge.commands.common import FAILED, SEALED, USAGE, Arguments
 from edge.config import Config, load_config
-from edge.errors import ArgumentsWrong, ConfigInvalid, DaemonRefused, EdgeError, NotProvisioned
+from edge.errors import (
+    ArgumentsWrong,
+    ConfigInvalid,
+    DaemonRefused,
+    EdgeError,
+    GatewayTampered,
+    NotProvisioned,
+)
 from edge.version import version
 from hsm.api import HsmError, TokenGone, TokenTimeout
+from hsm.process import forbid_cores, lock_memory
 from wallet.journal import JournalError
 from wallet.protocol.refusals import ProtocolError
 from wallet.store.errors import StoreError
 
-_SEALED_CODES = {"sealed", "not-provisioned"}
+_SEALED_CODES = {"sealed", "not-provisioned", "frozen-tamper"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return parsed.run(parsed, _config(parsed))
     except (ArgumentsWrong, ConfigInvalid) as error:
         return _fail(error, USAGE)
-    except (NotProvisioned, TokenGone, TokenTimeout) as error:
+    except (NotProvisioned, GatewayTampered, TokenGone, TokenTimeout) as error:
         return _fail(error, SEALED)
     except DaemonRefused as error:
         return _fail(error, SEALED if error.problem in _SEALED_CODES else FAILED)
@@ -36,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, FAILED)
     except KeyboardInterrupt:
         return FAILED
+
+
+def run() -> int:
+    """Run one command in a process of its own, which leaves no core and no page on a swap disk."""
+    forbid_cores()
+    lock_memory()
+    return main()
 
 
 def _fail(error: Exception, code: int) -> int:
@@ -83,10 +98,10 @@ def _parser() -> argparse.ArgumentParser:
         help="one key of the configuration, such as listen.port=8440; may be repeated",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (gateway, provisioning, device, wallets, doctor):
+    for module in (gateway, provisioning, device, wallets, backups, audit, tamper, doctor):
         module.add_commands(commands)
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -50,10 +50,12 @@ class TokenConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     # The PIN of a PKCS#11 token or TPM; without it: CBDC_EDGE_TOKEN_PIN, or a question. A TPM that
     # is given neither opens to the measurements alone.
     pin_file: Path | None = None
-    # A PKCS#11 token: its module, its label, the label of our keys.
+    # A PKCS#11 token: its module, its label, the label of our keys, and that of the sealing key
+    # where it differs, as after a key ceremony.
     module: Path | None = None
     label: Text = "cbdc-edge"
     key_label: Text = "journal"
+    sealing_label: Text | None = None
     # A TPM: how it is reached, which measurements it opens to, where its counter stands, and the
     # secrets of its hierarchies where its owner set some.
     tcti: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] = "device:/dev/tpmrm0"
@@ -103,6 +105,26 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     head_fields_max: Annotated[int, msgspec.Meta(ge=16, le=1024)] = 64
 
 
+class TamperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What tells that somebody opened the box. A trip is for good: see `cbdc-edge tamper`."""
+
+    source: Literal["none", "gpio", "file"] = "none"
+    # A file that trips when it is there and does not say 0.
+    file: Path | None = None
+    # A line of a chip such as /dev/gpiochip0, and the level that means open.
+    chip: Path | None = None
+    line: Annotated[int, msgspec.Meta(ge=0, le=65_535)] | None = None
+    active: Literal["high", "low"] = "high"
+    bias: Literal["as-is", "pull-up", "pull-down", "disabled"] = "as-is"
+
+    def __post_init__(self) -> None:
+        # A switch that is configured by half would be no switch.
+        if self.source == "file" and self.file is None:
+            raise ValueError("the tamper switch `file` needs `file`, its path")
+        if self.source == "gpio" and (self.chip is None or self.line is None):
+            raise ValueError("the tamper switch `gpio` needs `chip` and `line`")
+
+
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """JSON lines on the standard error output."""
 
@@ -117,6 +139,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     token: TokenConfig = msgspec.field(default_factory=TokenConfig)
     sync: SyncConfig = msgspec.field(default_factory=SyncConfig)
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
+    tamper: TamperConfig = msgspec.field(default_factory=TamperConfig)
     log: LogConfig = msgspec.field(default_factory=LogConfig)
 
 

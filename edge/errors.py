@@ -40,6 +40,18 @@ class JournalBroken(EdgeError):
     code = "edge-journal-broken"
 
 
+class GatewayTampered(EdgeError):
+    """The tamper switch tripped: no key of this folder is opened any more."""
+
+    code = "edge-tampered"
+
+
+class SwitchFailed(EdgeError):
+    """The tamper switch that the configuration names cannot be had."""
+
+    code = "edge-switch-failed"
+
+
 class NotProvisioned(EdgeError):
     """The folder belongs to no gateway that was enrolled."""
 
@@ -52,10 +64,28 @@ class AlreadyProvisioned(EdgeError):
     code = "edge-already-provisioned"
 
 
+class RestoreRefused(EdgeError):
+    """A backup that may not come into this folder; the sentence says what to do instead."""
+
+    code = "edge-restore-refused"
+
+
+class RotationRefused(EdgeError):
+    """Keys that may not be exchanged now; the sentence says what has to be done first."""
+
+    code = "edge-rotation-refused"
+
+
 class EnrolmentFailed(EdgeError):
     """The cloud refused the enrolment, or what it answered does not hold."""
 
     code = "edge-enrolment-failed"
+
+
+class CeremonyStopped(EdgeError):
+    """A key ceremony was not brought to its end; it left no keys, or says how to remove them."""
+
+    code = "edge-ceremony-stopped"
 
 
 class PairingRefused(EdgeError):

@@ -35,6 +35,11 @@ class Folder(msgspec.Struct, frozen=True):
         return self.root / "store.key.sealed"
 
     @property
+    def next_store_key(self) -> Path:
+        """The key that the database is being given, sealed by the token."""
+        return self.root / "store.key.next.sealed"
+
+    @property
     def tls(self) -> Path:
         """Certificates and keys of the branch's network."""
         return self.root / "tls"
@@ -48,6 +53,21 @@ class Folder(msgspec.Struct, frozen=True):
     def ports(self) -> Path:
         """The ports that a running daemon listens on, as JSON."""
         return self.root / "ports.json"
+
+    @property
+    def audit(self) -> Path:
+        """Notes for the audit trail that wait for the store to be opened."""
+        return self.root / "audit"
+
+    @property
+    def tamper(self) -> Path:
+        """The mark that the tamper switch left."""
+        return self.root / "tamper.json"
+
+    @property
+    def tamper_ready(self) -> Path:
+        """A mark to be put in its place when the disk is full."""
+        return self.root / "tamper.ready"
 
     @property
     def provisioning(self) -> Path:

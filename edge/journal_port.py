@@ -36,6 +36,7 @@ from wallet.protocol.messages import to_sign
 from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code
 from wallet.protocol.sealed import short_id
+from wallet.store.audit import AuditHead, anchor_audit, audit_head
 from wallet.store.objects import delete_receipts, oldest_receipts
 
 SEGMENT_ENTRIES_MAX = 5_000
@@ -68,6 +69,8 @@ class JournalPort:
         self._clock = clock
         # Below this size, reports show the lists that their entries name.
         self._shown_below = 0
+        # The head of the audit log that the report under way tells, and that the last one told.
+        self._telling = self._told = AuditHead()
 
     @property
     def anchor(self) -> TrustAnchor:
@@ -147,13 +150,19 @@ class JournalPort:
         await self._opened.database.write(lambda c: delete_receipts(c, leaves))
 
     async def health(self) -> dict[str, Any]:
-        """Release, mode, disk, and the wallets that wait to be enrolled."""
+        """Release, mode, disk, the audit log's head, and the wallets that wait to be enrolled.
+
+        The report is signed by the journal's key: what the issuer keeps of it shows a log that was
+        cut off or written anew.
+        """
         wishes = await self._opened.database.read(read_wishes)
+        head = self._telling = await self._opened.database.read(audit_head)
         health: dict[str, Any] = {
             "version": version()[:TEXT_MAX],
             "mode": str(self._opened.journal.mode),
             "disk_free_mib": shutil.disk_usage(self._folder.root).free // 1024 // 1024,
             "time_ms": self._clock.now_ms(),
+            "audit": {"rows": head.seq, "head": head.hash},
         }
         if wishes:
             health["enrol"] = [_wanted(wish) for wish in wishes]
@@ -230,12 +239,20 @@ class JournalPort:
         if forgotten:
             self._shown_below = journal.state.size
         await journal.acknowledge(down.acknowledged_size)
+        await self._anchor_audit()
         _log.info(
             "sync.exchanged",
             acknowledged=down.acknowledged_size,
             taken=intake.taken,
             refused=intake.refused,
         )
+
+    async def _anchor_audit(self) -> None:
+        """The issuer was told this head of the audit log. Raises: StoreError."""
+        head = self._telling
+        if head != self._told:
+            await self._opened.database.write(lambda connection: anchor_audit(connection, head))
+            self._told = head
 
 
 def fitting(entries: Sequence[bytes], *, bytes_max: int) -> int:

@@ -29,8 +29,10 @@ from edge.log import Log, start_logging
 from edge.notify import ALIVE, READY, STOPPING, notify, watchdog_s
 from edge.schedule import Schedule
 from edge.synchronising import synchronising
+from edge.tamper import Mark, NoSwitch, Switch, arm, open_switch
 from hsm.api import HsmError
 from hsm.files import replace_durably
+from hsm.memory import Secret
 from sync.engine import Engine, Wake
 from wallet.clock import SystemClock
 from wallet.journal import Journal, JournalError, Mode
@@ -38,6 +40,8 @@ from wallet.memory import collect_seldom, yield_soon
 from wallet.store.errors import StoreError
 
 PROBE_S = 2.0
+# How long those who asked before a trip of the switch are waited for.
+ANSWER_S = 1.0
 LOOPBACK = "127.0.0.1"
 # What is open beside connections: the store, libraries, pipes of helpers.
 FILES_BESIDE = 256
@@ -48,7 +52,7 @@ _log = Log("daemon")
 class Daemon:
     """One gateway with its servers; also what the local administration asks."""
 
-    def __init__(self, config: Config, *, secret: bytes) -> None:
+    def __init__(self, config: Config, *, secret: bytes | Secret) -> None:
         self._config = config
         self._folder = Folder(config.folder)
         self._gateway = Gateway(config, secret=secret, clock=SystemClock())
@@ -60,6 +64,7 @@ class Daemon:
         self._group: asyncio.TaskGroup | None = None
         self._opened_tasks: list[asyncio.Task[None]] = []
         self._schedule = Schedule(config)
+        self._switch: Switch = NoSwitch()
         self._stopping = asyncio.Event()
         self.ready = asyncio.Event()
         self._changing = asyncio.Lock()
@@ -86,6 +91,11 @@ class Daemon:
         """Try again to open what is not open."""
         await self._open()
 
+    async def renew_tls(self) -> None:
+        """Let the branch's servers show and trust the certificates of now."""
+        async with self._changing:
+            await self._start_branch()
+
     # ---- life -----------------------------------------------------------------------------
     def stop(self) -> None:
         """End as a signal would."""
@@ -105,17 +115,21 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
+                self._arm()
                 await self._open()
                 await self._start_fixed()
                 self.ready.set()
                 notify(READY)
                 _log.info("daemon.ready", mode=str(self._gateway.mode))
-                supervision = group.create_task(self._supervise())
+                watching = [self._supervise(), self._watch_switch()]
+                tasks = [group.create_task(work) for work in watching]
                 await self._stopping.wait()
                 notify(STOPPING)
-                supervision.cancel()
+                for task in tasks:
+                    task.cancel()
                 await self._stop()
         finally:
+            self._switch.close()
             await self._close()
         _log.info("daemon.stopped")
 
@@ -141,10 +155,60 @@ class Daemon:
         if opened is None or self._group is None:
             return
         sync = self._sync = synchronising(opened, self._config, clock=self._gateway.clock)
-        for work in (opened.events.run(), sync.run()):
+        for work in (opened.events.run(), opened.audit.run(), sync.run()):
             self._opened_tasks.append(self._group.create_task(_until_cancelled(work)))
         collect_seldom()
         self._schedule.start(wake=lambda: sync.wake(Wake.TIMER), prune=self._prune)
+
+    # ---- the tamper switch ----------------------------------------------------------------
+    def _arm(self) -> None:
+        """Look at the switch before any key is opened. Raises: SwitchFailed, OSError."""
+        self._switch = open_switch(self._config.tamper)
+        arm(self._folder)
+        reason = self._switch.tripped()
+        if reason is not None:
+            self._gateway.freeze(self._mark(reason))
+
+    def _mark(self, reason: str) -> Mark:
+        _log.error("tamper.tripped", source=self._switch.source, reason=reason)
+        now_ms = self._gateway.clock.now_ms()
+        return Mark(time_ms=now_ms, source=self._switch.source, reason=reason)
+
+    async def _watch_switch(self) -> None:
+        mark = self._mark(await self._switch.wait())
+        # 1. Refuse, and leave the mark, before anything else may take its time.
+        self._gateway.freeze(mark)
+        async with self._changing:
+            # 2. What was just being opened refuses as well.
+            self._gateway.freeze(mark)
+            # 3. Who asked before gets an answer; then nothing uses the keys any more.
+            await self._end_opened()
+            # 4. The keys go.
+            if not await self._gateway.drop(mark):
+                self.stop()
+
+    async def _end_opened(self) -> None:
+        """End what works with an open gateway; listeners still hear that it is frozen."""
+        opened, self._sync = self._gateway.opened, None
+        for task in self._opened_tasks:
+            task.cancel()
+        self._schedule.stop()
+        if opened is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                await opened.events.flush()
+                await self._answered()
+        # Streams that were woken ask the store for the event before it closes.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        opened.events.stop()
+
+    async def _answered(self) -> None:
+        """Wait until nobody but listeners is being answered."""
+        context = self._context
+        while context.running > context.streams:  # noqa: ASYNC110 - an event costs each payment
+            await asyncio.sleep(ANSWER_S / 100)
 
     async def _prune(self) -> None:
         opened = self._gateway.opened
@@ -193,6 +257,7 @@ class Daemon:
                 _stop_when_broken(opened.journal)
                 await opened.probe_token()
                 await opened.probe_store()
+                opened.observing.look(None if self._sync is None else self._sync.state)
             notify(ALIVE)
 
     async def _open_again(self) -> None:
@@ -243,7 +308,7 @@ def allow_files(config: Config) -> None:
         _log.warning("files.few", allowed=allowed, wanted=wanted)
 
 
-def run_daemon(config: Config, *, secret: bytes) -> int:
+def run_daemon(config: Config, *, secret: Secret) -> int:
     """Run until SIGTERM; gives the exit code."""
     start_logging(config.log.level)
     allow_files(config)

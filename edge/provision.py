@@ -25,10 +25,11 @@ from cryptography.x509.oid import NameOID
 
 from edge.attesting import AttestationBody, ChallengeAnswer, prove, shown
 from edge.authority import make_authority
+from edge.ceremony import held_records, read_note
 from edge.config import Config
-from edge.errors import AlreadyProvisioned, EnrolmentFailed
+from edge.errors import AlreadyProvisioned, CeremonyStopped, EnrolmentFailed
 from edge.folder import Folder
-from edge.gateway import hsm_config, make_store_key
+from edge.gateway import hsm_config
 from edge.http.octets import Octets, decode_hook, encode_text_hook, to_text
 from edge.identity import (
     Identity,
@@ -39,6 +40,7 @@ from edge.identity import (
     store_pending,
 )
 from edge.intake import take_objects
+from edge.store_key import make_store_key, open_store
 from hsm.api import KeyMissing, Token, attester_of
 from hsm.open import create_token, open_token
 from sync.attestation import enrolment_data
@@ -106,7 +108,7 @@ async def provision(config: Config, wish: Wish, *, secret: bytes, clock: Clock, 
     """
     folder = Folder(config.folder)
     folder.prepare()
-    with _sole_right(folder):
+    with sole_right(folder):
         say("keys")
         token = await _token(config, folder, secret)
         try:
@@ -116,8 +118,11 @@ async def provision(config: Config, wish: Wish, *, secret: bytes, clock: Clock, 
 
 
 @contextlib.contextmanager
-def _sole_right(folder: Folder) -> Iterator[None]:
-    """The right to provision a folder, for one process at a time; gone when it ends."""
+def sole_right(folder: Folder) -> Iterator[None]:
+    """The right to make keys for a folder, for one process at a time; gone when it ends.
+
+    Raises: AlreadyProvisioned.
+    """
     descriptor = os.open(folder.provisioning, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,18 +134,26 @@ def _sole_right(folder: Folder) -> Iterator[None]:
 
 
 async def _token(config: Config, folder: Folder, secret: bytes) -> Token:
+    """The token's keys, made where there are none. Raises: CeremonyStopped, HsmError."""
     wanted = hsm_config(config.token, folder)
+    if read_note(folder) is not None:
+        raise CeremonyStopped("a key ceremony was broken off: hold it again before provisioning")
     try:
         return await open_token(wanted, secret=secret)
-    except KeyMissing:
+    except KeyMissing as error:
+        if records := held_records(folder):
+            # Others would be made beside those, and nobody would have seen them.
+            raise CeremonyStopped(
+                f"the configuration does not name the keys of the ceremony in {records[-1]}"
+            ) from error
         return await create_token(wanted, secret=secret)
 
 
 async def _with_token(
     config: Config, folder: Folder, token: Token, wish: Wish, *, clock: Clock, say: Say
 ) -> str:
-    key = await make_store_key(folder, token)
-    database = await Database.open(folder.store, key=key)
+    await make_store_key(folder, token)
+    database = await open_store(folder, token)
     try:
         if await database.read(load_identity) is not None:
             raise AlreadyProvisioned("this folder belongs to an enrolled gateway")

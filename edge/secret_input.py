@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edge.config import TokenConfig
 from edge.errors import FileUnreadable
+from hsm.process import forget_variable
 
 SECRET_BYTES_MAX = 1024
 PASSPHRASE_VARIABLE = "CBDC_EDGE_PASSPHRASE"
@@ -57,7 +58,11 @@ def token_secret(config: TokenConfig, *, environment: Mapping[str, str] = os.env
     if path is not None:
         return read_secret_file(path)
     if environment.get(variable):
-        return environment[variable].encode()
+        secret = environment[variable].encode()
+        if environment is os.environ:
+            # It has been read: neither /proc nor a process that we start needs to have it.
+            forget_variable(variable)
+        return secret
     if config.driver == "tpm":
         # Most TPMs open to their measurements alone, so that a branch starts without anybody there.
         return b""

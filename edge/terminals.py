@@ -8,7 +8,8 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from edge.authority import open_authority, read_csr, server_certificate, spki
+from edge.authority import read_csr, server_certificate, spki
+from edge.branch_keys import signing_authority
 from edge.folder import Folder
 from edge.log import Log
 from edge.pairing import Pairing, PairingDesk, PairingState, short_string
@@ -88,7 +89,7 @@ class Terminals:
         Raises: PairingRefused, HsmError, StoreError.
         """
         pairing = self.desk.waiting(self._clock.monotonic_ms(), sas=sas)
-        authority = await open_authority(self._folder, self._sealer)
+        authority = await signing_authority(self._folder, self._sealer)
         terminal_id = f"t-{secrets.token_hex(4)}"
         issued = authority.sign_terminal(read_csr(pairing.csr), terminal=terminal_id)
         terminal = Terminal(

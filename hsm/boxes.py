@@ -4,15 +4,14 @@ kind (1) || nonce (24) || ciphertext and tag; the label is the additional data. 
 which driver: 1 software, 2 and 3 PKCS#11, 4 TPM.
 """
 
-import nacl.exceptions
-import nacl.secret
-
+from hsm import sodium
 from hsm.api import SECRET_BYTES_MAX, SealBroken, TokenRefused
+from hsm.memory import Secret
 
-KEY_BYTES = nacl.secret.Aead.KEY_SIZE
+KEY_BYTES = sodium.KEY_BYTES
 
 
-def close_box(kind: bytes, key: bytes, secret: bytes, *, label: str) -> bytes:
+def close_box(kind: bytes, key: Secret, secret: bytes, *, label: str) -> bytes:
     """Seal a secret under a label.
 
     Raises:
@@ -20,10 +19,10 @@ def close_box(kind: bytes, key: bytes, secret: bytes, *, label: str) -> bytes:
     """
     if len(secret) > SECRET_BYTES_MAX:
         raise TokenRefused(f"at most {SECRET_BYTES_MAX} bytes are sealed")
-    return kind + bytes(nacl.secret.Aead(key).encrypt(secret, label.encode()))
+    return kind + sodium.encrypt(key, secret, label.encode())
 
 
-def open_box(kind: bytes, key: bytes, sealed: bytes, *, label: str) -> bytes:
+def open_box(kind: bytes, key: Secret, sealed: bytes, *, label: str) -> bytes:
     """Give back what was sealed under this label.
 
     Raises:
@@ -32,6 +31,6 @@ def open_box(kind: bytes, key: bytes, sealed: bytes, *, label: str) -> bytes:
     if not sealed.startswith(kind):
         raise SealBroken("this was not sealed by a token of this kind")
     try:
-        return nacl.secret.Aead(key).decrypt(sealed[len(kind) :], label.encode())
-    except (nacl.exceptions.CryptoError, ValueError) as error:
+        return sodium.decrypt(key, sealed[len(kind) :], label.encode())
+    except sodium.NotAuthentic as error:
         raise SealBroken("the seal does not open under this label") from error

@@ -27,12 +27,16 @@ class SoftwareCounter:
         Raises:
             OSError: it could not be stored.
         """
-        if not self._path.exists():
+        if not self.exists():
             self._write(0)
 
-    def check(self) -> None:
-        """Raise what a reading would raise."""
-        self._read()
+    def exists(self) -> bool:
+        """Whether a count stands there."""
+        return self._path.exists()
+
+    def check(self) -> int:
+        """The count, or what a reading would raise."""
+        return self._read()
 
     async def read(self) -> int:
         """Read the count.

@@ -12,12 +12,11 @@ import secrets
 from typing import Annotated, Literal
 
 import msgspec
-import nacl.exceptions
-import nacl.pwhash.argon2id
-import nacl.secret
 from msgspec import Meta
 
+from hsm import sodium
 from hsm.api import Algorithm, PinWrong, SealBroken, TokenRefused
+from hsm.memory import Secret, wipe
 
 MIB = 1 << 20
 KEY_BYTES = 32
@@ -57,7 +56,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
 
 def close_file(opened: Opened, *, passphrase: bytes, cost: Cost) -> bytes:
     """Write the file's bytes. Takes the time and memory of the cost."""
-    salt = secrets.token_bytes(nacl.pwhash.argon2id.SALTBYTES)
+    salt = secrets.token_bytes(sodium.SALT_BYTES)
     header = msgspec.json.encode(
         Header(
             cost=cost,
@@ -67,7 +66,8 @@ def close_file(opened: Opened, *, passphrase: bytes, cost: Cost) -> bytes:
         )
     )
     key, check = _derive(passphrase, salt, cost)
-    box = bytes(nacl.secret.Aead(key).encrypt(opened.secret, header))
+    box = sodium.encrypt(key, opened.secret, header)
+    key.wipe()
     body = b"%s\n%s\n%s\n" % (header, check.hex().encode(), box.hex().encode())
     return body + hashlib.sha256(body).hexdigest().encode() + b"\n"
 
@@ -89,9 +89,11 @@ def open_file(content: bytes, *, passphrase: bytes) -> Opened:
         raise PinWrong("the passphrase does not open the key file")
     # 3. The box and the header are the ones that were written with it.
     try:
-        secret = nacl.secret.Aead(key).decrypt(box, line)
-    except (nacl.exceptions.CryptoError, ValueError) as error:
+        secret = sodium.decrypt(key, box, line)
+    except sodium.NotAuthentic as error:
         raise SealBroken("the key file was altered: its box does not open") from error
+    finally:
+        key.wipe()
     public_key = bytes.fromhex(header.public_key)
     return Opened(algorithm=header.algorithm, public_key=public_key, secret=secret)
 
@@ -116,11 +118,21 @@ def _header(line: bytes) -> Header:
         raise SealBroken(f"the key file has a header that is not known: {error}") from error
 
 
-def _derive(passphrase: bytes, salt: bytes, cost: Cost) -> tuple[bytes, bytes]:
+def _derive(passphrase: bytes, salt: bytes, cost: Cost) -> tuple[Secret, bytes]:
     try:
-        derived = nacl.pwhash.argon2id.kdf(
-            2 * KEY_BYTES, passphrase, salt, opslimit=cost.passes, memlimit=cost.memory_bytes
+        derived = sodium.derive(
+            passphrase,
+            salt,
+            length=2 * KEY_BYTES,
+            passes=cost.passes,
+            memory=cost.memory_bytes,
         )
-    except nacl.exceptions.RuntimeError as error:
+    except MemoryError as error:
         raise TokenRefused("there is not enough memory to open the key file") from error
-    return derived[:KEY_BYTES], hashlib.sha256(derived[KEY_BYTES:]).digest()
+    both = derived.copy()
+    derived.wipe()
+    key, rest = Secret.take(both[:KEY_BYTES]), both[KEY_BYTES:]
+    check = hashlib.sha256(rest).digest()
+    for used in (both, rest):
+        wipe(used)
+    return key, check

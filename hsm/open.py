@@ -10,6 +10,7 @@ from hsm.keyfile import STANDARD, Cost
 from hsm.pcr_policies import PcrPolicy
 
 if TYPE_CHECKING:
+    from hsm.pkcs11 import Pkcs11Config
     from hsm.tpm import TpmToken
 
 Driver = Literal["software", "pkcs11", "tpm"]
@@ -21,7 +22,7 @@ class TokenConfig:
     """A driver and what it needs; the PIN or passphrase is not among it.
 
     `folder` holds the key file of the software driver and its counter, which PKCS#11 uses too, or
-    what a TPM made. `cost` is the software driver's, the next three are of PKCS#11, what follows
+    what a TPM made. `cost` is the software driver's, the next four are of PKCS#11, what follows
     `tcti` is of a TPM, as in `hsm.tpm.TpmConfig`.
 
     Raises:
@@ -35,6 +36,7 @@ class TokenConfig:
     module_path: Path | None = None
     token_label: str = ""
     key_label: str = ""
+    sealing_label: str = ""
     tcti: str = "device:/dev/tpmrm0"
     pcr_policy: PcrPolicy = "firmware"
     nv_index: int | None = None
@@ -97,6 +99,19 @@ async def reseal_token(config: TokenConfig, *, secret: bytes, policy: PcrPolicy)
 
 
 async def _pkcs11(config: TokenConfig, secret: bytes, *, new: bool) -> Token:
+    driver_config = pkcs11_config(config, secret)
+    from hsm import pkcs11
+
+    return await (pkcs11.create if new else pkcs11.open_token)(driver_config)
+
+
+def pkcs11_config(config: TokenConfig, secret: bytes) -> "Pkcs11Config":
+    """The configuration as the driver wants it, with the PIN.
+
+    Raises:
+        TokenRefused: something is missing: the library, the module's path, a label.
+        PinWrong: the PIN is no text.
+    """
     # Imported here, so that a machine without the library opens software tokens.
     try:
         from hsm import pkcs11
@@ -105,16 +120,16 @@ async def _pkcs11(config: TokenConfig, secret: bytes, *, new: bool) -> Token:
 
     if config.module_path is None:
         raise TokenRefused("a PKCS#11 token needs the path of its module")
-    driver_config = pkcs11.Pkcs11Config(
+    return pkcs11.Pkcs11Config(
         module_path=config.module_path,
         token_label=config.token_label,
         key_label=config.key_label,
+        sealing_label=config.sealing_label,
         pin=_pin(secret),
         folder=config.folder,
         algorithm=config.algorithm,
         timeout_s=config.timeout_s,
     )
-    return await (pkcs11.create if new else pkcs11.open_token)(driver_config)
 
 
 async def _tpm(config: TokenConfig, secret: bytes, *, new: bool) -> "TpmToken":

@@ -1,5 +1,6 @@
 """The token without hardware: keys in a sealed file, and in memory while it is open.
 
+Its keys are in locked memory, but for a P-256 key, which OpenSSL keeps in its own.
 It signs at once, in the caller's thread. Its counter says "software", for it is no protection
 against whoever can write the files.
 """
@@ -10,17 +11,17 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-import nacl.bindings
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from hsm import keyfile
+from hsm import keyfile, sodium
 from hsm.api import Algorithm, KeyMissing, TokenGone, TokenRefused
 from hsm.boxes import close_box, open_box
 from hsm.counter import SoftwareCounter
 from hsm.curves import P256_ORDER, raw_signature
 from hsm.files import create_durably, make_folder
+from hsm.memory import Secret, wipe
 
 FILE_NAME = "token.sealed"
 KEY_BYTES = keyfile.KEY_BYTES
@@ -33,10 +34,14 @@ Sign = Callable[[bytes], bytes]
 class SoftwareSigner:
     """Signs in the caller's thread: an Ed25519 signature takes some 20 microseconds."""
 
-    def __init__(self, algorithm: Algorithm, public_key: bytes, sign: Sign) -> None:
+    def __init__(
+        self, algorithm: Algorithm, public_key: bytes, sign: Sign, *, pair: Secret | None = None
+    ) -> None:
+        """`pair`: the key in locked memory that `sign` uses, if it does."""
         self.algorithm = algorithm
         self.public_key = public_key
         self._sign = sign
+        self._pair = pair
 
     async def sign(self, message: bytes) -> bytes:
         """Sign the message.
@@ -49,13 +54,15 @@ class SoftwareSigner:
     def forget(self) -> None:
         """Drop the key."""
         self._sign = _sign_closed
+        if self._pair is not None:
+            self._pair.wipe()
 
 
 class SoftwareSealer:
     """Seals with XChaCha20-Poly1305; the label is authenticated."""
 
-    def __init__(self, key: bytes) -> None:
-        self._key: bytes | None = key
+    def __init__(self, key: Secret) -> None:
+        self._key = key
 
     async def seal(self, secret: bytes, *, label: str) -> bytes:
         """Seal a secret under a label.
@@ -64,7 +71,8 @@ class SoftwareSealer:
             TokenRefused: the secret is too long.
             TokenGone: the token was closed.
         """
-        return close_box(SEALED_BY_FILE, self._open_key(), secret, label=label)
+        self._refuse_when_closed()
+        return close_box(SEALED_BY_FILE, self._key, secret, label=label)
 
     async def unseal(self, sealed: bytes, *, label: str) -> bytes:
         """Give back what was sealed under this label.
@@ -73,16 +81,16 @@ class SoftwareSealer:
             SealBroken: altered, of another token, or under another label.
             TokenGone: the token was closed.
         """
-        return open_box(SEALED_BY_FILE, self._open_key(), sealed, label=label)
+        self._refuse_when_closed()
+        return open_box(SEALED_BY_FILE, self._key, sealed, label=label)
 
     def forget(self) -> None:
         """Drop the key."""
-        self._key = None
+        self._key.wipe()
 
-    def _open_key(self) -> bytes:
-        if self._key is None:
+    def _refuse_when_closed(self) -> None:
+        if self._key.wiped:
             raise TokenGone("the token is closed")
-        return self._key
 
 
 class SoftwareToken:
@@ -144,14 +152,17 @@ def _create(
     folder: Path, passphrase: bytes, algorithm: Algorithm, cost: keyfile.Cost
 ) -> SoftwareToken:
     signing, sealing = _new_signing_secret(algorithm), secrets.token_bytes(KEY_BYTES)
-    public_key, _ = _load(algorithm, signing)
+    public_key = _load(algorithm, signing).public_key
     opened = keyfile.Opened(algorithm=algorithm, public_key=public_key, secret=signing + sealing)
     content = keyfile.close_file(opened, passphrase=passphrase, cost=cost)
     try:
         _store(folder, content)
     except OSError as error:
         raise TokenRefused(f"the key file is not stored: {error.strerror}") from error
-    return _assemble(folder, opened)
+    token = _assemble(folder, opened)
+    for used in (signing, sealing):
+        wipe(used)
+    return token
 
 
 def _store(folder: Path, content: bytes) -> None:
@@ -178,10 +189,13 @@ def _open(folder: Path, passphrase: bytes) -> SoftwareToken:
 
 
 def _assemble(folder: Path, opened: keyfile.Opened) -> SoftwareToken:
+    """The token over the keys of its file, which are wiped there: each is of its own call."""
     signing, sealing = opened.secret[:KEY_BYTES], opened.secret[KEY_BYTES:]
-    public_key, sign = _load(opened.algorithm, signing)
-    signer = SoftwareSigner(opened.algorithm, public_key, sign)
-    return SoftwareToken(folder, signer, SoftwareSealer(sealing))
+    signer = _load(opened.algorithm, signing)
+    token = SoftwareToken(folder, signer, SoftwareSealer(Secret.take(sealing)))
+    for used in (signing, opened.secret):
+        wipe(used)
+    return token
 
 
 def _new_signing_secret(algorithm: Algorithm) -> bytes:
@@ -190,18 +204,14 @@ def _new_signing_secret(algorithm: Algorithm) -> bytes:
     return (1 + secrets.randbelow(P256_ORDER - 1)).to_bytes(KEY_BYTES)
 
 
-def _load(algorithm: Algorithm, secret: bytes) -> tuple[bytes, Sign]:
-    """Return the public key and the function that signs."""
+def _load(algorithm: Algorithm, secret: bytes) -> SoftwareSigner:
     if algorithm is Algorithm.EDDSA:
-        public_key, pair = nacl.bindings.crypto_sign_seed_keypair(secret)
-        return public_key, functools.partial(_sign_eddsa, pair)
+        public_key, pair = sodium.seed_keypair(secret)
+        sign = functools.partial(sodium.sign, pair)
+        return SoftwareSigner(algorithm, public_key, sign, pair=pair)
     key = ec.derive_private_key(int.from_bytes(secret), ec.SECP256R1())
     point = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    return point[1:], functools.partial(_sign_es256, key)
-
-
-def _sign_eddsa(pair: bytes, message: bytes) -> bytes:
-    return nacl.bindings.crypto_sign(message, pair)[: nacl.bindings.crypto_sign_BYTES]
+    return SoftwareSigner(algorithm, point[1:], functools.partial(_sign_es256, key))
 
 
 def _sign_es256(key: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:

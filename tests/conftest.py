@@ -12,15 +12,20 @@ hypothesis.settings.load_profile("quick")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that `make sim` sets, and that replay one failing seed."""
     group = parser.getgroup("simulation")
-    group.addoption("--seeds", type=int, default=20, help="how many seeds each simulation runs")
+    group.addoption("--seeds", type=int, default=200, help="how many seeds each simulation runs")
     group.addoption("--first-seed", type=int, default=1, help="the seed to begin with")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that takes `seed` once for each seed; its name tells which one failed."""
+    """Run a test that takes `seed` once for each seed; its name tells which one failed.
+
+    `one_seed_of(n)` marks a test whose seeds cost more than others': it runs one n-th of them.
+    """
     if "seed" in metafunc.fixturenames:
-        first = metafunc.config.getoption("--first-seed")
-        metafunc.parametrize("seed", range(first, first + metafunc.config.getoption("--seeds")))
+        first, seeds = (metafunc.config.getoption(name) for name in ("--first-seed", "--seeds"))
+        marker = metafunc.definition.get_closest_marker("one_seed_of")
+        share = 1 if marker is None else marker.args[0]
+        metafunc.parametrize("seed", range(first, first + max(1, seeds // share)))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

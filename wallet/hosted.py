@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import nacl.exceptions
 import nacl.pwhash.argon2id
-from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 
 from hsm.api import Token
+from hsm.memory import wipe
+from hsm.sodium import seed_keypair, sign
 from wallet.journal import Journal, Receipted
 from wallet.protocol.cose import ORDER_TYPE, REQUEST_TYPE, assemble
 from wallet.protocol.entry import EntryKind, Note, Payment, decode_entry
 from wallet.protocol.ids import JournalId, WalletId, wallet_text
-from wallet.protocol.keys import EDDSA, SIGNATURE_BYTES, PublicKey, from_raw
+from wallet.protocol.keys import EDDSA, PublicKey, from_raw
 from wallet.protocol.messages import (
     Authorisation,
     Order,
@@ -39,6 +41,7 @@ from wallet.store.hosted import HostedWallet, get_hosted, insert_hosted, set_hos
 
 ORDER_LIFETIME_MS = 7 * 24 * 3_600_000
 HASHES_AT_ONCE = 2
+_USES = {ORDER_TYPE: "orders", REQUEST_TYPE: "requests"}
 _PIN = re.compile(r"[0-9]{4,12}\Z", re.ASCII)
 _OPSLIMIT = nacl.pwhash.argon2id.OPSLIMIT_INTERACTIVE
 _MEMLIMIT = nacl.pwhash.argon2id.MEMLIMIT_INTERACTIVE
@@ -77,6 +80,12 @@ class HostedWallets:
         # Each hash takes 64 MiB for a moment: a few at once, whatever comes.
         self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
         self._turns: dict[WalletId, _Turn] = {}
+        self._uses: Counter[str] = Counter()
+
+    def take_uses(self) -> dict[str, int]:
+        """How often wallets' keys signed `orders` and `requests` since this was asked last."""
+        uses, self._uses = dict(self._uses), Counter()
+        return uses
 
     async def create(self, pin: str) -> PublicKey:
         """A new key, sealed by the token; the wallet exists once the issuer has enrolled it.
@@ -86,16 +95,18 @@ class HostedWallets:
         if not _PIN.match(pin):
             raise PinUnfit("a PIN has 4 to 12 digits")
         seed = secrets.token_bytes(32)
-        public, _ = crypto_sign_seed_keypair(seed)
+        public, pair = seed_keypair(seed)
+        pair.wipe()
         key = from_raw(EDDSA, public)
         hosted = HostedWallet(
             wallet=key.id,
-            sealed_key=await self._token.sealer.seal(seed, label=_label(key.id)),
+            sealed_key=await self._token.sealer.seal(seed, label=seal_label(key.id)),
             pin_hash=await self._hash(pin),
             tries=0,
             locked_until_ms=0,
             created_ms=self._journal.now()[0],
         )
+        wipe(seed)
         await self._database.write(lambda connection: insert_hosted(connection, hosted))
         return key
 
@@ -234,10 +245,15 @@ class HostedWallets:
         )
 
     async def _signed(self, hosted: HostedWallet, type_: str, payload: bytes) -> bytes:
-        seed = await self._token.sealer.unseal(hosted.sealed_key, label=_label(hosted.wallet))
-        public, secret = crypto_sign_seed_keypair(seed)
-        protected, message = to_sign(from_raw(EDDSA, public), type_, payload)
-        return assemble(protected, payload, crypto_sign(message, secret)[:SIGNATURE_BYTES])
+        seed = await self._token.sealer.unseal(hosted.sealed_key, label=seal_label(hosted.wallet))
+        self._uses[_USES[type_]] += 1
+        public, pair = seed_keypair(seed)
+        wipe(seed)
+        try:
+            protected, message = to_sign(from_raw(EDDSA, public), type_, payload)
+            return assemble(protected, payload, sign(pair, message))
+        finally:
+            pair.wipe()
 
     @asynccontextmanager
     async def _one_at_a_time(self, wallet: WalletId) -> AsyncIterator[None]:
@@ -290,26 +306,32 @@ class HostedWallets:
         )
 
     async def _hash(self, pin: str) -> str:
+        encoded = pin.encode()
         async with self._hashing:
             made = await asyncio.to_thread(
                 nacl.pwhash.argon2id.str,
-                pin.encode(),
+                encoded,
                 opslimit=self._opslimit,
                 memlimit=_MEMLIMIT,
             )
+        wipe(encoded)
         return made.decode()
 
     async def _fits(self, pin_hash: str, pin: str) -> bool:
         async with self._hashing:
-            return await asyncio.to_thread(_verify, pin_hash.encode(), pin.encode())
+            return await asyncio.to_thread(_verify, pin_hash.encode(), pin)
 
 
-def _verify(pin_hash: bytes, pin: bytes) -> bool:
+def _verify(pin_hash: bytes, pin: str) -> bool:
+    encoded = pin.encode()
     try:
-        return nacl.pwhash.argon2id.verify(pin_hash, pin)
+        return nacl.pwhash.argon2id.verify(pin_hash, encoded)
     except nacl.exceptions.InvalidkeyError:
         return False
+    finally:
+        wipe(encoded)
 
 
-def _label(wallet: bytes) -> str:
+def seal_label(wallet: bytes) -> str:
+    """The label under which a token seals a hosted wallet's key."""
     return f"hosted/{wallet_text(wallet)}"

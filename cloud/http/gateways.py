@@ -26,8 +26,10 @@ from cloud.http.octets import from_text, journal_of, to_text
 from cloud.http.problem import RequestRefused
 from cloud.http.rates import limited
 from cloud.http.routes import BODY_S_MAX, read_body
+from cloud.issuer.enrolments import carry_wallets
 from cloud.issuer.gateways import Gateway, Wanted, common_objects
 from cloud.issuer.profiles import GATEWAY_URI
+from cloud.issuer.succession import followed_by
 from cloud.service import Cloud
 from wallet.protocol.envelope import NEWEST_LISTS
 from wallet.protocol.ids import journal_text
@@ -68,6 +70,8 @@ class EnrolmentAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     transport_certificate: str
     transport_ca: str
     objects: list[str]
+    # What the issuer carries over, for a gateway that goes on where another one ended.
+    statement: str | None = None
 
 
 def gateway_application(cloud: Cloud) -> web.Application:
@@ -109,11 +113,15 @@ def gateway_application(cloud: Cloud) -> web.Application:
             gateway = await enrol_attested(
                 connection, cloud.desk, wanted, claim, challenged, now_ms=now_ms
             )
+            before = await followed_by(connection, gateway.journal, epoch=gateway.epoch)
+            if before is not None:
+                await carry_wallets(connection, cloud.desk, gateway, before, now_ms=now_ms)
             objects = await common_objects(
                 connection, gateway.currency, {}, first_list=NEWEST_LISTS
             )
             objects += await open_question(connection, gateway.journal)
-        return answer(_enrolment(cloud, gateway, objects), status=201)
+        statement = None if before is None else before.statement
+        return answer(_enrolment(cloud, gateway, objects, statement), status=201)
 
     async def post_sync(request: web.Request) -> web.Response:
         caller = _caller(request)
@@ -129,7 +137,9 @@ def gateway_application(cloud: Cloud) -> web.Application:
     return app
 
 
-def _enrolment(cloud: Cloud, gateway: Gateway, objects: list[bytes]) -> EnrolmentAnswer:
+def _enrolment(
+    cloud: Cloud, gateway: Gateway, objects: list[bytes], statement: bytes | None
+) -> EnrolmentAnswer:
     pki = cloud.desk.pki
     certificate = x509.load_der_x509_certificate(gateway.transport_certificate)
     return EnrolmentAnswer(
@@ -141,6 +151,7 @@ def _enrolment(cloud: Cloud, gateway: Gateway, objects: list[bytes]) -> Enrolmen
         transport_certificate=certificate.public_bytes(Encoding.PEM).decode(),
         transport_ca=pki.transport.certificate.public_bytes(Encoding.PEM).decode(),
         objects=[to_text(raw) for raw in objects],
+        statement=None if statement is None else to_text(statement),
     )
 
 

@@ -20,10 +20,12 @@ _IDENTITY = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NAME = {"type": "string", "minLength": 1, "maxLength": 64}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 999_999_999_999_999}
 _PARAMETERS: dict[str, dict[str, Any]] = {
+    "closure": _IDENTITY,
     "draft": _IDENTITY,
     "funding": _IDENTITY,
     "journal": _NAME,
     "quote": _IDENTITY,
+    "statement": _IDENTITY,
     "wallet": _NAME,
     "wish": _COUNT,
     "list": {

@@ -12,6 +12,7 @@ from cloud.issuer import audit
 from cloud.issuer.desk import Desk
 from cloud.issuer.gateways import Gateway
 from cloud.issuer.profiles import DAY_MS
+from cloud.issuer.succession import Succession
 from wallet.protocol.codec import decode
 from wallet.protocol.ids import wallet_text
 from wallet.protocol.issued import ENROLMENT_TYPE, GRANT_TYPE, Enrolment
@@ -34,6 +35,7 @@ async def enrol_wallet(
     label: str | None,
     actor: str,
     now_ms: int,
+    hosted: bool = False,
 ) -> bytes:
     """Sign the enrolment of a wallet in a gateway's journal; it travels at the next exchange."""
     expires_ms = now_ms + ENROLMENT_MS
@@ -47,8 +49,9 @@ async def enrol_wallet(
     raw = await desk.sign(ENROLMENT_TYPE, claims if label is None else {**claims, 7: label})
     await connection.execute(
         "INSERT INTO wallet_enrolment (journal, wallet, cose_key, tier, label, object, expires_ms,"
-        " made_by, created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        " made_by, created_ms, hosted) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         *(gateway.journal, key.id, key.cose_key, tier, label, raw, expires_ms, actor, now_ms),
+        hosted,
     )
     await audit.record(
         connection,
@@ -86,11 +89,48 @@ async def take_wishes(
                 label=label,
                 actor="gateway",
                 now_ms=now_ms,
+                hosted=hosted,
             )
             made += 1
         else:
             await _keep_wish(connection, gateway, key, tier, label, hosted, now_ms=now_ms)
     return made
+
+
+async def carry_wallets(
+    connection: Connection, desk: Desk, gateway: Gateway, before: Succession, *, now_ms: int
+) -> None:
+    """Enrol the wallets of a closed epoch in the journal that goes on, as they were enrolled there.
+
+    Asking again changes nothing. Wallets that were paid out online stay out.
+    """
+    if before.journal == gateway.journal:
+        # Enrolments name the journal, not the epoch: they travel once more.
+        await connection.execute(
+            "UPDATE wallet_enrolment SET applied = false WHERE journal = $1", gateway.journal
+        )
+        return
+    rows = await connection.fetch(
+        "SELECT DISTINCT ON (wallet) wallet, cose_key, tier, label, hosted FROM wallet_enrolment"
+        " WHERE journal = $1 AND wallet NOT IN"
+        " (SELECT wallet FROM wallet_enrolment WHERE journal = $2)"
+        " ORDER BY wallet, enrolment_id DESC",
+        *(before.journal, gateway.journal),
+    )
+    for row in rows:
+        if row["hosted"] and before.hosted == "online":
+            continue
+        await enrol_wallet(
+            connection,
+            desk,
+            gateway,
+            key=from_cose_key(row["cose_key"]),
+            tier=row["tier"],
+            label=row["label"],
+            actor="recovery",
+            now_ms=now_ms,
+            hosted=row["hosted"],
+        )
 
 
 def _read(wish: object) -> tuple[PublicKey, int, str | None, bool] | None:

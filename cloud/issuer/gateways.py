@@ -19,6 +19,7 @@ from cloud.issuer.officers import new_token, token_hash
 from cloud.issuer.pki import certify_gateway, certify_journal
 from cloud.issuer.profiles import DAY_MS
 from cloud.issuer.proofs import requested_key
+from cloud.issuer.succession import succeed, succession_of
 from wallet.protocol.certificates import Chain, parse_certificate
 from wallet.protocol.ids import journal_text
 from wallet.protocol.keys import PublicKey, from_raw
@@ -29,7 +30,7 @@ PROOF_CONTEXT = b"cbdc-enrolment/1"
 TOKEN_LIFE_MS = 7 * DAY_MS
 FIRST_EPOCH = 1
 HPKE_KEY_BYTES = 32
-SUSPENDED = "suspended"
+SUSPENDED, CLOSED = "suspended", "closed"
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,9 +81,11 @@ async def add_gateway(
     tiers: Sequence[int],
     actor: str,
     now_ms: int,
+    closure_id: bytes | None = None,
 ) -> str:
     """A one-time token for a gateway that will enrol within a week; it is shown once.
 
+    With a closure, it is for the gateway that goes on where another one ended.
     Raises: IssuerError `gateway-invalid`, `policy-unknown` for a currency without a policy.
     """
     if await objects.newest(connection, policy_series(currency)) is None:
@@ -91,9 +94,9 @@ async def add_gateway(
     with constraints_as(IssuerError, "gateway-invalid"):
         await connection.execute(
             "INSERT INTO enrolment_token (token_hash, name, currency, tiers, made_by, created_ms,"
-            " expires_ms) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            " expires_ms, closure_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             *(token_hash(token), name, currency, ordered, actor, now_ms),
-            now_ms + TOKEN_LIFE_MS,
+            *(now_ms + TOKEN_LIFE_MS, closure_id),
         )
     await audit.record(
         connection,
@@ -109,10 +112,11 @@ async def add_gateway(
 async def enrol(connection: Connection, desk: Desk, wanted: Wanted, *, now_ms: int) -> Gateway:
     """Certify a gateway. The same key with the same token gets the same answer again.
 
-    Raises: IssuerError `token-unknown`, `token-used`, `token-expired`, `key-proof-invalid`.
+    Raises: IssuerError `token-unknown`, `token-used`, `token-expired`, `key-proof-invalid`; for a
+    gateway that goes on where another one ended, `statement-pending` and `closure-used`.
     """
     row = await connection.fetchrow(
-        "SELECT name, currency, tiers, expires_ms, journal FROM enrolment_token"
+        "SELECT name, currency, tiers, expires_ms, journal, closure_id FROM enrolment_token"
         " WHERE token_hash = $1 FOR UPDATE",
         token_hash(wanted.token),
     )
@@ -125,7 +129,12 @@ async def enrol(connection: Connection, desk: Desk, wanted: Wanted, *, now_ms: i
         return await find_gateway(connection, key.id)
     if now_ms > row["expires_ms"]:
         raise IssuerError("token-expired")
-    await _certify(connection, desk, wanted, key, row, now_ms=now_ms)
+    epoch = FIRST_EPOCH
+    if row["closure_id"] is not None:
+        succession = await succession_of(connection, row["closure_id"])
+        await succeed(connection, succession, key.id)
+        epoch = succession.epoch + 1
+    await _certify(connection, desk, wanted, key, row, epoch=epoch, now_ms=now_ms)
     await connection.execute(
         "UPDATE enrolment_token SET journal = $2 WHERE token_hash = $1",
         *(token_hash(wanted.token), key.id),
@@ -152,6 +161,7 @@ async def _certify(
     key: PublicKey,
     row: Any,
     *,
+    epoch: int,
     now_ms: int,
 ) -> None:
     workshop = desk.workshop(connection, now_ms=now_ms)
@@ -160,17 +170,26 @@ async def _certify(
     except ValueError as error:
         raise IssuerError("key-proof-invalid", "no readable request") from error
     leaf, authority = await certify_journal(
-        workshop, desk.pki, journal=key.id, epoch=FIRST_EPOCH, key=key
+        workshop, desk.pki, journal=key.id, epoch=epoch, key=key
     )
     transport = await certify_gateway(workshop, desk.pki, journal=key.id, key=requested_key(csr))
-    with constraints_as(IssuerError, "gateway-known"):
-        await connection.execute(
+    with constraints_as(IssuerError, "gateway-invalid"):
+        made = await connection.fetchval(
             "INSERT INTO gateway (journal, name, currency, tiers, epoch, cose_key, hpke_key, leaf,"
             " authority, transport_certificate, hosted_tier, enrolled_ms)"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-            *(key.id, row["name"], row["currency"], row["tiers"], FIRST_EPOCH, key.cose_key),
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+            # The same token again, in the epoch after the one that was closed.
+            " ON CONFLICT (journal) DO UPDATE SET name = excluded.name, tiers = excluded.tiers,"
+            " epoch = excluded.epoch, hpke_key = excluded.hpke_key, leaf = excluded.leaf,"
+            " authority = excluded.authority, hosted_tier = excluded.hosted_tier,"
+            " transport_certificate = excluded.transport_certificate, state = 'active',"
+            " enrolled_ms = excluded.enrolled_ms, seen_ms = NULL"
+            " WHERE gateway.state = 'closed' AND gateway.epoch < excluded.epoch RETURNING true",
+            *(key.id, row["name"], row["currency"], row["tiers"], epoch, key.cose_key),
             *(wanted.hpke_key, leaf, authority, transport, wanted.hosted_tier, now_ms),
         )
+    if not made:
+        raise IssuerError("gateway-known", "this key belongs to an enrolled gateway")
     await audit.record(
         connection,
         actor="enrolment",
@@ -190,17 +209,22 @@ async def find_gateway(connection: Connection, journal: bytes) -> Gateway:
 
 
 async def is_suspended(connection: Connection, gateway: Gateway) -> bool:
-    """Was its journal caught at what it must not do? It gets neither value nor certificates."""
+    """Was its journal caught at what it must not do, or is its epoch over?
+
+    It gets neither value nor certificates.
+    """
     found: bool = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM journal_epoch WHERE journal = $1 AND epoch = $2"
         " AND state = 'suspended')",
         *(gateway.journal, gateway.epoch),
     )
-    return found or gateway.state == SUSPENDED
+    return found or gateway.state in (SUSPENDED, CLOSED)
 
 
 async def require_trusted(connection: Connection, gateway: Gateway) -> None:
-    """Raises: IssuerError `journal-suspended`."""
+    """Raises: IssuerError `journal-suspended`, `journal-closed`."""
+    if gateway.state == CLOSED:
+        raise IssuerError("journal-closed", journal_text(gateway.journal))
     if await is_suspended(connection, gateway):
         raise IssuerError("journal-suspended", journal_text(gateway.journal))
 

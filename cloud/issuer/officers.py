@@ -20,7 +20,7 @@ TOKEN_PREFIX = "cbo_"
 
 
 class Role(enum.StrEnum):
-    """What an officer may do. Supply, policies and officers need two, whatever their roles."""
+    """What an officer may do. Supply, policies, recovery and officers need two of them."""
 
     ADMIN = "admin"
     SUPPLY = "supply"
@@ -31,6 +31,7 @@ class Role(enum.StrEnum):
     COMPLIANCE = "compliance"
     DEALER = "dealer"
     AUDITOR = "auditor"
+    RECOVERY = "recovery"
 
 
 class Officer(msgspec.Struct, frozen=True, kw_only=True):

@@ -71,6 +71,7 @@ async def decide_wish(
             label=wish.label,
             actor=officer.name,
             now_ms=now_ms,
+            hosted=wish.hosted,
         )
     else:
         await audit.record(

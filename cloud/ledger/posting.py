@@ -33,6 +33,7 @@ class TransferKind(enum.IntEnum):
     DEFUND = 7
     NOTE_RETURN = 8
     COMPENSATION = 9
+    RECOVERED = 10
     FUND = 100
     PAY = 101
     NOTE_OUT = 102

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -212,11 +212,23 @@ async def _told(connection: Connection, keys: list[Key]) -> dict[tuple[bytes, in
     """What is known of the journals that the notes come from."""
     if not keys:
         return {}
+    rows = await _told_rows(connection, [key[:2] for key in keys], "")
+    over = [place for place, row in rows.items() if row["state"] != "open"]
+    if over:
+        # A closed epoch may get its statement just now: either this note is in it, or it comes
+        # after it. Rows of open epochs are left alone: two journals may tell of each other's notes.
+        rows |= await _told_rows(connection, over, "FOR SHARE")
+    return rows
+
+
+async def _told_rows(
+    connection: Connection, places: Sequence[tuple[bytes, int]], locking: str
+) -> dict[tuple[bytes, int], Any]:
     rows = await connection.fetch(
-        "SELECT journal, epoch, epoch_id, applied FROM journal_epoch WHERE (journal, epoch) IN"
-        " (SELECT * FROM unnest($1::bytea[], $2::bigint[]))",
-        [key[0] for key in keys],
-        [key[1] for key in keys],
+        "SELECT journal, epoch, epoch_id, state, applied, stated_ms FROM journal_epoch"
+        " WHERE (journal, epoch) IN (SELECT * FROM unnest($1::bytea[], $2::bigint[]))"
+        f" ORDER BY epoch_id {locking}",
+        *[list(column) for column in zip(*places, strict=True)],
     )
     return {(row["journal"], row["epoch"]): row for row in rows}
 
@@ -234,6 +246,10 @@ async def _unknown(
     """A note whose parent is not known: early, unless its journal has told of that index."""
     assert row.arrived is not None  # the caller has looked
     index, source = row.arrived.index, told.get(row.key[:2])
+    if source is not None and source["stated_ms"] is not None and source["applied"] <= row.key[2]:
+        # Late: its epoch was closed, and the statement says nothing of it.
+        await _bear(connection, row, matched, segment.currency)
+        return
     if source is None or source["applied"] <= row.key[2]:
         matched.arrivals[index] = early_note(segment)
         matched.verdicts[index] = (VerdictState.PENDING, Code.PARENT_MISSING)
@@ -286,9 +302,11 @@ async def _redeem(
 async def _bear(connection: Connection, row: Row, matched: Matched, currency: str) -> None:
     """The payee kept to the policy: the issuer pays."""
     assert row.arrived is not None  # the caller has looked
+    # Of two notes at one index, the other one keeps its own fate.
     await connection.execute(
-        "UPDATE note SET state = 'compensated' WHERE journal = $1 AND epoch = $2 AND index = $3",
-        *row.key,
+        "UPDATE note SET state = 'compensated'"
+        " WHERE journal = $1 AND epoch = $2 AND index = $3 AND leaf = $4",
+        *(*row.key, row.leaf),
     )
     matched.arrivals[row.arrived.index] = borne_note(currency)
 
@@ -296,9 +314,14 @@ async def _bear(connection: Connection, row: Row, matched: Matched, currency: st
 async def _convict_source(
     connection: Connection, anchor: TrustAnchor, row: Row, epoch_id: int, *, now_ms: int
 ) -> None:
-    """The journal that a note's receipt names tells of another entry at that index."""
+    """The journal that a note's receipt names tells of another entry at that index.
+
+    Where holders alone claimed the other entry, there is no receipt of it here any more.
+    """
     held = await evidence.held_entry(connection, epoch_id, row.key[2])
-    assert row.arrived is not None and held is not None  # told of, so that it is held
+    assert row.arrived is not None  # the caller has looked
+    if held is None:
+        return
     note = row.arrived.body
     assert isinstance(note, Note)  # the caller has looked
     parts = evidence.of_index(anchor, (note.entry, note.receipt), held)

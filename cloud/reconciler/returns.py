@@ -35,6 +35,11 @@ async def _return_page(connection: Connection, *, now_ms: int) -> int:
     rows = await connection.fetch(
         "UPDATE note SET state = 'returned' WHERE (journal, epoch, index) IN"
         " (SELECT journal, epoch, index FROM note WHERE state = 'out' AND returns_ms <= $1"
+        # Into a closed epoch it may have come: its payee can claim that until the statement.
+        "  AND NOT EXISTS (SELECT FROM epoch_closure WHERE epoch_closure.state = 'closed'"
+        "   AND epoch_closure.journal = note.payee_journal AND NOT EXISTS"
+        "   (SELECT FROM epoch_statement WHERE epoch_statement.state = 'signed'"
+        "    AND epoch_statement.closure_id = epoch_closure.closure_id))"
         "  ORDER BY returns_ms LIMIT $2 FOR UPDATE SKIP LOCKED) AND state = 'out'"
         " RETURNING journal, epoch, index, payer, amount, currency",
         *(now_ms, PAGE),

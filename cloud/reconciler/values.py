@@ -12,7 +12,7 @@ from wallet.protocol.state import Decision
 
 
 class ReconcilerError(CloudError):
-    """The reconciler cannot go on: `replica-broken`, `journal-unknown`."""
+    """The reconciler cannot go on: `replica-broken`, `journal-unknown`, `statement-foreign`."""
 
 
 class Ingested(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,8 +23,10 @@ from edge.commands.common import (
 from edge.config import Config, TokenConfig
 from edge.errors import DaemonRefused, DaemonSilent
 from edge.folder import Folder
+from edge.http.hygiene import HygieneAnswer
 from edge.http.types import GatewayAnswer
 from edge.secret_input import PIN_VARIABLE
+from edge.tamper import read_mark
 from hsm.pcr_policies import PCR_POLICIES
 
 FREE_BYTES_MIN = 512 * 1024 * 1024
@@ -55,6 +57,7 @@ def _doctor(parsed: DoctorArguments, config: Config) -> int:
     folder = Folder(config.folder)
     findings = [_folder(folder.root), _disk(folder.root), _keys(folder), _certificates(folder)]
     findings += token_findings(config.token)
+    findings.append(_switch(config))
     findings += await_it(_daemon(config))
     if not parsed.offline and config.sync.url is not None:
         findings.append(_cloud(config.sync.url))
@@ -127,23 +130,51 @@ def _certificates(folder: Folder) -> Finding:
     return Finding("well", f"the server's certificate is good until {until:%Y-%m-%d}")
 
 
+def _switch(config: Config) -> Finding:
+    mark = read_mark(Folder(config.folder))
+    if mark is not None:
+        return Finding("bad", mark.sentence)
+    if config.tamper.source == "none":
+        return Finding("look", "no tamper switch is configured: nothing tells that the box opens")
+    return Finding("well", f"the tamper switch has not tripped: {config.tamper.source}")
+
+
 async def _daemon(config: Config) -> list[Finding]:
+    client = daemon(config)
     try:
-        status = await daemon(config).call("GET", "/status", GatewayAnswer)
+        status = await client.call("GET", "/status", GatewayAnswer)
+        findings = _memory(await client.call("GET", "/hygiene", HygieneAnswer))
     except (DaemonSilent, DaemonRefused) as error:
         return [Finding("look", f"the daemon is not running: {error.detail}")]
     if status.mode != "open":
-        return [Finding("bad", f"the daemon refuses payments: {status.mode} {status.cause or ''}")]
-    findings = [Finding("well", f"the daemon takes payments; the cloud is {status.state}")]
+        text = f"the daemon refuses payments: {status.mode} {status.cause or ''}"
+        return [*findings, Finding("bad", text)]
+    findings.append(Finding("well", f"the daemon takes payments; the cloud is {status.state}"))
     if status.clock != "sure":
         findings.append(Finding("look", "the clock is behind the newest signed time"))
     if status.counter_driver == "software":
         findings.append(
             Finding("look", "the counter is a file: a rolled-back disk is not detected by hardware")
         )
+    elif status.counter_driver is not None:
+        findings.append(Finding("well", f"the counter is in the hardware: {status.counter_driver}"))
     if status.offline_left_s is not None and status.offline_left_s < 86_400:
         findings.append(Finding("look", "less than a day is left to stay offline"))
     return findings
+
+
+def _memory(found: HygieneAnswer) -> list[Finding]:
+    """What keeps the secrets in the daemon's memory there."""
+    if found.cores or found.dumpable:
+        cores = Finding("look", "a crash of the daemon may write its keys into a core file")
+    else:
+        cores = Finding("well", "the daemon leaves no core file")
+    locked = {
+        "all": Finding("well", "no memory of the daemon goes to a swap disk"),
+        "keys": Finding("look", "only the keys are kept off a swap disk: allow LimitMEMLOCK"),
+        "nothing": Finding("bad", "keys may go to a swap disk: the limit of locked memory is 0"),
+    }
+    return [cores, locked[found.locked]]
 
 
 def _cloud(url: str) -> Finding:

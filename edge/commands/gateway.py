@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 
+from edge.audit import Detail, Note, leave_note
+from edge.commands import ceremony
 from edge.commands.common import (
     DEGRADED,
     SEALED,
@@ -16,6 +20,7 @@ from edge.commands.common import (
     print_json,
     print_table,
 )
+from edge.commands.rotation import add_rotation
 from edge.config import Config
 from edge.errors import DaemonRefused, DaemonSilent, NotProvisioned
 from edge.folder import Folder
@@ -26,14 +31,17 @@ from edge.http.types import GatewayAnswer, ReportAnswer
 from edge.main import run_daemon
 from edge.moments import duration, moment
 from edge.secret_input import token_secret
+from edge.tamper import refuse_tampered
 from hsm.api import KeyMissing
+from hsm.memory import Secret, wipe
 from hsm.open import open_token, reseal_token
 from hsm.pcr_policies import PCR_POLICIES, PcrPolicy
+from wallet.clock import SystemClock
 from wallet.protocol.ids import journal_text
 from wallet.protocol.keys import from_raw
 from wallet.protocol.money import Currency, decimal_text
 
-_CLOSED = {"sealed", "not-provisioned"}
+_CLOSED = {"sealed", "not-provisioned", "frozen-tamper"}
 
 
 def add_commands(commands: Subparsers) -> None:
@@ -52,11 +60,12 @@ def add_commands(commands: Subparsers) -> None:
     x = what.add_parser("x", help="totals of the epoch so far; closes nothing")
     add_json(x)
     x.set_defaults(run=_report_x)
-    parser = commands.add_parser("key", help="the gateway's own key")
+    parser = commands.add_parser("key", help="the gateway's own keys")
     what = parser.add_subparsers(metavar="WHAT", required=True)
     show = what.add_parser("show", help="public key and journal identifier; opens the token")
     add_json(show)
     show.set_defaults(run=_key_show)
+    ceremony.add_command(what)
     reseal = what.add_parser(
         "reseal",
         help="let a TPM open the keys to another PCR policy, and to this start's measurements",
@@ -65,10 +74,11 @@ def add_commands(commands: Subparsers) -> None:
     )
     reseal.add_argument("--to", required=True, choices=PCR_POLICIES, metavar="POLICY")
     reseal.set_defaults(run=_key_reseal)
+    add_rotation(what)
 
 
 def _run(parsed: Arguments, config: Config) -> int:
-    return run_daemon(config, secret=token_secret(config.token))
+    return run_daemon(config, secret=Secret.take(token_secret(config.token)))
 
 
 def _status(parsed: Arguments, config: Config) -> int:
@@ -165,13 +175,20 @@ def _key_show(parsed: Arguments, config: Config) -> int:
 
 
 async def _read_key(config: Config) -> KeyView:
+    refuse_tampered(Folder(config.folder))
     settings = hsm_config(config.token, Folder(config.folder))
+    secret = token_secret(config.token)
     try:
-        token = await open_token(settings, secret=token_secret(config.token))
+        token = await open_token(settings, secret=secret)
     except KeyMissing as error:
         raise NotProvisioned(f"{config.folder}: {error}; `cbdc-edge provision` makes it") from error
+    finally:
+        wipe(secret)
     try:
         key = from_raw(int(token.signer.algorithm), token.signer.public_key)
+        details: dict[str, Detail] = {"token": "opened", "user": os.getuid()}
+        note = Note(time_ms=SystemClock().now_ms(), action="technician key show", details=details)
+        leave_note(Folder(config.folder).audit, note)
         return KeyView(
             journal=journal_text(key.id),
             algorithm=token.signer.algorithm.name.lower(),

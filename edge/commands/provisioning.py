@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+from edge.audit import Detail, Note, leave_note
 from edge.commands.common import WELL, Arguments, Subparsers, await_it, daemon
 from edge.config import Config
 from edge.errors import DaemonSilent
@@ -12,6 +14,7 @@ from edge.folder import Folder
 from edge.http.types import GatewayAnswer
 from edge.provision import Wish, provision
 from edge.secret_input import read_file, read_secret_file, token_secret
+from edge.tamper import refuse_tampered
 from wallet.clock import SystemClock
 
 CA_BYTES_MAX = 64 * 1024
@@ -50,6 +53,7 @@ def add_commands(commands: Subparsers) -> None:
 
 
 def _provision(parsed: ProvisionArguments, config: Config) -> int:
+    refuse_tampered(Folder(config.folder))
     wish = Wish(
         cloud=parsed.cloud,
         cloud_ca=read_file(parsed.cloud_ca, bytes_max=CA_BYTES_MAX).decode("ascii", "replace"),
@@ -57,7 +61,12 @@ def _provision(parsed: ProvisionArguments, config: Config) -> int:
         hosted_tier=parsed.hosted_tier,
     )
     secret = token_secret(config.token)
-    journal = await_it(provision(config, wish, secret=secret, clock=SystemClock(), say=_say))
+    folder, clock = Folder(config.folder), SystemClock()
+    journal = await_it(provision(config, wish, secret=secret, clock=clock, say=_say))
+    # The store is closed again, or another process has it: the daemon takes the note in.
+    details: dict[str, Detail] = {"journal": journal, "cloud": wish.cloud, "user": os.getuid()}
+    note = Note(time_ms=clock.now_ms(), action="technician provision", details=details)
+    leave_note(folder.audit, note)
     print(f"this gateway is {journal}")
     await_it(_tell_daemon(config))
     return WELL

@@ -13,6 +13,8 @@ from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import Verdict
 from wallet.protocol.refusals import Refusal
 
+_LEFT = int(EntryKind.TRANSFER_OUT)
+
 
 def fresh(made: Receipted, *, note_for: str | None = None) -> PaymentAnswer:
     """A payment that was just accepted: nothing settled it yet."""
@@ -48,7 +50,7 @@ def reprinted(made: Receipted, verdict: Verdict | None, *, settled_size: int) ->
 
 def note_for(made: Receipted) -> str | None:
     """The journal that is to redeem the payment as a note, if it left this one."""
-    if made.kind != EntryKind.TRANSFER_OUT:
+    if made.kind != _LEFT:
         return None
     body = decode_entry(made.entry).body
     return journal_text(body.order.payee_journal) if isinstance(body, Payment) else None

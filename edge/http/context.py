@@ -35,6 +35,9 @@ class Control(Protocol):
     async def reload(self) -> None:
         """Try again to open what is not open."""
 
+    async def renew_tls(self) -> None:
+        """Let the branch's servers show and trust the certificates of now."""
+
 
 class Context:
     """Shared by all handlers of one server."""

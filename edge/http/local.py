@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from aiohttp import web
 from msgspec import Meta
 
-from edge.errors import PairingRefused
+from edge.backup import make_backup
+from edge.errors import FileUnreadable, PairingRefused
 from edge.health import gateway_answer
+from edge.http.audited import audited, tell
 from edge.http.body import BodyType, answer
 from edge.http.context import Context, Handler
+from edge.http.hygiene import HygieneAnswer, get_hygiene
+from edge.http.local_keys import (
+    EndedAnswer,
+    ExchangedAnswer,
+    post_authority,
+    post_end,
+    post_server_key,
+)
+from edge.http.octets import Octets
 from edge.http.problem import HttpCode, problem
 from edge.http.reports import x_report
 from edge.http.routes import METRICS, Route
+from edge.http.trail import AuditCheck, AuditPage, get_audit, get_audit_check
 from edge.http.types import Answer, Body, GatewayAnswer, Pin, ReportAnswer, Tier, WalletAnswer
 from edge.http.wallets import wallet_answer, wish_hosted
 from edge.pairing import Pairing, PairingState
-from wallet.protocol.ids import WalletId
+from wallet.journal import JournalUnopened
+from wallet.protocol.ids import JournalId, WalletId, journal_text
+from wallet.store.errors import StoreError
 from wallet.store.hosted import list_hosted
 
 WALLETS_MAX = 10_000
@@ -77,7 +92,25 @@ class SyncAnswer(Answer, frozen=True, kw_only=True):
     acknowledged: int | None = None
 
 
+class BackupBody(Body, frozen=True, kw_only=True):
+    """Where to, by the file system of this machine; the key that a passphrase gave."""
+
+    path: Annotated[str, Meta(min_length=1, max_length=4096, pattern="^/")]
+    key: Octets
+    salt: Octets
+
+
+class BackupAnswer(Answer, frozen=True, kw_only=True):
+    """A backup that was made: it holds entries up to `size`, of which the issuer has some."""
+
+    journal: str
+    epoch: int
+    size: int
+    acknowledged: int
+
+
 CONFIRM = BodyType(ConfirmBody)
+BACKUP = BodyType(BackupBody)
 NEW_WALLET = BodyType(NewWalletBody)
 
 
@@ -95,6 +128,7 @@ async def post_reload(context: Context, request: web.Request) -> web.Response:
 async def post_sync(context: Context, request: web.Request) -> web.Response:
     """Synchronise now, and say what came of it."""
     result, detail = await context.control.sync_now()
+    tell(request, result=result)
     acknowledged = context.opened.journal.acknowledged
     return answer(
         request, SyncAnswer(result=result, detail=detail or None, acknowledged=acknowledged)
@@ -129,6 +163,7 @@ async def post_confirm(context: Context, request: web.Request) -> web.Response:
         terminal = await context.opened.terminals.confirm(sas=body.sas)
     except PairingRefused as error:
         raise problem(HttpCode.PAIRING_REFUSED, error.detail) from error
+    tell(request, terminal=terminal.id, name=terminal.name)
     return answer(
         request,
         TerminalView(id=terminal.id, name=terminal.name, created_ms=terminal.created_ms),
@@ -166,6 +201,7 @@ async def get_terminals(context: Context, request: web.Request) -> web.Response:
 
 async def delete_terminal(context: Context, request: web.Request) -> web.Response:
     """Revoke a terminal."""
+    tell(request, terminal=request.match_info["terminal"])
     if not await context.opened.terminals.revoke(request.match_info["terminal"]):
         raise problem(HttpCode.TERMINAL_UNKNOWN)
     return await get_terminals(context, request)
@@ -190,12 +226,40 @@ async def post_hosted_wallet(context: Context, request: web.Request) -> web.Resp
     return answer(request, await wallet_answer(opened, wallet), status=202)
 
 
+async def post_backup(context: Context, request: web.Request) -> web.Response:
+    """Copy the store under another key while payments go on."""
+    body = await BACKUP.read(request)
+    try:
+        made = await make_backup(
+            context.opened,
+            Path(body.path),
+            folder=context.gateway.folder,
+            key=body.key.raw,
+            salt=body.salt.raw,
+        )
+    except (StoreError, JournalUnopened, FileUnreadable) as error:
+        raise problem(HttpCode.BACKUP_FAILED, str(error)) from error
+    return answer(
+        request,
+        BackupAnswer(
+            journal=journal_text(JournalId(made.journal)),
+            epoch=made.epoch,
+            size=made.size,
+            acknowledged=made.acknowledged,
+        ),
+        status=201,
+    )
+
+
 async def get_local_x_report(context: Context, request: web.Request) -> web.Response:
     """Totals of the epoch so far."""
     return answer(request, await x_report(context.opened))
 
 
 def _route(method: str, path: str, handler: Handler, kind: type[Answer]) -> Route:
+    """What only looks goes as it is; every other act of a technician leaves a record."""
+    if method != "GET":
+        handler = audited(handler, f"technician {method} {path}")
     return Route(method=method, path=path, handler=handler, answers={200: kind}, closed=False)
 
 
@@ -211,6 +275,13 @@ LOCAL = [
     _route("DELETE", "/terminals/{terminal}", delete_terminal, TerminalsAnswer),
     _route("GET", "/wallets", get_wallets, WalletsAnswer),
     _route("POST", "/wallets", post_hosted_wallet, WalletAnswer),
+    _route("POST", "/backup", post_backup, BackupAnswer),
+    _route("POST", "/keys/server", post_server_key, ExchangedAnswer),
+    _route("POST", "/keys/authority", post_authority, ExchangedAnswer),
+    _route("POST", "/epoch/end", post_end, EndedAnswer),
     _route("GET", "/reports/x", get_local_x_report, ReportAnswer),
+    _route("GET", "/audit", get_audit, AuditPage),
+    _route("GET", "/hygiene", get_hygiene, HygieneAnswer),
+    _route("GET", "/audit/check", get_audit_check, AuditCheck),
     *[route for route in METRICS if route.path != "/statusz"],
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 from typing import Any
 
+_URL = bytes.maketrans(b"+/", b"-_")
 # What the last character may be when the text has 2, 3 or 4 characters in its last group: no
 # stray bits, so that a byte string has one text.
 _LAST = {2: frozenset("AQgw"), 3: frozenset("AEIMQUYcgkosw048")}
@@ -31,7 +31,8 @@ class Octets:
 
 def to_text(raw: bytes) -> str:
     """base64url without padding (RFC 4648 section 5)."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    text = binascii.b2a_base64(raw, newline=False).translate(_URL)
+    return text.rstrip(b"=").decode()
 
 
 def from_text(text: str) -> bytes:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from aiohttp import web
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from edge.authority import authority_certificate
+from edge.authority import authority_bundle
 from edge.errors import PairingRefused
 from edge.http.body import BodyType, answer
 from edge.http.context import Context
@@ -43,12 +42,11 @@ async def get_pair(context: Context, request: web.Request) -> web.Response:
 def _answer(context: Context, pairing: Pairing) -> PairAnswer:
     if pairing.state is not PairingState.CONFIRMED:
         return PairAnswer(pairing=pairing.id, state="waiting")
-    authority = authority_certificate(context.gateway.folder)
     return PairAnswer(
         pairing=pairing.id,
         state="confirmed",
         certificate=pairing.certificate,
-        authority=authority.public_bytes(Encoding.PEM).decode(),
+        authority=authority_bundle(context.gateway.folder).decode(),
         terminal=pairing.terminal,
         gateway=journal_text(context.opened.journal.state.journal),
     )

@@ -39,6 +39,8 @@ class HttpCode(enum.StrEnum):
     ONLINE_UNAVAILABLE = "online-unavailable"
     PAIRING_REFUSED = "pairing-refused"
     SYNC_UNAVAILABLE = "sync-unavailable"
+    BACKUP_FAILED = "backup-failed"
+    ROTATION_REFUSED = "rotation-refused"
     FAULT = "internal-fault"
 
 
@@ -139,6 +141,8 @@ STATUSES: Mapping[str, int] = {
     HttpCode.ONLINE_UNAVAILABLE: _BUSY,
     HttpCode.PAIRING_REFUSED: _FORBIDDEN,
     HttpCode.SYNC_UNAVAILABLE: _BUSY,
+    HttpCode.BACKUP_FAILED: _CONFLICT,
+    HttpCode.ROTATION_REFUSED: _CONFLICT,
     HttpCode.FAULT: 500,
 }
 # When the same call may do better, where the refusal itself does not know: each code with 503 is

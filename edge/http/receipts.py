@@ -1,4 +1,8 @@
-"""Receipts of other journals: kept for the next exchange, so that a hidden entry is found out."""
+"""Receipts of other journals: kept for the next exchange, so that a hidden entry is found out.
+
+They are also how holders claim what a lost gateway never told. Revocation does not matter here: the
+journals that receipts are most needed of are the ones on the list.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,9 @@ from edge.http.context import Context, note_item
 from edge.http.idempotency import once
 from edge.http.types import NoteBody, ReceiptKept, ReceiptsAnswer, ReceiptsBody
 from wallet.protocol.policy import JournalLimit
-from wallet.protocol.receipt import verify_receipt
+from wallet.protocol.receipt import NOTHING_REVOKED, verify_receipt
 from wallet.protocol.refusals import ProtocolError
-from wallet.protocol.trust import ENDLESS_S, revocations
+from wallet.protocol.trust import ENDLESS_S
 from wallet.store.objects import CollectedReceipt, add_receipt
 
 RECEIPTS = BodyType(ReceiptsBody)
@@ -42,7 +46,7 @@ async def _keep(opened: Opened, brought: NoteBody) -> ReceiptKept:
             brought.entry.raw,
             root=opened.journal.anchor,
             grace_s=ENDLESS_S if grace_s is None else grace_s,
-            revoked=revocations(state.lists),
+            revoked=NOTHING_REVOKED,
         )
     except ProtocolError as error:
         return ReceiptKept(kept="refused", code=str(error.code), detail=error.detail)

@@ -164,6 +164,7 @@ async def post_wallet(context: Context, request: web.Request) -> web.Response:
             enrolment = decode_enrolment(body.enrolment.raw)
             accepted(await opened.journal.submit(enrolment))
             await opened.database.write(lambda c: drop_wish(c, enrolment.wallet))
+            await opened.audit.record("wallet.brought", wallet=wallet_text(enrolment.wallet))
             made = await wallet_answer(opened, enrolment.wallet)
             return answer(request, made, status=201)
         wallet = await _wish(opened, body)
@@ -207,3 +208,9 @@ def _check_label(label: str | None) -> None:
 async def _keep(opened: Opened, wish: Wish) -> None:
     if not await opened.database.write(lambda c: add_wish(c, wish)):
         raise ProblemRaised(Refusal(code=Code.BUSY, detail="too many wallets wait"))
+    await opened.audit.record(
+        "wallet.wished",
+        wallet=wallet_text(WalletId(wish.wallet)),
+        tier=wish.tier,
+        hosted=wish.hosted,
+    )

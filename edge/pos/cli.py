@@ -14,6 +14,7 @@ from edge.errors import ArgumentsWrong, EdgeError
 from edge.pos import paying, wallets
 from edge.pos.arguments import PosArguments
 from edge.version import version
+from hsm.process import forbid_cores
 from wallet.protocol.refusals import ProtocolError
 
 DEFAULT_FOLDER = "~/.cbdc-pos"
@@ -29,6 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE if isinstance(error, ArgumentsWrong) else FAILED
     except KeyboardInterrupt:
         return FAILED
+
+
+def run() -> int:
+    """Run one command in a process of its own, which leaves no core: wallets' keys are in it."""
+    forbid_cores()
+    return main()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,4 +60,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -115,12 +115,16 @@ async def _confirmed(session: aiohttp.ClientSession, pairing: str) -> PairAnswer
 
 
 def _check(answer: PairAnswer, seen: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-    """That the authority signed both what we saw and our key. Raises: PairingRefused."""
+    """That authorities which came signed both what we saw and our key. Raises: PairingRefused.
+
+    There are two while the gateway exchanges its authority.
+    """
     try:
-        authority = x509.load_pem_x509_certificate((answer.authority or "").encode())
+        authorities = x509.load_pem_x509_certificates((answer.authority or "").encode())
         ours = x509.load_pem_x509_certificate((answer.certificate or "").encode())
-        seen.verify_directly_issued_by(authority)
-        ours.verify_directly_issued_by(authority)
+        for certificate in (seen, ours):
+            issuers = [found for found in authorities if found.subject == certificate.issuer]
+            certificate.verify_directly_issued_by((issuers or authorities)[0])
     except (ValueError, TypeError, InvalidSignature) as error:
         raise PairingRefused("the certificates do not belong together") from error
     if spki(ours.public_key()) != spki(key.public_key()):

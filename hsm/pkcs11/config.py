@@ -10,9 +10,10 @@ TIMEOUT_S_MAX = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pkcs11Config:
-    """A token and the label that its signing pair and its sealing key share.
+    """A token and the labels of its signing pair and its sealing key.
 
-    `folder` holds the counter's file, for common tokens have no counter.
+    Without a `sealing_label` they share one: a signing pair of a later epoch has a label of its
+    own, and the sealing key stays. `folder` holds what the counter needs outside of the token.
 
     Raises:
         TokenRefused: a value is empty or out of its bounds.
@@ -24,6 +25,7 @@ class Pkcs11Config:
     pin: str = field(repr=False)
     folder: Path
     algorithm: Algorithm = Algorithm.EDDSA
+    sealing_label: str = ""
     timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
@@ -31,3 +33,8 @@ class Pkcs11Config:
             raise TokenRefused("a PKCS#11 token needs a token label, a key label and a PIN")
         if not 0 < self.timeout_s <= TIMEOUT_S_MAX:
             raise TokenRefused(f"the token's timeout lies between 0 and {TIMEOUT_S_MAX:g} s")
+
+    @property
+    def label_of_sealing(self) -> str:
+        """The label of the sealing key."""
+        return self.sealing_label or self.key_label

@@ -12,6 +12,7 @@ from pkcs11.exceptions import PKCS11Error
 
 from hsm.api import HsmError, KeyMissing, PinWrong, TokenGone
 from hsm.pkcs11.config import Pkcs11Config
+from hsm.pkcs11.counter import Counting
 from hsm.pkcs11.errors import is_lost, translated
 from hsm.pkcs11.keys import Keys, find, generate
 from hsm.pkcs11.module import Module
@@ -23,6 +24,7 @@ class Connection:
     """The keys of one configuration, in the session that is open now."""
 
     def __init__(self, config: Pkcs11Config, module: Module) -> None:
+        self.counting = Counting(config.folder)
         self._config = config
         self._module = module
         self._keys: Keys | None = None
@@ -39,6 +41,15 @@ class Connection:
             HsmError: as `open`.
         """
         return self._begin(self._generate)
+
+    def add_signer(self) -> bytes:
+        """Make a signing pair beside the sealing key, then open both: returns the public key.
+
+        Raises:
+            TokenRefused: keys of its label exist, or the token makes keys that can leave it.
+            HsmError: as `open`.
+        """
+        return self._begin(self._generate_signing)
 
     def open(self) -> bytes:
         """Find the keys: returns the public key.
@@ -97,7 +108,12 @@ class Connection:
             raise
 
     def _generate(self) -> None:
-        generate(self._log_in(), self._config)
+        token = self._log_in()
+        self.counting.choose(token)
+        generate(token, self._config)
+
+    def _generate_signing(self) -> None:
+        generate(self._log_in(), self._config, sealing=False)
 
     def _current(self) -> Keys:
         """Return the keys of the open session, or open one.

@@ -4,6 +4,7 @@ Everything here runs in the module's thread.
 """
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -30,6 +31,9 @@ CAPTIVE = {
     Attribute.EXTRACTABLE: False,
     Attribute.NEVER_EXTRACTABLE: True,
 }
+
+
+TO_BE_CAPTIVE = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,25 +64,54 @@ class Keys:
         )
 
 
-def generate(token: pkcs11.Token, config: Pkcs11Config) -> None:
+def generate(
+    token: pkcs11.Token, config: Pkcs11Config, *, key_id: bytes = b"", sealing: bool = True
+) -> None:
     """Make the signing pair and the sealing key in the token; keep them only if captive.
 
+    Without `sealing` the signing pair alone, beside a sealing key that is there. `key_id` is
+    their CKA_ID, their label where there is none.
+
     Raises:
-        TokenRefused: keys of this label exist, or the token makes keys that can leave it.
+        TokenRefused: keys of these labels exist, or the token makes keys that can leave it.
         PKCS11Error: the token refuses.
     """
     session = token.open(rw=True)
+    labels = {config.key_label, config.label_of_sealing} if sealing else {config.key_label}
     try:
-        if list(session.get_objects({Attribute.LABEL: config.key_label})):
-            raise TokenRefused("the token has keys of this label already")
+        for label in labels:
+            if list(session.get_objects({Attribute.LABEL: label})):
+                raise TokenRefused(f"the token has keys of the label {label} already")
         try:
-            _generate(session, token, config)
+            _generate_signing(session, config, key_id or config.key_label.encode())
+            if sealing:
+                key_id = key_id or config.label_of_sealing.encode()
+                _generate_sealing(session, token, config.label_of_sealing, key_id)
             _find(session, config)
         except (PKCS11Error, HsmError):
-            _destroy(session, config)
+            # A token that is lost keeps what was made, and refuses later.
+            with contextlib.suppress(PKCS11Error):
+                destroy(session, labels)
             raise
     finally:
         session.close()
+
+
+def destroy(session: pkcs11.Session, labels: Iterable[str], *, key_id: bytes | None = None) -> int:
+    """Remove the objects of these labels, or those of them that bear this CKA_ID; how many.
+
+    Raises:
+        PKCS11Error: the token refuses.
+    """
+    bearing = {} if key_id is None else {Attribute.ID: key_id}
+    found = [
+        made
+        for label in labels
+        for made in list(session.get_objects({Attribute.LABEL: label, **bearing}))
+    ]
+    for made in found:
+        made.destroy()
+    return len(found)
 
 
 def find(token: pkcs11.Token, config: Pkcs11Config) -> Keys:
@@ -97,27 +130,31 @@ def find(token: pkcs11.Token, config: Pkcs11Config) -> Keys:
         raise
 
 
-def _generate(session: pkcs11.Session, token: pkcs11.Token, config: Pkcs11Config) -> None:
+def _generate_signing(session: pkcs11.Session, config: Pkcs11Config, key_id: bytes) -> None:
     kind = KINDS[config.algorithm]
-    captive = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
     session.create_domain_parameters(
         kind.key_type, {Attribute.EC_PARAMS: kind.curve}, local=True
     ).generate_keypair(
-        id=config.key_label.encode(),
+        id=key_id,
         label=config.key_label,
         store=True,
         capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
         mechanism=kind.generate,
-        private_template=captive,
+        private_template=dict(TO_BE_CAPTIVE),
     )
+
+
+def _generate_sealing(
+    session: pkcs11.Session, token: pkcs11.Token, label: str, key_id: bytes
+) -> None:
     session.generate_key(
         KeyType.AES,
         256,
-        id=config.key_label.encode(),
-        label=config.key_label,
+        id=key_id,
+        label=label,
         store=True,
         capabilities=_sealing_capabilities(token),
-        template=captive,
+        template=dict(TO_BE_CAPTIVE),
     )
 
 
@@ -132,10 +169,10 @@ def _sealing_capabilities(token: pkcs11.Token) -> MechanismFlag:
 
 
 def _find(session: pkcs11.Session, config: Pkcs11Config) -> Keys:
-    kind = KINDS[config.algorithm]
-    public = _one(session, config, ObjectClass.PUBLIC_KEY, kind.key_type)
-    signing = _one(session, config, ObjectClass.PRIVATE_KEY, kind.key_type)
-    sealing = _one(session, config, ObjectClass.SECRET_KEY, KeyType.AES)
+    kind, label = KINDS[config.algorithm], config.key_label
+    public = _one(session, label, ObjectClass.PUBLIC_KEY, kind.key_type)
+    signing = _one(session, label, ObjectClass.PRIVATE_KEY, kind.key_type)
+    sealing = _one(session, config.label_of_sealing, ObjectClass.SECRET_KEY, KeyType.AES)
     for key in (signing, sealing):
         _check_captive(key)
     if sealing[Attribute.DECRYPT] and sealing[Attribute.WRAP]:
@@ -152,12 +189,12 @@ def _find(session: pkcs11.Session, config: Pkcs11Config) -> Keys:
 
 
 def _one(
-    session: pkcs11.Session, config: Pkcs11Config, object_class: ObjectClass, key_type: KeyType
+    session: pkcs11.Session, label: str, object_class: ObjectClass, key_type: KeyType
 ) -> pkcs11.Object:
     template = {
         Attribute.CLASS: object_class,
         Attribute.KEY_TYPE: key_type,
-        Attribute.LABEL: config.key_label,
+        Attribute.LABEL: label,
     }
     # The search is run to its end: one that is dropped half-way ends in whatever thread drops it.
     found = list(session.get_objects(template))
@@ -172,10 +209,3 @@ def _check_captive(key: pkcs11.Object) -> None:
     for attribute, expected in CAPTIVE.items():
         if key[attribute] is not expected:
             raise TokenRefused(f"a key of the token is not captive: {attribute.name}")
-
-
-def _destroy(session: pkcs11.Session, config: Pkcs11Config) -> None:
-    """Remove what a failed generation left. A token that is lost keeps it, and refuses later."""
-    with contextlib.suppress(PKCS11Error):
-        for made in list(session.get_objects({Attribute.LABEL: config.key_label})):
-            made.destroy()

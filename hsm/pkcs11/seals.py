@@ -14,6 +14,7 @@ from pkcs11.constants import Attribute, MechanismFlag, ObjectClass
 from pkcs11.mechanisms import GCMParams, KeyType, Mechanism
 
 from hsm.api import SECRET_BYTES_MAX, SealBroken, TokenRefused
+from hsm.memory import wipe
 from hsm.pkcs11.errors import NOT_OPENED
 from hsm.pkcs11.keys import Keys
 
@@ -111,10 +112,13 @@ def _unwrap(keys: Keys, sealed: bytes, label: str) -> bytes:
         payload = bytes(guest[Attribute.VALUE])
     finally:
         guest.destroy()
-    if not hmac.compare_digest(payload[:LABEL_BYTES], _label_digest(label)):
-        raise SealBroken("the seal does not open under this label")
-    length = int.from_bytes(payload[LABEL_BYTES:SECRET_AT])
-    return payload[SECRET_AT : SECRET_AT + length]
+    try:
+        if not hmac.compare_digest(payload[:LABEL_BYTES], _label_digest(label)):
+            raise SealBroken("the seal does not open under this label")
+        length = int.from_bytes(payload[LABEL_BYTES:SECRET_AT])
+        return payload[SECRET_AT : SECRET_AT + length]
+    finally:
+        wipe(payload)
 
 
 def _label_digest(label: str) -> bytes:

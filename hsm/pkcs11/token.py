@@ -2,13 +2,13 @@
 
 import asyncio
 
-from hsm.api import Algorithm, HsmError, TokenRefused
+from hsm.api import Algorithm, Counter, HsmError
 from hsm.counter import SoftwareCounter
-from hsm.files import make_folder
 from hsm.line import Line
 from hsm.pkcs11 import seals
 from hsm.pkcs11.config import Pkcs11Config
 from hsm.pkcs11.connection import Connection
+from hsm.pkcs11.counter import TokenCounter
 from hsm.pkcs11.keys import Keys
 from hsm.pkcs11.module import module_for
 
@@ -55,15 +55,19 @@ class Pkcs11Sealer:
 
 
 class Pkcs11Token:
-    """An open PKCS#11 token. Its counter is a file, and says so."""
+    """An open PKCS#11 token. Where it has no counter, a file counts, and says so."""
 
     driver = "pkcs11"
 
-    def __init__(self, config: Pkcs11Config, line: Line[Keys], public_key: bytes) -> None:
+    def __init__(
+        self, config: Pkcs11Config, line: Line[Keys], connection: Connection, public_key: bytes
+    ) -> None:
         self._line = line
         self.signer = Pkcs11Signer(line, config.algorithm, public_key)
         self.sealer = Pkcs11Sealer(line)
-        self.counter = SoftwareCounter(config.folder)
+        self.counter: Counter = SoftwareCounter(config.folder)
+        if connection.counting.in_token:
+            self.counter = TokenCounter(line, connection.counting)
 
     async def probe(self) -> None:
         """Let the token sign, which it does again by itself when it came back.
@@ -86,26 +90,42 @@ async def create(config: Pkcs11Config) -> Pkcs11Token:
     """Make new keys in the token and open them.
 
     Raises:
-        TokenRefused: the token has keys of this label, makes keys that can leave it, or the
+        TokenRefused: the token has keys of these labels, makes keys that can leave it, or the
             counter cannot be stored.
         TokenTimeout: the keys may still have been made; then `open_token` finds them.
         HsmError: TokenGone or PinWrong.
     """
-    await asyncio.to_thread(_prepare_counter, config)
     line, connection = _line(config)
-    return Pkcs11Token(config, line, await line.begin(connection.create))
+    await asyncio.to_thread(connection.counting.prepare)
+    return Pkcs11Token(config, line, connection, await line.begin(connection.create))
+
+
+async def add_signer(config: Pkcs11Config) -> Pkcs11Token:
+    """Make a signing pair for a later epoch beside the sealing key, and open both.
+
+    The pair has a label of its own, `key_label`; the sealing key stays where it is, under
+    `sealing_label`. What signs under an earlier label goes on signing meanwhile.
+
+    Raises:
+        TokenRefused: the token has keys of this label, or makes keys that can leave it.
+        HsmError: as `create`, and KeyMissing when there is no sealing key.
+    """
+    line, connection = _line(config)
+    await asyncio.to_thread(connection.counting.check)
+    return Pkcs11Token(config, line, connection, await line.begin(connection.add_signer))
 
 
 async def open_token(config: Pkcs11Config) -> Pkcs11Token:
     """Open the keys in the token.
 
     Raises:
-        HsmError: TokenGone, TokenTimeout, PinWrong, KeyMissing or TokenRefused.
+        HsmError: TokenGone, TokenTimeout, PinWrong, KeyMissing, CounterReplaced or TokenRefused.
     """
     line, connection = _line(config)
-    token = Pkcs11Token(config, line, await line.begin(connection.open))
+    public_key = await line.begin(connection.open)
+    token = Pkcs11Token(config, line, connection, public_key)
     try:
-        await token.counter.read()
+        connection.counting.check()
     except HsmError:
         await token.close()
         raise
@@ -116,11 +136,3 @@ def _line(config: Pkcs11Config) -> tuple[Line[Keys], Connection]:
     module = module_for(config.module_path)
     connection = Connection(config, module)
     return Line(connection, module.thread, timeout_s=config.timeout_s), connection
-
-
-def _prepare_counter(config: Pkcs11Config) -> None:
-    try:
-        make_folder(config.folder)
-        SoftwareCounter(config.folder).prepare()
-    except OSError as error:
-        raise TokenRefused(f"the counter is not stored: {error.strerror}") from error

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from hsm.api import Algorithm, Attested, AttestedKeys, Quote
 from hsm.boxes import close_box, open_box
 from hsm.line import Line
+from hsm.memory import Secret
 from hsm.pcr_policies import PcrPolicy, check_policy
 from hsm.tpm import attester
 from hsm.tpm.config import TpmConfig
@@ -47,7 +48,7 @@ class TpmSealer:
             HsmError: as `TpmSigner.sign`; TokenRefused when the secret is too long.
         """
         return await self._line.run(
-            lambda keys: close_box(SEALED_BY_TPM, keys.key, secret, label=label)
+            lambda keys: close_box(SEALED_BY_TPM, Secret(keys.key), secret, label=label)
         )
 
     async def unseal(self, sealed: bytes, *, label: str) -> bytes:
@@ -58,7 +59,7 @@ class TpmSealer:
             HsmError: as `TpmSigner.sign`.
         """
         return await self._line.run(
-            lambda keys: open_box(SEALED_BY_TPM, keys.key, sealed, label=label)
+            lambda keys: open_box(SEALED_BY_TPM, Secret(keys.key), sealed, label=label)
         )
 
 

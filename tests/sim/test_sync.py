@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from sync.engine import State, Wake
 from sync.errors import Code
 from tests.support.sync_pair import Pair
@@ -10,6 +12,7 @@ STEPS = 40
 RESTORED = 0.1
 
 
+@pytest.mark.one_seed_of(4)
 async def test_every_entry_arrives_once_and_in_order(seed: int) -> None:
     chance = random.Random(seed)
     async with Pair(exchanges_max=3) as pair:

@@ -16,6 +16,7 @@ from hsm import software
 from hsm.api import Algorithm, TokenGone
 from tests.support.live_issuer import LiveIssuer
 from tests.support.tokens import FEEBLE
+from wallet.faults import NO_FAULTS, Faults
 from wallet.journal import Journal, Mode, Receipted
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import Open
@@ -134,8 +135,19 @@ class Gateway:
         """A new journal with three funded wallets."""
         token = await software.create(self.folder / "token", passphrase=PASSPHRASE, cost=FEEBLE)
         self.token = FragileToken(token)
-        key = from_raw(EDDSA, token.signer.public_key)
         self.database = await Database.open(self.folder / "store.db", key=STORE_KEY)
+        await self.begin(tiers, limits)
+        await self.fund()
+
+    async def begin(
+        self,
+        tiers: dict[int, dict[int, int]] | None = None,
+        limits: dict[int, int] | None = None,
+        *,
+        faults: Faults = NO_FAULTS,
+    ) -> None:
+        """The first epoch, in a store that is open and empty."""
+        key = from_raw(EDDSA, self.token.public_key)
         self.journal = await Journal.create(
             database=self.database,
             token=self.token,
@@ -148,7 +160,11 @@ class Gateway:
                 currency="EUR",
                 policy=decode_policy(self.issuer.policy(tiers or {1: {}}, limits)),
             ),
+            faults=faults,
         )
+
+    async def fund(self) -> None:
+        """Three wallets with money."""
         for number, wallet in enumerate(self.keys):
             await self.enrol(wallet.public, sequence=number)
 
@@ -168,7 +184,13 @@ class Gateway:
         public = Ed25519PublicKey.from_public_bytes(raw)
         return self.issuer.leaf(public, **names), self.issuer.sub
 
-    async def open(self, *, database: bool = True, verifying_processes: int = 0) -> Journal:
+    async def open(
+        self,
+        *,
+        database: bool = True,
+        verifying_processes: int = 0,
+        faults: Faults = NO_FAULTS,
+    ) -> Journal:
         """Open what the folder holds."""
         if database:
             self.database = await Database.open(self.folder / "store.db", key=STORE_KEY)
@@ -178,6 +200,7 @@ class Gateway:
             clock=self.clock,
             anchor=self.anchor,
             verifying_processes=verifying_processes,
+            faults=faults,
         )
         return self.journal
 
@@ -188,12 +211,14 @@ class Gateway:
         await asyncio.wait([serving])
         await self.database.close()
 
-    async def reopen(self, *, crash: bool = False, verifying_processes: int = 0) -> Journal:
+    async def reopen(
+        self, *, crash: bool = False, verifying_processes: int = 0, faults: Faults = NO_FAULTS
+    ) -> Journal:
         """Stop and start."""
         if not crash:
             await self.journal.close()
         await self.crash()
-        return await self.open(verifying_processes=verifying_processes)
+        return await self.open(verifying_processes=verifying_processes, faults=faults)
 
     async def close(self) -> None:
         """Let go of it all."""

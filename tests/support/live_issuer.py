@@ -35,9 +35,9 @@ _ROLES = ("grants", "policy", "lists", "enrolment", "settlement", "sync")
 class LiveIssuer:
     """An issuer that certifies from now on."""
 
-    def __init__(self, name: str = "branch") -> None:
+    def __init__(self, name: str = "branch", *, now_s: int | None = None) -> None:
         self.issuer = Issuer(name)
-        self.now_s = int(time.time())
+        self.now_s = int(time.time()) if now_s is None else now_s
         self.root = self.issuer.root
         self.sub = certificate(
             self.issuer.sub_key,

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ class SoftHsm:
         self.module_path = module_path()
         self.tokens = folder / "tokens"
         self.conf = folder / "softhsm2.conf"
+        self.variables = {"SOFTHSM2_CONF": str(self.conf)}
         self._away = folder / "away"
         self.tokens.mkdir(parents=True)
         self.conf.write_text(
@@ -56,19 +58,20 @@ class SoftHsm:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of a process that sees these tokens."""
-        return {**os.environ, "SOFTHSM2_CONF": str(self.conf)}
+        return {**os.environ, **self.variables}
 
     @contextlib.contextmanager
     def in_this_process(self) -> Iterator[None]:
         """Let this process see these tokens. Tokens opened meanwhile are closed before the end."""
-        before = os.environ.get("SOFTHSM2_CONF")
-        os.environ["SOFTHSM2_CONF"] = str(self.conf)
+        before = {name: os.environ.get(name) for name in self.variables}
+        os.environ.update(self.variables)
         try:
             yield
         finally:
-            del os.environ["SOFTHSM2_CONF"]
-            if before is not None:
-                os.environ["SOFTHSM2_CONF"] = before
+            for name, value in before.items():
+                del os.environ[name]
+                if value is not None:
+                    os.environ[name] = value
 
     def init_token(self, label: str = "gateway", *, pin: str = "4711") -> None:
         """Make a token with a user PIN."""
@@ -83,6 +86,7 @@ class SoftHsm:
         key_label: str = "journal",
         pin: str = "4711",
         algorithm: Algorithm = Algorithm.EDDSA,
+        sealing_label: str = "",
         timeout_s: float = 30.0,
     ) -> Pkcs11Config:
         """Return the driver's configuration; `folder` is for its counter."""
@@ -93,6 +97,7 @@ class SoftHsm:
             pin=pin,
             folder=folder,
             algorithm=algorithm,
+            sealing_label=sealing_label,
             timeout_s=timeout_s,
         )
 
@@ -100,6 +105,12 @@ class SoftHsm:
         """Run OpenSC's pkcs11-tool, logged in, and return what it prints."""
         command = ["pkcs11-tool", "--module", str(self.module_path), "--token-label", token_label]
         return self._run(*command, "--login", "--pin", "env:TOKEN_PIN", *arguments, TOKEN_PIN=pin)
+
+    def serial(self) -> str:
+        """The serial of the first token, by OpenSC's pkcs11-tool."""
+        shown = self._run("pkcs11-tool", "--module", str(self.module_path), "--list-token-slots")
+        serials: list[str] = re.findall(r"serial num +: (\w+)", shown)
+        return serials[0]
 
     def vanish(self) -> None:
         """Take the tokens away, as one pulls a stick."""

@@ -11,6 +11,7 @@ PLACES = {
     "sqlcipher3": "wallet/store",
     "pkcs11": "hsm/pkcs11",
     "tpm2_pytss": "hsm/tpm",
+    "gpiod": "edge/gpio",
     "bleak": "edge/ble",
     "web3": "cloud/routing/rails/evm",
 }
@@ -26,7 +27,13 @@ def strayed_drivers(source: Source) -> list[Finding]:
 
 
 # Which extra of pyproject.toml a place may count on beside what every installation has.
-EXTRAS = {"edge": "edge", "wallet/store": "edge", "cloud": "cloud", "hsm/tpm": "tpm"}
+EXTRAS = {
+    "edge": "edge",
+    "edge/gpio": "gpio",
+    "wallet/store": "edge",
+    "cloud": "cloud",
+    "hsm/tpm": "tpm",
+}
 
 
 def declared(project: Mapping[str, object]) -> dict[str, set[str]]:

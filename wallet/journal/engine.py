@@ -15,6 +15,8 @@ import msgspec
 
 from hsm.api import HsmError
 from wallet.clock import FlooredClock
+from wallet.faults import NO_FAULTS, Faults, Point
+from wallet.journal.batches import BATCH_BYTES_MAX, entries_max, gather, is_slow
 from wallet.journal.head import Head, SignedHead
 from wallet.journal.index import names_of, payment_names, payment_wallets
 from wallet.journal.names import Names
@@ -34,7 +36,6 @@ from wallet.store.errors import StoreError, Tampered
 from wallet.store.journal import append_entries, put_nodes
 
 WAITING_MAX = 16_384
-BATCH_MAX = 128
 CHECKPOINT_SPACING = 64
 BUSY_RETRY_MS = 1_000
 UNRECEIPTED = "recorded; its receipt follows when the token is back"
@@ -81,6 +82,7 @@ class Engine:
         stored_size: int | None,
         clock: FlooredClock,
         context: TrustContext,
+        faults: Faults = NO_FAULTS,
     ) -> None:
         self.database = database
         self.state = state
@@ -91,9 +93,11 @@ class Engine:
         self.signed = signed
         self.clock = clock
         self.context = context
+        self.faults = faults
         self.mode = Mode.OPEN
         self.on_entries: Callable[[Sequence[Receipted]], None] = lambda receipted: None
         self.on_mode: Callable[[Mode], None] = lambda mode: None
+        self.batch_bytes_max = BATCH_BYTES_MAX
         self._stored_size = stored_size
         self._kept_size = stored_size or 0
         self._unsaved: SignedHead | None = None
@@ -142,7 +146,7 @@ class Engine:
         """Queue a proposal. A full queue refuses at once: `busy`."""
         if self._closing or len(self._queue) >= WAITING_MAX:
             refusal = Refusal(code=Code.BUSY, retry_after_ms=BUSY_RETRY_MS)
-            waiting.future.set_result(refusal)
+            _answer(waiting, refusal)
             return
         self._queue.append(waiting)
         self._arrived.set()
@@ -152,10 +156,15 @@ class Engine:
             await self._arrived.wait()
             self._arrived.clear()
             while self._queue:
-                size = min(len(self._queue), BATCH_MAX)
+                size = min(len(self._queue), entries_max(self.head.signing_ms))
                 self._current = [self._queue.popleft() for _ in range(size)]
                 async with self.turn:
                     await self.process(self._current)
+                if is_slow(signing_ms := self.head.signing_ms) and not self._closing:
+                    answered = len(self._current)
+                    await gather(
+                        self._queue, self._arrived, answered=answered, signing_ms=signing_ms
+                    )
             self._current = []
             if self.names.due:
                 async with self.turn:
@@ -198,7 +207,13 @@ class Engine:
         now_ms = max(now_ms, state.time_ms)
         decided: list[Decided] = []
         refused: list[tuple[Waiting, Refusal]] = []
-        for waiting in batch:
+        bytes_left = self.batch_bytes_max
+        for place, waiting in enumerate(batch):
+            if bytes_left <= 0:
+                # What is left is the next batch's, before what came later.
+                self._queue.extendleft(reversed(batch[place:]))
+                del batch[place:]
+                break
             context.facts = waiting.facts
             outcome = decide(state, waiting.proposal, context, now_ms=now_ms, clock=certainty)
             if isinstance(outcome, Refusal):
@@ -206,6 +221,7 @@ class Engine:
                 continue
             entry = entry_bytes(state, outcome, time_ms=now_ms, clock=certainty)
             decided.append(Decided(waiting, outcome, entry, leaf_hash(entry), state.size))
+            bytes_left -= len(entry)
             state.advance(outcome, time_ms=now_ms)
         return decided, refused
 
@@ -215,25 +231,38 @@ class Engine:
         entries = [item.entry for item in decided]
         works = [item.waiting.with_commit for item in decided if item.waiting.with_commit]
         nodes = [(node.level, node.index, node.hash) for node in tree.completed()]
+        at = self.faults.at
 
         def store(connection: Connection) -> None:
             append_entries(connection, first, entries)
+            at(Point.ENTRIES_WRITTEN)
             if nodes:
                 put_nodes(connection, nodes)
+                at(Point.NODES_WRITTEN)
             self._store_checkpoint(connection)
+            at(Point.CHECKPOINT_WRITTEN)
             if window:
-                self.head.write_intent(connection)
+                self.write_intent(connection)
             for work in works:
                 work(connection)
+            at(Point.WORKS_WRITTEN)
 
+        at(Point.BEFORE_COMMIT)
         try:
             await self.database.write(store)
         except StoreError as error:
             if isinstance(error, Tampered):
                 self.set_mode(Mode.FROZEN_TAMPER)
             return False
+        at(Point.COMMITTED)
         self._checkpoint_stored()
         return True
+
+    def write_intent(self, connection: Connection) -> None:
+        """The counter's next value, in the transaction before it moves."""
+        self.faults.at(Point.BEFORE_INTENT)
+        self.head.write_intent(connection)
+        self.faults.at(Point.INTENT_WRITTEN)
 
     def _store_checkpoint(self, connection: Connection) -> None:
         if self._unsaved is None:
@@ -284,16 +313,22 @@ class Engine:
         self.on_entries(receipted)
         for item, made in zip(decided, receipted, strict=True):
             _answer(item.waiting, made)
+        self.faults.at(Point.ANSWERED)
 
     async def sign(self, root: bytes, *, window: bool) -> SignedHead | None:
         """Sign the state's size; None, and `sealed`, when the token does not.
 
         With `window` the counter moves first: its intent must be durable by now.
         """
+        at = self.faults.at
         try:
             if window:
+                at(Point.INTENT_DURABLE)
                 await self.head.move(self.state.size)
+                at(Point.COUNTER_MOVED)
+            at(Point.BEFORE_SIGNATURE)
             signed = await self.head.sign(self.state, root=root)
+            at(Point.SIGNED)
         except HsmError:
             self.set_mode(Mode.SEALED)
             return None
@@ -317,8 +352,8 @@ class Engine:
         ]
 
     def set_mode(self, mode: Mode) -> None:
-        """Change what the journal can do, and tell."""
-        if mode is not self.mode:
+        """Change what the journal can do, and tell. A journal that was tampered with stays so."""
+        if mode is not self.mode and self.mode is not Mode.FROZEN_TAMPER:
             self.mode = mode
             self.on_mode(mode)
 

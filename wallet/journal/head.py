@@ -57,6 +57,11 @@ def load_window(connection: Connection) -> Window:
     )
 
 
+def seen(window: Window, counter: int) -> Window:
+    """The window of a store that holds, or once gave out, a checkpoint of this counter."""
+    return Window(counter=max(window.counter, counter), intent=window.intent)
+
+
 def start_window(connection: Connection, counter: int) -> None:
     """A new journal begins with what the counter shows."""
     put_meta(connection, _COUNTER, str(counter).encode())
@@ -120,6 +125,8 @@ class Head:
         self.not_after_s = 0
         self.set_chain(chain, journal=journal, epoch=epoch)
         self.counter = window.counter
+        # How long the token took for its last signature.
+        self.signing_ms = 0
         self._opened_size: int | None = None
         self._opened_ms = 0
 
@@ -168,7 +175,9 @@ class Head:
             counter=self.counter,
             issued_s=-(-state.time_ms // 1000),
         )
+        begun_ms = self._clock.monotonic_ms()
         signature = await self._signer.sign(checkpoint_signed_bytes(protected, root))
+        self.signing_ms = self._clock.monotonic_ms() - begun_ms
         return SignedHead(
             chain=chain,
             size=size,

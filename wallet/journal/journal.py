@@ -7,38 +7,30 @@ from collections.abc import Sequence
 
 from hsm.api import HsmError, Token
 from wallet.clock import Clock, FlooredClock
+from wallet.faults import NO_FAULTS, Faults, Point
 from wallet.journal.engine import Engine, Waiting, Work
 from wallet.journal.errors import JournalTampered
-from wallet.journal.head import (
-    Head,
-    load_window,
-    own_certificate,
-    rolled_back,
-    start_window,
-    store_chain,
-)
+from wallet.journal.head import load_window, rolled_back, seen, store_chain
 from wallet.journal.lookups import Lookups
-from wallet.journal.names import Names
-from wallet.journal.recovery import Progress, Recovered, keep_list, recover
-from wallet.journal.signatures import held, held_here
-from wallet.journal.trust import NO_FACTS, Facts, TrustContext
+from wallet.journal.opening import engine_of, write_opening
+from wallet.journal.recovery import Progress, keep_list, recover
+from wallet.journal.signatures import check_signatures
+from wallet.journal.status import status_of
+from wallet.journal.trust import NO_FACTS, Facts
 from wallet.journal.values import Event, JournalStatus, Listener, Mode, Receipted
 from wallet.protocol.certificates import Chain, TrustAnchor
-from wallet.protocol.entry import Clock as Certainty
+from wallet.protocol.cose import Sign1
 from wallet.protocol.entry import EntryKind, Open, Payment, Void, decode_note
-from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import Settlement
 from wallet.protocol.lists import SignedList
 from wallet.protocol.messages import decode_order, decode_request
 from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code, ProtocolError, Refusal, refuse
-from wallet.protocol.rules import Proposal, decide, entry_bytes
-from wallet.protocol.state import State
+from wallet.protocol.rules import Proposal
 from wallet.store.acknowledged import keep_acknowledged, load_acknowledged
 from wallet.store.connection import Connection
 from wallet.store.database import Database
 from wallet.store.errors import StoreError
-from wallet.store.journal import append_entries
 from wallet.verifier import Verifier
 
 _PAYMENTS = frozenset(
@@ -81,6 +73,7 @@ class Journal(Lookups):
         anchor: TrustAnchor,
         progress: Progress = lambda done, size: None,
         verifying_processes: int = 0,
+        faults: Faults = NO_FAULTS,
     ) -> Journal:
         """Rebuild the state and serve.
 
@@ -92,7 +85,7 @@ class Journal(Lookups):
         hardware = await token.counter.read()
         acknowledged = await database.read(load_acknowledged)
         try:
-            engine = _engine(database, token, clock, anchor, found)
+            engine = engine_of(database, token, clock, anchor, found, faults)
         except ProtocolError as error:
             # A copy beside another token, or certificates that were exchanged.
             raise JournalTampered(f"the journal's certificate: {error}") from error
@@ -121,34 +114,31 @@ class Journal(Lookups):
         anchor: TrustAnchor,
         chain: Chain,
         opening: Open,
+        faults: Faults = NO_FAULTS,
     ) -> Journal:
         """Open an epoch in an empty store: its first entry, its certificates, the counter's value.
 
         Raises: ProtocolError when the issuer's objects do not hold, OutOfOrder when the store
         holds a journal already, and as `open` does.
         """
-        state = State(opening.journal, opening.epoch)
-        now_ms = clock.now_ms()
-        decision = decide(state, opening, TrustContext(anchor), now_ms=now_ms, clock=Certainty.SURE)
-        if isinstance(decision, Refusal):
-            raise ProtocolError(decision.code, decision.detail)
-        own_certificate(chain, anchor, token.signer, journal=opening.journal, epoch=opening.epoch)
-        entry = entry_bytes(state, decision, time_ms=now_ms, clock=Certainty.SURE)
-        counter = await token.counter.read()
-
-        def store(connection: Connection) -> None:
-            append_entries(connection, 0, [entry])
-            store_chain(connection, chain)
-            start_window(connection, counter)
-
-        await database.write(store)
-        return await cls.open(database=database, token=token, clock=clock, anchor=anchor)
+        await write_opening(
+            database=database,
+            token=token,
+            clock=clock,
+            anchor=anchor,
+            chain=chain,
+            opening=opening,
+            faults=faults,
+        )
+        return await cls.open(
+            database=database, token=token, clock=clock, anchor=anchor, faults=faults
+        )
 
     async def _sign_head(self, hardware: int) -> None:
         """A checkpoint of all that is recorded, in a window of its own."""
         engine = self._engine
         engine.head.counter = hardware
-        await self._database.write(engine.head.write_intent)
+        await self._database.write(engine.write_intent)
         if await engine.sign(engine.frontier.root(), window=True) is not None:
             engine.set_mode(Mode.OPEN)
             engine.follow_issuer()
@@ -178,32 +168,7 @@ class Journal(Lookups):
 
     def status(self) -> JournalStatus:
         """The journal at a glance."""
-        state, head, certainty = self.state, self._engine.head, self._clock.read()[1]
-        return JournalStatus(
-            journal=journal_text(state.journal),
-            epoch=state.epoch,
-            currency=state.currency,
-            mode=self.mode,
-            clock="sure" if certainty == Certainty.SURE else "uncertain",
-            size=state.size,
-            acknowledged=self.acknowledged,
-            settled_size=state.settled_size,
-            settled_ms=state.settled_ms,
-            exposure=state.unsettled_total,
-            balance_total=state.balance_total(),
-            wallets=len(state.wallets),
-            policy_sequence=-1 if state.policy is None else state.policy.sequence,
-            lists={held.list_id: (held.sequence, held.issued_ms) for held in state.lists.values()},
-            counter_driver=self._token.counter.driver,
-            counter=head.counter,
-            certificate_not_after_s=head.not_after_s,
-            window_exposure=self._window_exposure(),
-        )
-
-    def _window_exposure(self) -> int:
-        """Value that moved since the counter's window began: what a rollback could hide."""
-        movements = self.state.movements
-        return sum(movements.amounts[movements.cut(self._engine.head.window_start) :])
+        return status_of(self._engine, self._token.counter, acknowledged=self.acknowledged)
 
     def listen(self, listener: Listener) -> None:
         """Be told of accepted payments, settlements and changes of mode."""
@@ -227,6 +192,10 @@ class Journal(Lookups):
             if made.kind == _SETTLEMENT:
                 self._tell("payment.settled", below=self.state.settled_size)
 
+    def freeze(self) -> None:
+        """Take nothing more: somebody opened the box. What is being committed gets its receipt."""
+        self._engine.set_mode(Mode.FROZEN_TAMPER)
+
     # ---- proposals ------------------------------------------------------------------------
     async def pay(self, order: bytes, request: bytes | None = None) -> Receipted | Refusal:
         """Accept a signed order. A known one gets its receipt again."""
@@ -243,14 +212,18 @@ class Journal(Lookups):
         self, payment: Payment, *, with_commit: Work | None = None
     ) -> Receipted | Refusal:
         """`pay` for who has decoded the order already."""
-        wallets, named = self.state.wallets, payment.order.refunded
-        if self._verifier.alone:
-            trusted = held_here(wallets, payment)
-        else:
-            trusted = await held(self._verifier, wallets, payment)
+        named = payment.order.refunded
         refundable = None if named is None else await self._refundable(named)
-        facts = Facts(trusted=trusted, refundable=refundable)
-        outcome = await self.submit(payment, facts=facts, with_commit=with_commit)
+        outcome: Receipted | Refusal | None = self._refused(payment)
+        if outcome is None:
+            future: asyncio.Future[Receipted | Refusal] = asyncio.get_running_loop().create_future()
+
+            def queue(trusted: tuple[Sign1, ...]) -> None:
+                facts = Facts(trusted=trusted, refundable=refundable)
+                self._engine.submit(Waiting(payment, future, facts, with_commit))
+
+            check_signatures(self._verifier, self.state.wallets, payment, queue)
+            outcome = await future
         if isinstance(outcome, Refusal):
             return await self._known(payment.order.identity) or outcome
         return outcome
@@ -291,7 +264,16 @@ class Journal(Lookups):
     async def submit(
         self, proposal: Proposal, *, facts: Facts = NO_FACTS, with_commit: Work | None = None
     ) -> Receipted | Refusal:
-        """Have a proposal decided and, if it is accepted, stored and receipted.
+        """Have a proposal decided and, if it is accepted, stored and receipted."""
+        refused = self._refused(proposal)
+        if refused is not None:
+            return refused
+        future: asyncio.Future[Receipted | Refusal] = asyncio.get_running_loop().create_future()
+        self._engine.submit(Waiting(proposal, future, facts, with_commit))
+        return await future
+
+    def _refused(self, proposal: Proposal) -> Refusal | None:
+        """Why nothing is taken now.
 
         A journal whose certificate has expired for longer than the grace takes nothing: nobody
         could verify its receipts.
@@ -300,9 +282,7 @@ class Journal(Lookups):
             return refuse(Code(self.mode.value))
         if self._certificate_expired():
             return refuse(Code.CERTIFICATE_INVALID, "this journal's own certificate has expired")
-        future: asyncio.Future[Receipted | Refusal] = asyncio.get_running_loop().create_future()
-        self._engine.submit(Waiting(proposal, future, facts, with_commit))
-        return await future
+        return None
 
     def _thaws(self, proposal: Proposal) -> bool:
         """A gateway that the issuer froze still takes the issuer's settlements and lists."""
@@ -325,7 +305,7 @@ class Journal(Lookups):
             await self._token.probe()
             hardware = await self._token.counter.read()
             window = await self._database.read(load_window)
-            if rolled_back(window, hardware=hardware):
+            if rolled_back(seen(window, self._engine.head.counter), hardware=hardware):
                 self._engine.set_mode(Mode.FROZEN_ROLLBACK)
             else:
                 await self._sign_head(hardware)
@@ -346,8 +326,7 @@ class Journal(Lookups):
     async def acknowledge(self, size: int) -> None:
         """The issuer holds the entries below `size`."""
         if self.acknowledged <= size <= self._engine.frontier.size:
-            await self._database.write(lambda c: keep_acknowledged(c, size))
-            self.acknowledged = size
+            await self._keep_acknowledged(size)
 
     async def go_back(self, size: int) -> None:
         """The issuer has lost the entries from `size` on, below what it had acknowledged.
@@ -355,8 +334,14 @@ class Journal(Lookups):
         This is the safe direction: whoever asks what is acknowledged waits longer.
         """
         if 0 <= size < self.acknowledged:
-            await self._database.write(lambda c: keep_acknowledged(c, size))
-            self.acknowledged = size
+            await self._keep_acknowledged(size)
+
+    async def _keep_acknowledged(self, size: int) -> None:
+        faults = self._engine.faults
+        faults.at(Point.BEFORE_ACKNOWLEDGEMENT)
+        await self._database.write(lambda c: keep_acknowledged(c, size, faults=faults))
+        faults.at(Point.ACKNOWLEDGED)
+        self.acknowledged = size
 
     async def renew(self, chain: Chain) -> None:
         """Use a renewed certificate of this journal, epoch and key.
@@ -365,31 +350,13 @@ class Journal(Lookups):
         """
         head, journal, epoch = self._engine.head, self.state.journal, self.state.epoch
         head.check_chain(chain, journal=journal, epoch=epoch)
-        await self._database.write(lambda c: store_chain(c, chain))
+        at = self._engine.faults.at
+
+        def store(connection: Connection) -> None:
+            store_chain(connection, chain)
+            at(Point.CERTIFICATES_WRITTEN)
+
+        at(Point.BEFORE_RENEWAL)
+        await self._database.write(store)
+        at(Point.RENEWED)
         head.set_chain(chain, journal=journal, epoch=epoch)
-
-
-def _engine(
-    database: Database, token: Token, clock: Clock, anchor: TrustAnchor, found: Recovered
-) -> Engine:
-    state = found.state
-    return Engine(
-        database=database,
-        state=state,
-        frontier=found.frontier,
-        names=Names(found.recent),
-        head=Head(
-            signer=token.signer,
-            counter=token.counter,
-            clock=clock,
-            anchor=anchor,
-            journal=state.journal,
-            epoch=state.epoch,
-            chain=found.chain,
-            window=found.window,
-        ),
-        signed=None,
-        stored_size=found.checkpoint_size,
-        clock=FlooredClock(clock, floor_ms=max(state.time_ms, state.settled_ms)),
-        context=TrustContext(anchor),
-    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from wallet.faults import NO_FAULTS, Faults, Point
 from wallet.journal.index import Recent
 from wallet.store.connection import Connection
 from wallet.store.database import Database
@@ -27,8 +28,9 @@ Work = Callable[[Connection], None]
 class Names:
     """Names that are not in the store yet: `recent`, and `moving` while they are written."""
 
-    def __init__(self, recent: Recent) -> None:
+    def __init__(self, recent: Recent, *, faults: Faults = NO_FAULTS) -> None:
         self.recent = recent
+        self._faults = faults
         self.moving: Recent | None = None
 
     @property
@@ -62,8 +64,11 @@ class Names:
         What fails leaves nothing that is seen, and everything in memory. Raises: StoreError.
         """
         moving, done = self.moving or Recent(), False
+        at = self._faults.at
         try:
+            at(Point.BEFORE_FLUSH)
             await database.write(_begin)
+            at(Point.FLUSH_BEGUN)
             # Sorting keeps the thread that reads, never the one that commits payments.
             names = await database.read(lambda c: prepare_names(c, moving.name_records))
             wallets = await database.read(
@@ -71,23 +76,37 @@ class Names:
             )
             runs = [run for run in (names, wallets) if run is not None]
             for run in runs:
-                while not await database.write(_blocks(run)):
-                    pass
+                await self._write(database, run)
 
             def finish(connection: Connection) -> None:
                 for run in runs:
                     finish_run(connection, run)
+                    at(Point.RUN_FINISHED)
                 delete_meta(connection, _UNFINISHED)
                 put_snapshot(connection, size, snapshot)
+                at(Point.SNAPSHOT_WRITTEN)
                 last(connection)
 
             await database.write(finish)
+            at(Point.FLUSHED)
             done = True
         finally:
             if not done:
                 moving.append(self.recent)
                 self.recent = moving
             self.moving = None
+
+    async def _write(self, database: Database, run: Run) -> None:
+        """All blocks of a run, some in each transaction. Raises: StoreError."""
+
+        def step(connection: Connection) -> bool:
+            written = write_blocks(connection, run, BLOCKS_AT_ONCE)
+            self._faults.at(Point.BLOCKS_WRITTEN)
+            return written
+
+        while not await database.write(step):
+            self._faults.at(Point.BLOCKS_DURABLE)
+        self._faults.at(Point.BLOCKS_DURABLE)
 
 
 def _begin(connection: Connection) -> None:
@@ -96,7 +115,3 @@ def _begin(connection: Connection) -> None:
     if unfinished is not None:
         drop_blocks(connection, first=int(unfinished))
     put_meta(connection, _UNFINISHED, str(next_block(connection)).encode())
-
-
-def _blocks(run: Run) -> Callable[[Connection], bool]:
-    return lambda connection: write_blocks(connection, run, BLOCKS_AT_ONCE)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import msgspec
 
 from wallet.journal.errors import JournalTampered, JournalUnopened
-from wallet.journal.head import Window, load_chain, load_window
+from wallet.journal.head import Window, load_chain, load_window, seen
 from wallet.journal.index import Recent, names_of
 from wallet.journal.trust import Facts, TrustContext
 from wallet.protocol.certificates import Chain, TrustAnchor
-from wallet.protocol.checkpoint import decode_checkpoint
+from wallet.protocol.checkpoint import Checkpoint, decode_checkpoint
 from wallet.protocol.context import Refundable, Source
 from wallet.protocol.entry import Entry, ListUpdate, Note, Open, Payment, decode_entry
 from wallet.protocol.issued import Settlement, decode_list
@@ -24,7 +24,13 @@ from wallet.protocol.state import State
 from wallet.protocol.trust import ENDLESS_S
 from wallet.store.connection import Connection
 from wallet.store.database import Database
-from wallet.store.journal import entry_count, last_checkpoint, last_snapshot, read_entries
+from wallet.store.journal import (
+    count_entries,
+    entry_count,
+    last_checkpoint,
+    last_snapshot,
+    read_entries,
+)
 from wallet.store.objects import HeldObject, list_objects, put_object
 
 CHUNK = 2_000
@@ -90,9 +96,21 @@ async def recover(
         frontier=replay.frontier,
         recent=replay.recent,
         chain=stored.chain,
-        window=stored.window,
+        window=seen(stored.window, _signed_counter(stored.checkpoint)),
         checkpoint_size=None if stored.checkpoint is None else stored.checkpoint[0],
     )
+
+
+def _signed_counter(checkpoint: tuple[int, bytes] | None) -> int:
+    """What the counter had come to when the last checkpoint was signed."""
+    return 0 if checkpoint is None else _checkpoint(checkpoint[1]).head.counter
+
+
+def _checkpoint(raw: bytes) -> Checkpoint:
+    try:
+        return decode_checkpoint(raw)
+    except ProtocolError as error:
+        raise JournalTampered(f"the last checkpoint cannot be read: {error}") from error
 
 
 async def _begin(database: Database, stored: _Stored) -> tuple[State, Frontier]:
@@ -103,6 +121,10 @@ async def _begin(database: Database, stored: _Stored) -> tuple[State, Frontier]:
             raise JournalTampered(str(error)) from error
         if frontier.size > stored.size:
             raise JournalTampered("the snapshot is newer than the entries")
+        size = frontier.size
+        # A page of another time is whole by itself, and nothing above reads what it lacks.
+        if await database.read(lambda connection: count_entries(connection, size)) != size:
+            raise JournalTampered("entries that the snapshot covers are missing")
         return state, frontier
     first = await database.read(lambda connection: read_entries(connection, 0, 1))
     if not first:
@@ -184,10 +206,7 @@ class Replay:
     def _check_root(self) -> None:
         if self._checkpoint is None or self._checkpoint[0] != self.frontier.size:
             return
-        try:
-            signed = decode_checkpoint(self._checkpoint[1])
-        except ProtocolError as error:
-            raise JournalTampered(f"the last checkpoint cannot be read: {error}") from error
+        signed = _checkpoint(self._checkpoint[1])
         if signed.root != self.frontier.root():
             raise JournalTampered("the entries do not give the root of the last checkpoint")
         self._checkpoint = None

@@ -5,7 +5,8 @@ Of those that do not, the rules find out in their own order, on the state of tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 
 from wallet.protocol.cose import Sign1
 from wallet.protocol.entry import Payment
@@ -15,19 +16,32 @@ from wallet.protocol.state import Wallet
 from wallet.verifier import Verifier, holds, job_of
 
 Wallets = Mapping[WalletId, Wallet]
+Then = Callable[[tuple[Sign1, ...]], None]
 
 
-async def held(verifier: Verifier, wallets: Wallets, payment: Payment) -> tuple[Sign1, ...]:
-    """The signatures that hold, by the verifier's helpers."""
-    asked = [
-        (signed, verifier.holds(job_of(signed, key))) for signed, key in _named(wallets, payment)
-    ]
-    return tuple([signed for signed, outcome in asked if await outcome])
+def check_signatures(verifier: Verifier, wallets: Wallets, payment: Payment, then: Then) -> None:
+    """Have the signatures checked: `then` hears which hold, at once or later.
 
+    Those of payments that were asked for one after the other are told in that order. Nobody waits
+    in between: a payment wakes its caller once, when it has its receipt.
+    """
+    named = _named(wallets, payment)
+    if verifier.alone or not named:
+        then(tuple([signed for signed, key in named if holds(job_of(signed, key))]))
+        return
+    held: list[Sign1] = []
+    left = len(named)
 
-def held_here(wallets: Wallets, payment: Payment) -> tuple[Sign1, ...]:
-    """The same on the spot, where there are no helpers."""
-    return tuple([signed for signed, key in _named(wallets, payment) if holds(job_of(signed, key))])
+    def tell(signed: Sign1, outcome: bool) -> None:
+        nonlocal left
+        left -= 1
+        if outcome:
+            held.append(signed)
+        if left == 0:
+            then(tuple(held))
+
+    for signed, key in named:
+        verifier.ask(job_of(signed, key), functools.partial(tell, signed))
 
 
 def _named(wallets: Wallets, payment: Payment) -> list[tuple[Sign1, PublicKey]]:

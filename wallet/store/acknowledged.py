@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wallet.faults import NO_FAULTS, Faults, Point
 from wallet.store.checkpoints import prune_checkpoints
 from wallet.store.connection import Connection
 from wallet.store.meta import get_meta, put_meta
@@ -17,7 +18,9 @@ def load_acknowledged(conn: Connection) -> int:
     return int(get_meta(conn, _KEY) or b"0")
 
 
-def keep_acknowledged(conn: Connection, size: int) -> None:
+def keep_acknowledged(conn: Connection, size: int, *, faults: Faults = NO_FAULTS) -> None:
     """Store the size, and forget the checkpoints that nobody will ask for again."""
     put_meta(conn, _KEY, str(size).encode())
+    faults.at(Point.SIZE_WRITTEN)
     prune_checkpoints(conn, below=size - SENT_AGAIN_MAX)
+    faults.at(Point.CHECKPOINTS_PRUNED)

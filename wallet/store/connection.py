@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 from sqlcipher3 import dbapi2
 
+from hsm.memory import Secret, wipe
 from wallet.store import memory
 from wallet.store.errors import Conflict, DiskFull, StoreError, StoreFailed, Tampered
 
@@ -59,6 +60,8 @@ class Connection(Protocol):
 
     def executescript(self, sql: str, /) -> Cursor: ...
 
+    def backup(self, target: "Connection", /) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -66,7 +69,7 @@ class Connection(Protocol):
 EngineError = cast(type[Exception], dbapi2.Error)
 
 
-def connect(path: Path, *, key: bytes, query_only: bool) -> Connection:
+def connect(path: Path, *, key: bytes | Secret, query_only: bool) -> Connection:
     """Open the database, or create an empty one; the calling thread owns the connection.
 
     Raises: EngineError, of which `translated` makes one of the store's own.
@@ -88,10 +91,10 @@ def connect(path: Path, *, key: bytes, query_only: bool) -> Connection:
     return connection
 
 
-def _configure(connection: Connection, *, key: bytes, query_only: bool) -> None:
+def _configure(connection: Connection, *, key: bytes | Secret, query_only: bool) -> None:
     connection.execute("PRAGMA cipher_log_level = NONE")
     connection.execute("PRAGMA cipher_memory_security = ON")
-    connection.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
+    _give_key(connection, key)
     connection.execute("PRAGMA cipher_compatibility = 4")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -102,6 +105,23 @@ def _configure(connection: Connection, *, key: bytes, query_only: bool) -> None:
     connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
     connection.execute(f"PRAGMA query_only = {'ON' if query_only else 'OFF'}")
+
+
+def _give_key(connection: Connection, key: bytes | Secret) -> None:
+    """The raw key, in the one form that the engine takes; every form of it here is wiped.
+
+    As a script, because the driver keeps the text of a single statement for the next time.
+    """
+    copy = key.copy() if isinstance(key, Secret) else key
+    digits = copy.hex()
+    pragma = f"PRAGMA key = \"x'{digits}'\""
+    try:
+        connection.executescript(pragma)
+    finally:
+        wipe(pragma)
+        wipe(digits)
+        if copy is not key:
+            wipe(copy)
 
 
 def fold_log(connection: Connection) -> bool:

@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+from hsm.memory import Secret
 from wallet.store.connection import (
     Connection,
     EngineError,
@@ -19,6 +20,7 @@ from wallet.store.connection import (
     translated,
     translated_os,
 )
+from wallet.store.copying import Finish, copy_store
 from wallet.store.errors import StoreClosed, Tampered, WrongKey
 from wallet.store.files import Lock, ensure_database, knows_key, remember_key, wal_path
 from wallet.store.schema import migrate, migrations
@@ -31,14 +33,22 @@ KEY_BYTES = 32
 JOBS_MAX = 1024
 
 
+class MakeWorker(Protocol):
+    """Makes the runner of one connection's jobs."""
+
+    def __call__(self, name: str, *, jobs_max: int) -> Worker: ...
+
+
 class Database:
     """An open store; `open` makes one, `close` ends it."""
 
-    def __init__(self, path: Path, *, key: bytes, jobs_max: int) -> None:
+    def __init__(
+        self, path: Path, *, key: Secret, jobs_max: int, worker: MakeWorker = Worker
+    ) -> None:
         self._path = path
         self._key = key
-        self._writer = Worker("store-writer", jobs_max=jobs_max)
-        self._reader = Worker("store-reader", jobs_max=jobs_max)
+        self._writer = worker("store-writer", jobs_max=jobs_max)
+        self._reader = worker("store-reader", jobs_max=jobs_max)
         # Each connection lives and is closed on its own thread; the stacks hold what to undo.
         self._writing: Connection
         self._reading: Connection
@@ -50,23 +60,32 @@ class Database:
 
     @classmethod
     async def open(
-        cls, path: Path, *, key: bytes, check: bool = True, jobs_max: int = JOBS_MAX
+        cls,
+        path: Path,
+        *,
+        key: bytes,
+        check: bool = True,
+        jobs_max: int = JOBS_MAX,
+        worker: MakeWorker = Worker,
     ) -> "Database":
         """Open the store, or create it where there is none, and bring its schema up to date.
 
         With `check` every page's HMAC and the structure of every table are verified: 4 s for
         600 MB on two cores. Without it a changed page is found when it is read. The write-ahead
-        log is checked in both cases. `jobs_max` bounds the waiting work of each thread.
+        log is checked in both cases. `jobs_max` bounds the waiting work of each thread. The key is
+        copied, and the copy wiped once the store is open: the engine locks and wipes its own.
+        `worker` makes what runs the jobs: a thread, or what a simulation puts in its place.
         Raises: WrongKey, Tampered, StoreInUse, SchemaTooNew, DiskFull, StoreFailed.
         """
         if len(key) != KEY_BYTES:
             raise ValueError(f"the store's key has {KEY_BYTES} bytes")
-        database = cls(path, key=key, jobs_max=jobs_max)
+        database = cls(path, key=Secret(key), jobs_max=jobs_max, worker=worker)
         started = False
         try:
             await database._start(check=check)
             started = True
         finally:
+            database._key.wipe()
             if not started:
                 await database.close()
         return database
@@ -88,6 +107,27 @@ class Database:
         """
         self._refuse_when_closed()
         return await self._reader.run(lambda: self._read(work))
+
+    async def copy(
+        self, target: Path, *, own_key: bytes, key: bytes, salt: bytes, finish: Finish
+    ) -> None:
+        """Copy what is committed now to a new file under another key; others go on meanwhile.
+
+        `own_key` is the store's, which is not kept here. See `copy_store`.
+        Raises: DiskFull, Tampered, StoreClosed, StoreFailed.
+        """
+        self._refuse_when_closed()
+        copier = Worker("store-copier", jobs_max=1)
+        await copier.finish(
+            lambda: copy_store(
+                self._path,
+                key=own_key,
+                target=target,
+                target_key=key,
+                salt=salt,
+                finish=finish,
+            )
+        )
 
     async def close(self) -> None:
         """Finish the work that waits, fold the write-ahead log in and let go of the files.

@@ -9,6 +9,7 @@ import hmac
 import os
 from pathlib import Path
 
+from hsm.memory import Secret, wipe
 from wallet.store.errors import StoreInUse
 
 FILE_MODE = 0o600
@@ -44,7 +45,7 @@ def ensure_database(database: Path) -> bool:
         os.close(descriptor)
 
 
-def knows_key(database: Path, key: bytes) -> bool:
+def knows_key(database: Path, key: bytes | Secret) -> bool:
     """Whether the store that lived here was finished under this key.
 
     A first page that does not decrypt means another key or a changed file; this tells which.
@@ -53,7 +54,7 @@ def knows_key(database: Path, key: bytes) -> bool:
     return path.exists() and hmac.compare_digest(path.read_bytes(), _key_check(key))
 
 
-def remember_key(database: Path, key: bytes) -> None:
+def remember_key(database: Path, key: bytes | Secret) -> None:
     """Write the key's check beside a finished store, durably. Raises: OSError."""
     path = _beside(database, ".keycheck")
     draft = _beside(database, ".keycheck.new")
@@ -71,8 +72,13 @@ def wal_path(database: Path) -> Path:
     return _beside(database, "-wal")
 
 
-def _key_check(key: bytes) -> bytes:
-    return hmac.new(key, KEY_CHECK_CONTEXT, hashlib.sha256).hexdigest().encode()
+def _key_check(key: bytes | Secret) -> bytes:
+    copy = key.copy() if isinstance(key, Secret) else key
+    try:
+        return hmac.digest(copy, KEY_CHECK_CONTEXT, hashlib.sha256).hex().encode()
+    finally:
+        if copy is not key:
+            wipe(copy)
 
 
 def _beside(database: Path, suffix: str) -> Path:

@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import functools
 import os
-from collections.abc import Awaitable, Sequence
+from collections.abc import Callable, Sequence
 
 from wallet.verifier.helper import STALL_S, Helper
-from wallet.verifier.jobs import Job, check
+from wallet.verifier.jobs import Job, check, holds
 
 # So many are sent while the loop still gathers: the helper checks them meanwhile.
 CHUNK = 8
 MANY = 256
 RETRY_S = 5.0
+
+TellOne = Callable[[bool], None]
 
 
 def spare_processors() -> int:
@@ -35,32 +37,29 @@ class Verifier:
         self._helpers: list[Helper] = []
         self._starting: asyncio.Task[None] | None = None
         self._retry_at = 0.0
-        self._gathered: list[tuple[Job, asyncio.Future[bool]]] = []
+        self._gathered: list[tuple[Job, TellOne]] = []
 
     @property
     def alone(self) -> bool:
-        """Whether there are no helpers, so that `check` answers as soon as `holds`."""
+        """Whether there are no helpers, so that all is checked here and now."""
         return self._processes == 0
 
     # ---- one signature ------------------------------------------------------------------
-    def holds(self, job: Job) -> Awaitable[bool]:
+    def ask(self, job: Job, tell: TellOne) -> None:
         """Whether a signature holds. Those asked for in one turn of the loop travel together.
 
         They are told in the order in which they were asked for: the orders of one wallet may not
         overtake one another.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[bool] = loop.create_future()
         if self._processes == 0:
-            future.set_result(check((job,)) == b"\x01")
-            return future
+            tell(holds(job))
+            return
         if not self._gathered:
-            loop.call_soon(self._send)
-        self._gathered.append((job, future))
+            asyncio.get_running_loop().call_soon(self._send)
+        self._gathered.append((job, tell))
         if len(self._gathered) >= CHUNK and self._helpers and not self._helpers[0].lost:
             # Only to a helper: who was told at once would overtake those that wait for the loop.
             self._send()
-        return future
 
     def _send(self) -> None:
         gathered, self._gathered = self._gathered, []
@@ -135,8 +134,6 @@ class Verifier:
             await helper.close()
 
 
-def _tell(gathered: Sequence[tuple[Job, asyncio.Future[bool]]], outcome: bytes) -> None:
-    for (_, future), held in zip(gathered, outcome, strict=True):
-        # Whoever gave up waiting is not told.
-        if not future.done():
-            future.set_result(held == 1)
+def _tell(gathered: Sequence[tuple[Job, TellOne]], outcome: bytes) -> None:
+    for (_, tell), held in zip(gathered, outcome, strict=True):
+        tell(held == 1)

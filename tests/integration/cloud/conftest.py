@@ -1,5 +1,39 @@
-"""The fixtures of every test here: a fresh PostgreSQL database."""
+"""The fixtures of every test here: a fresh PostgreSQL database, and a cloud with gateways."""
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from cloud.database import Database
 from tests.support.postgres import database, dsn, postgres
+from tests.support.recovery import ANNA, BERT, CARA, Box, Story, told
 
 __all__ = ["database", "dsn", "postgres"]
+
+
+@pytest.fixture
+async def story(database: Database, tmp_path: Path) -> AsyncIterator[Story]:
+    """A cloud and its officers."""
+    async with told(database, tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def north(story: Story) -> Box:
+    """Anna's and Bert's gateway; Anna has 1,000, and the issuer knows."""
+    box = await story.gateway("north")
+    await story.enrol(box, ANNA)
+    await story.enrol(box, BERT)
+    await story.fund(box, ANNA, 1_000)
+    await box.sync()
+    return box
+
+
+@pytest.fixture
+async def south(story: Story) -> Box:
+    """Cara's gateway."""
+    box = await story.gateway("south")
+    await story.enrol(box, CARA)
+    await box.sync()
+    return box

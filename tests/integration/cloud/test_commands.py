@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.branch import Command
 from tests.support.cloud_process import CloudProcess, running_cloud
 
 
@@ -91,3 +92,58 @@ async def _check_officers(cloud: CloudProcess, folder: Path) -> None:
     assert [line.split(":")[0] for line in out.splitlines()] == ["first", "second", "third"]
     async with cloud.api(own.read_text()) as api:
         assert (await api.get("/v1/issuer/audit"))[0] == 200
+
+
+@pytest.mark.timeout(300)
+async def test_two_officers_close_a_gateway_by_commands(tmp_path: Path) -> None:
+    async with running_cloud(tmp_path / "cloud") as cloud:
+        first, second = (
+            ("--officer-file", str(cloud.officer_file(name))) for name in ("first", "second")
+        )
+        token, folder = tmp_path / "enrol.token", tmp_path / "north"
+        assert (
+            await cloud.command("gateway", "add", "--name", "north", "--token-file", str(token))
+        )[0] == 0
+        journal = await provisioned(cloud, folder, token)
+
+        async def done(*arguments: str) -> str:
+            code, out, errors = await cloud.command("gateway", *arguments)
+            assert code == 0, errors
+            return out
+
+        close = ("close", journal, "--cause", "lost", "--reason", "stolen", *first)
+        closure = (await done(*close)).split()[1].rstrip(":")
+        assert "draft" in await done("closures", *second)
+        assert ": closed  claims until" in await done("approve", closure, *second)
+        assert "carried 0 of 0 wallets" in await done("claims", closure, *first)
+        receipts = tmp_path / "receipts"
+        receipts.mkdir()
+        (receipts / "one.json").write_text('{"entry": "AA", "receipt": "AA"}\n')
+        out = await done("claims", "--receipts", str(receipts), *first)
+        assert out == "receipt 1: invalid\n"
+        (receipts / "two.json").write_text("nonsense")
+        for wrong in (("--receipts", str(receipts)), ()):
+            code, _, errors = await cloud.command("gateway", "claims", *wrong, *first)
+            assert (code, "claims-unnamed" in errors or "receipt-unreadable" in errors) == (1, True)
+        statement = ("statement", closure, "--hosted", "online", *first)
+        code, _, errors = await cloud.command("gateway", *statement)
+        assert (code, "claims-open" in errors) == (1, True)
+        code, _, errors = await cloud.command("gateway", "sign", "0" * 64, *second)
+        assert (code, "statement-unknown" in errors) == (1, True)
+        out = await done("successor", closure, "--token-file", str(tmp_path / "next"), *first)
+        assert "good for one gateway" in out
+
+
+async def provisioned(cloud: CloudProcess, folder: Path, token: Path) -> str:
+    """A gateway that enrolled with a token; its journal."""
+    ports = json.loads((cloud.folder / "ports.json").read_text())
+    command = Command(folder)
+    where = ("--cloud", f"https://127.0.0.1:{ports['gateway_port']}")
+    authority = ("--cloud-ca", str(cloud.folder / "transport-ca.pem"))
+    code, out, errors = await command.edge(
+        "provision", *where, *authority, "--token-file", str(token)
+    )
+    assert code == 0, errors
+    code, out, _ = await command.edge("key", "show", "--json")
+    journal: str = json.loads(out)["journal"]
+    return journal

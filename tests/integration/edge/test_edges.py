@@ -13,7 +13,7 @@ from edge.authority import authority_certificate, open_authority, read_csr, serv
 from edge.config import Config, LimitsConfig, ListenConfig
 from edge.errors import DaemonSilent, FileUnreadable, GatewayUnreachable, PairingRefused
 from edge.folder import Folder
-from edge.gateway import Gateway, read_store_key
+from edge.gateway import Gateway
 from edge.health import gateway_answer
 from edge.http.octets import to_text
 from edge.http.types import GatewayAnswer
@@ -23,9 +23,11 @@ from edge.pos.client import Client, refused
 from edge.pos.load import send_all
 from edge.pos.purse import DeviceKey
 from edge.schedule import Schedule
+from edge.store_key import read_store_key
 from edge.wishes import KIND as WISH_KIND
 from edge.wishes import WISHES_MAX, Wish
 from hsm.api import SealBroken, TokenGone
+from hsm.memory import Secret
 from tests.integration.edge.conftest import Template
 from tests.integration.edge.test_hosted import hosted_wallet, payment
 from tests.support.branch_local import PASSPHRASE, Branch, Http, config_of, copied
@@ -238,7 +240,7 @@ async def test_a_gateway_that_is_not_open_tells_its_cause(tmp_path: Path) -> Non
 def test_a_daemon_that_cannot_listen_ends_with_an_error(tmp_path: Path) -> None:
     listen = ListenConfig(host="192.0.2.1", port=0, pairing_port=0, metrics_port=0)
     config = Config(folder=tmp_path / "gateway", listen=listen)
-    assert run_daemon(config, secret=PASSPHRASE) == 1
+    assert run_daemon(config, secret=Secret(PASSPHRASE)) == 1
 
 
 async def test_a_client_says_what_a_gateway_did_not(branch: Branch) -> None:

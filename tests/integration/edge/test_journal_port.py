@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.folder import Folder
+from edge.health import gateway_answer
 from edge.journal_port import JournalPort, fitting
 from edge.pos.purse import DeviceKey
 from hsm import software
@@ -122,6 +123,8 @@ async def test_a_store_that_was_rolled_back_reports_nothing(
     await token.close()
     async with running(config_of(folder), template.issuer) as branch:
         assert branch.opened.journal.mode == "frozen-rollback"
+        status = gateway_answer(branch.daemon.context.gateway, online=None)
+        assert "enrol for the next one" in (status.cause or "")
         assert await port_of(branch).up(EXCHANGE) is None
 
 

@@ -149,11 +149,14 @@ HELD = [
         what="garbage in its chain",
         make=altered("receipt", with_garbage),
     ),
+]
+REVOKED = [
     Case(code=Code.JOURNAL_REVOKED, what="its epoch", make=of_a_revoked_journal),
     Case(code=Code.JOURNAL_REVOKED, what="its certificate", make=of_a_revoked_certificate),
 ]
 CASES = [
     *HELD,
+    *REVOKED,
     Case(code=Code.MALFORMED, what="no transfer-out", make=of_a_payment_here),
     Case(code=Code.NOT_CANONICAL, what="its entry", make=altered("entry", lambda raw: raw[:-1])),
     Case(code=Code.NOT_CANONICAL, what="its receipt", make=altered("receipt", lambda raw: raw[:9])),
@@ -188,6 +191,16 @@ async def test_a_receipt_that_does_not_hold_is_not_kept_and_is_logged_once(
     assert (answer.status, item["kept"], item["code"]) == (200, "refused", case.code)
     check_members(item, case, inside=str(scene.here.folder.root))
     check_line(lines, action="item.refused", code=case.code)
+
+
+@named(REVOKED)
+async def test_a_receipt_of_a_revoked_journal_is_kept_for_the_issuer(
+    scene: Scene, case: Case
+) -> None:
+    call = await case.make(scene)
+    brought = Call(path="/v1/receipts", body={"receipts": [call.body]})
+    (item,) = json.loads((await scene.send(brought)).text)["answers"]
+    assert item["kept"] == "new"
 
 
 async def test_a_note_that_an_earlier_epoch_redeemed_brings_nothing_again(

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from edge.folder import Folder
+from edge.health import gateway_answer
+from edge.log import JsonLines
 from edge.pos.client import Client
 from edge.wishes import KIND as WISH_KIND
 from edge.wishes import WISHES_MAX, Wish
@@ -98,7 +100,14 @@ async def test_a_store_that_was_rolled_back_refuses_by_its_mode(
         running(config_of(folder), template.issuer) as branch,
         Client(await branch.terminal()) as client,
     ):
+        told = [json.loads(JsonLines().format(record)) for record in caplog.records]
         await check_stopped(template, branch, client, caplog, code=Code.FROZEN_ROLLBACK)
+        status = gateway_answer(branch.daemon.context.gateway, online=False)
+    assert (status.mode, status.counter_driver) == (Code.FROZEN_ROLLBACK, "software")
+    assert "only a new epoch" in str(status.cause)
+    (line,) = [line for line in told if line["action"] == "gateway.frozen"]
+    said = (line["level"], line["mode"], line["cause"])
+    assert said == ("warning", Code.FROZEN_ROLLBACK, status.cause)
 
 
 async def check_stopped(

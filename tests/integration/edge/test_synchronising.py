@@ -9,6 +9,7 @@ import pytest
 
 from edge.config import SyncConfig
 from edge.http.local import SyncAnswer
+from edge.http.trail import AuditCheck
 from edge.local_client import LocalClient
 from edge.pos.client import Client
 from edge.pos.purse import DeviceKey
@@ -18,6 +19,7 @@ from tests.support.branch_local import Branch, Http, config_of, provision_light,
 from tests.support.live_issuer import LiveIssuer, funded
 from tests.support.sync_cloud import SyncCloud
 from wallet.protocol.issued import decode_list
+from wallet.store.audit import AuditHead, audit_anchor, verify_audit
 
 WAIT_S = 20
 SEGMENT = {115: 4}
@@ -78,6 +80,19 @@ async def test_payments_settle_and_the_cloud_holds_every_entry(world: World) -> 
     assert (gateway["state"], gateway["acknowledged"]) == ("online", size)
     code, out, errors = await Command(world.branch.folder.root).edge("sync", "now")
     assert (code, "completed" in out) == (0, True), errors
+
+
+async def test_each_exchange_tells_the_issuer_the_head_of_the_audit_log(world: World) -> None:
+    await sync(world)
+    told = (world.cloud.ups[-1].health or {})["audit"]
+    database = world.branch.opened.database
+    head = AuditHead(told["rows"], told["head"])
+    assert await database.read(lambda c: verify_audit(c, [head])) > head
+    assert await database.read(audit_anchor) == head
+    await sync(world)
+    assert (world.cloud.ups[-1].health or {})["audit"]["rows"] > head.seq
+    check = await LocalClient(world.branch.folder).call("GET", "/audit/check", AuditCheck)
+    assert check.told is not None and not check.told.startswith(f"{head.seq}:")
 
 
 async def test_wished_wallets_are_enrolled_by_the_next_exchange(world: World) -> None:

@@ -1,6 +1,8 @@
 """Group commit: what arrives together shares a checkpoint, and every receipt holds."""
 
 import asyncio
+import os
+import signal
 
 import pytest
 
@@ -11,6 +13,7 @@ from wallet.journal.names import FLUSH_ENTRIES
 from wallet.protocol.entry import Payment
 from wallet.protocol.messages import decode_order
 from wallet.protocol.refusals import Code, InvariantBroken
+from wallet.verifier.verifier import CHUNK
 
 
 async def test_an_order_alone_gets_a_checkpoint_of_its_own(box: Gateway) -> None:
@@ -145,6 +148,27 @@ async def test_orders_of_one_wallet_stay_in_order_with_a_helper(box: Gateway) ->
                 await asyncio.sleep(0.05)
     await box.reopen()
     assert box.journal.state.size == journal.state.size
+
+
+async def test_who_gives_up_while_a_signature_is_checked_disturbs_nobody(box: Gateway) -> None:
+    journal = await box.reopen(verifying_processes=1)
+    async with asyncio.timeout(30):
+        while not journal._verifier.pids():
+            # Nothing tells that a process is up: it is asked for, within the time above.
+            await asyncio.gather(*[journal.pay(box.order(0, 1)) for _ in range(2)])
+            await asyncio.sleep(0.05)
+        (pid,) = journal._verifier.pids()
+        os.kill(pid, signal.SIGSTOP)
+        paying = [asyncio.create_task(journal.pay(box.order(0, 1))) for _ in range(CHUNK)]
+        while journal._verifier._helpers[0].jobs < CHUNK:
+            await asyncio.sleep(0)
+        paying[0].cancel()
+        # The journal closes first, so that each of the others is told that it is too late.
+        closing = asyncio.create_task(journal.close())
+        told = await asyncio.gather(*paying[1:])
+        os.kill(pid, signal.SIGCONT)
+        await closing
+    assert {refused(answer) for answer in told} == {Code.BUSY}
 
 
 async def test_a_flush_that_breaks_is_reported_and_its_names_stay(box: Gateway) -> None:

@@ -8,7 +8,8 @@ import pytest
 from edge.pos.purse import DeviceKey
 from tests.support.gateway import FUNDED_MINOR, Gateway, gateway, mode_of, refused, taken
 from wallet.journal import EntryMissing, Event, Mode
-from wallet.journal.engine import BATCH_MAX, CHECKPOINT_SPACING
+from wallet.journal.batches import BATCH_MAX
+from wallet.journal.engine import CHECKPOINT_SPACING
 from wallet.journal.index import prefix_of
 from wallet.protocol.certificates import parse_certificate
 from wallet.protocol.checkpoint import decode_checkpoint

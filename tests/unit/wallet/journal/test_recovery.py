@@ -180,6 +180,15 @@ async def test_a_snapshot_above_the_entries_is_named(box: Gateway) -> None:
     assert "the snapshot is newer" in await _opens_as_tampered(box, change=change)
 
 
+async def test_an_entry_that_is_missing_below_the_snapshot_is_named(box: Gateway) -> None:
+    """As a disk leaves it that kept an older version of one page."""
+    for _ in range(3):
+        await box.pay()
+    await box.journal.close()
+    change = _sql("DELETE FROM entries WHERE idx = 4")
+    assert "that the snapshot covers are missing" in await _opens_as_tampered(box, change=change)
+
+
 async def test_a_list_of_another_content_is_named(box: Gateway) -> None:
     await box.take_list(5, [], sequence=0)
     other = box.issuer.list(5, [bytes(20)], sequence=0)

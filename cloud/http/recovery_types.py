@@ -1,0 +1,114 @@
+"""Bodies and answers of what officers and holders call after a gateway was lost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from cloud.http.types import Answer, Body, Identity, Name, Text
+
+CLAIMS_MAX = 20
+# 16 KiB, the most that an entry of a payment or its receipt may have, as base64url.
+Octets = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$", max_length=21_846)]
+Cause = Literal["planned", "lost", "compromised", "migrated"]
+Hosted = Literal["carry", "online"]
+
+
+class ClosureBody(Body, frozen=True, kw_only=True):
+    """A draft: the epoch of a gateway is over, once another officer approves."""
+
+    closure_id: Identity
+    journal: Name
+    cause: Cause
+    reason: Text
+
+
+class ClosureAnswer(Answer, frozen=True, kw_only=True):
+    """A closure and what became of it. `successor`: the journal that goes on."""
+
+    closure_id: Identity
+    journal: str
+    epoch: int
+    cause: Cause
+    reason: str
+    state: Literal["draft", "closed", "rejected"]
+    claims_until_ms: int | None
+    successor: str | None
+
+
+class ClosuresAnswer(Answer, frozen=True, kw_only=True):
+    """Closures, the newest first."""
+
+    closures: list[ClosureAnswer]
+
+
+class Receipt(Body, frozen=True, kw_only=True):
+    """An entry of a journal and its receipt."""
+
+    entry: Octets
+    receipt: Octets
+
+
+class ClaimsBody(Body, frozen=True, kw_only=True):
+    """Receipts of entries that a journal may not have told."""
+
+    receipts: Annotated[list[Receipt], msgspec.Meta(min_length=1, max_length=CLAIMS_MAX)]
+
+
+class TakenAnswer(Answer, frozen=True, kw_only=True):
+    """What became of each receipt, in order.
+
+    `known`: it came before, or its journal told of it. `late`: the statement was signed before.
+    """
+
+    outcomes: list[Literal["taken", "known", "invalid", "late"]]
+
+
+class ClaimAnswer(Answer, frozen=True, kw_only=True):
+    """One claim; `code` says why it does not count."""
+
+    index: int
+    kind: str
+    amount: int
+    code: str | None
+
+
+class ClaimsAnswer(Answer, frozen=True, kw_only=True):
+    """What an epoch comes to by what is known now; amounts are sums in minor units."""
+
+    carried: int
+    paid_out: int
+    borne: int
+    wallets: int
+    claims: list[ClaimAnswer]
+
+
+class StatementBody(Body, frozen=True, kw_only=True):
+    """A draft of the statement. `hosted`: where the value of wallets goes whose keys the lost
+    gateway kept: to the next gateway, which has the keys, or to the holders' online wallets.
+    """
+
+    statement_id: Identity
+    hosted: Hosted
+
+
+class StatementAnswer(Answer, frozen=True, kw_only=True):
+    """A draft of a statement and what it comes to; `object` once it is signed."""
+
+    statement_id: Identity
+    closure_id: Identity
+    hosted: Hosted
+    carried: int
+    paid_out: int
+    borne: int
+    counted: int
+    refused: int
+    state: Literal["draft", "signed", "rejected"]
+    object: str | None
+
+
+class StatementsAnswer(Answer, frozen=True, kw_only=True):
+    """Drafts of a closure's statement, the newest first."""
+
+    statements: list[StatementAnswer]

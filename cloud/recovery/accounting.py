@@ -1,0 +1,337 @@
+"""What claims move, and what a closed epoch comes to: nothing here writes.
+
+protocol.md, "A gateway is lost": last acknowledged state + claims in - claims out. A claim counts
+like the entry that it is: out of the payer's wallet, and to where the entry would have taken it. An
+issuer's own grant that was signed is a claim that nobody need hand in. Where a payer's claims go
+beyond what the payer had, the payees kept to the policy: the loss account bears the rest.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from cloud.database import Connection
+from cloud.funding import Funding
+from cloud.ledger.accounts import Account, loss, offline, suspense, transit_grants, transit_notes
+from cloud.ledger.identities import derived, of_entry
+from cloud.ledger.posting import TransferKind
+from cloud.recovery.claims import Claim
+from cloud.recovery.total import Judged, Move, NoteChange, NoteKey, Place
+from wallet.protocol.certificates import TrustAnchor
+from wallet.protocol.entry import EntryKind, Note, Payment
+from wallet.protocol.ids import WalletId, journal_text, wallet_text
+from wallet.protocol.keys import PublicKey
+from wallet.protocol.merkle import leaf_hash
+from wallet.protocol.messages import Order, OrderKind
+from wallet.protocol.receipt import NOTHING_REVOKED, ReceiptError, verify_receipt
+from wallet.protocol.refusals import Code, ProtocolError
+from wallet.protocol.state import State
+from wallet.protocol.trust import ENDLESS_S
+
+
+class Books:
+    """The closed epoch, to which claims are added one by one."""
+
+    def __init__(
+        self,
+        anchor: TrustAnchor,
+        state: State,
+        *,
+        place: Place,
+        currency: str,
+        keys: Mapping[bytes, PublicKey],
+    ) -> None:
+        self._anchor = anchor
+        self._state = state
+        self._journal, self._epoch = place
+        self._text = journal_text(place[0])
+        self._currency = currency
+        self._keys = keys
+        self._orders: set[bytes] = set()
+        self._left: set[int] = set()
+        self._balances: defaultdict[bytes, int] = defaultdict(int)
+        for wallet in state.wallets.values():
+            self._balances[wallet.wallet] = wallet.balance
+        self.redeemed: set[NoteKey] = set(state.redeemed)
+        self.moves: list[Move] = []
+        self.notes: list[NoteChange] = []
+        self.judged: list[Judged] = []
+        self.borne = self.paid_out = 0
+
+    def account(self, wallet: bytes) -> Account:
+        """The account of a wallet in the closed epoch."""
+        return offline(
+            wallet_text(WalletId(wallet)),
+            journal=self._text,
+            epoch=self._epoch,
+            currency=self._currency,
+        )
+
+    # ---- claims ---------------------------------------------------------------------------
+    def add_grants(self, grants: Iterable[Funding]) -> None:
+        """Signed grants: whether or not they came into the journal, their value is the holder's."""
+        source = transit_grants(self._text, currency=self._currency)
+        for grant in grants:
+            self._balances[grant.offline_wallet] += grant.amount
+            self.moves.append(
+                Move(
+                    identity=derived("claim-grant", grant.funding_id),
+                    debit=source,
+                    credit=self.account(grant.offline_wallet),
+                    amount=grant.amount,
+                    kind=TransferKind.FUND,
+                )
+            )
+
+    async def add(self, connection: Connection, claim: Claim) -> None:
+        """Judge one claim, and count it if it holds."""
+        try:
+            await self._count(connection, claim)
+            code = None
+        except ProtocolError as error:
+            code = str(error.code)
+            self._bear_note(claim)
+        self.judged.append(Judged(claim=claim, code=code))
+
+    async def _count(self, connection: Connection, claim: Claim) -> None:
+        entry = claim.entry
+        match entry.kind, entry.body:
+            case EntryKind.PAY, Payment(order=order):
+                self._check_order(order, leaves=False)
+                self._require_wallet(order.payee)
+                if order.payee == order.payer:
+                    raise ProtocolError(Code.MALFORMED, "the payer is the payee")
+                self._move(claim, order, credit=self.account(order.payee), kind=TransferKind.PAY)
+                self._balances[order.payee] += order.amount_minor
+            case EntryKind.TRANSFER_OUT, Payment(order=order):
+                # Whoever redeems the other one all the same is paid from the loss account.
+                if claim.index in self._left:
+                    raise ProtocolError(Code.PROOF_INVALID, "another note counts at this index")
+                self._check_order(order, leaves=True)
+                self._leave(claim, order)
+            case EntryKind.DEFUND, Payment(order=order):
+                self._check_order(order, leaves=False)
+                if order.kind != OrderKind.REDEEM:
+                    raise ProtocolError(Code.MALFORMED, "no order to redeem")
+                self._move(claim, order, to_online=order.payer, kind=TransferKind.DEFUND)
+            case EntryKind.TRANSFER_IN, Note() as note:
+                await self._arrive(connection, claim, note)
+            case _:
+                raise ProtocolError(Code.MALFORMED, "an entry that moves no value of a holder")
+
+    def _check_order(self, order: Order, *, leaves: bool) -> None:
+        """What the journal had to check, as far as it can be known without it. Raises."""
+        if order.currency != self._currency:
+            raise ProtocolError(Code.WRONG_CURRENCY)
+        if (order.payer_journal, order.payer_epoch) != (self._journal, self._epoch):
+            raise ProtocolError(Code.WRONG_JOURNAL)
+        if (order.payee_journal != self._journal) != leaves:
+            raise ProtocolError(Code.MALFORMED, "an entry of another kind than its order's")
+        order.signed.verify(self._require_wallet(order.payer))
+        known = self._state.wallets.get(order.payer)
+        if known is not None and order.sequence < known.next_sequence:
+            raise ProtocolError(Code.SEQUENCE_USED, "the journal told of another order before")
+        if order.identity in self._orders:
+            raise ProtocolError(Code.SEQUENCE_USED, "the order is claimed at another index")
+        self._orders.add(order.identity)
+
+    def _require_wallet(self, wallet: bytes) -> PublicKey:
+        known = self._state.wallets.get(WalletId(wallet))
+        key = self._keys.get(wallet) if known is None or known.key is None else known.key
+        if key is None:
+            raise ProtocolError(Code.UNKNOWN_WALLET)
+        return key
+
+    def _move(
+        self,
+        claim: Claim,
+        order: Order,
+        *,
+        credit: Account | None = None,
+        to_online: bytes | None = None,
+        kind: TransferKind,
+    ) -> None:
+        """Out of the payer's wallet."""
+        self._balances[order.payer] -= order.amount_minor
+        self.moves.append(
+            Move(
+                identity=self._identity(claim),
+                debit=self.account(order.payer),
+                credit=credit,
+                to_online=to_online,
+                amount=order.amount_minor,
+                kind=kind,
+            )
+        )
+
+    def _identity(self, claim: Claim) -> bytes:
+        entry = of_entry(self._journal, epoch=self._epoch, index=claim.index)
+        return derived("claim", entry, claim.leaf)
+
+    def _leave(self, claim: Claim, order: Order) -> None:
+        """A note: on its way from now on, or redeemed already and waiting for its parent."""
+        row = claim.redeemed
+        if row is None:
+            credit = transit_notes(self._text, currency=self._currency)
+            kind, state = TransferKind.NOTE_OUT, "out"
+        else:
+            credit = suspense(journal_text(row["in_journal"]), currency=self._currency)
+            kind, state = TransferKind.NOTE_MATCHED, "redeemed"
+        self._move(claim, order, credit=credit, kind=kind)
+        self._left.add(claim.index)
+        key = (self._journal, self._epoch, claim.index)
+        self.notes.append(NoteChange(key=key, leaf=claim.leaf, state=state, order=order, known=row))
+
+    async def _arrive(self, connection: Connection, claim: Claim, note: Note) -> None:
+        """A note of another journal that came into this one."""
+        order, key = note.order, self._source_of(note)
+        self._require_wallet(order.payee)
+        if key in self.redeemed:
+            raise ProtocolError(Code.NOTE_REDEEMED)
+        source, state = await self._parent(connection, note, key)
+        self.redeemed.add(key)
+        self._balances[order.payee] += order.amount_minor
+        kind = {
+            "redeemed": TransferKind.NOTE_IN,
+            "early": TransferKind.NOTE_IN_EARLY,
+            "compensated": TransferKind.COMPENSATION,
+        }[state]
+        self.moves.append(
+            Move(
+                identity=self._identity(claim),
+                debit=source,
+                credit=self.account(order.payee),
+                amount=order.amount_minor,
+                kind=kind,
+            )
+        )
+        self.notes.append(
+            NoteChange(
+                key=key,
+                leaf=leaf_hash(note.entry),
+                state=state,
+                order=order,
+                note=note,
+                in_index=claim.index,
+            )
+        )
+
+    def _bear_note(self, claim: Claim) -> None:
+        """Redeemed elsewhere, and no order stands behind it: the payee kept to the policy."""
+        row, body = claim.redeemed, claim.entry.body
+        if row is None or not isinstance(body, Payment):
+            return
+        self.borne += row["amount"]
+        self.moves.append(
+            Move(
+                identity=self._identity(claim),
+                debit=loss(row["currency"]),
+                credit=suspense(journal_text(row["in_journal"]), currency=row["currency"]),
+                amount=row["amount"],
+                kind=TransferKind.COMPENSATION,
+            )
+        )
+        key = (self._journal, self._epoch, claim.index)
+        self.notes.append(
+            NoteChange(key=key, leaf=claim.leaf, state="compensated", order=body.order, known=row)
+        )
+
+    def _source_of(self, note: Note) -> NoteKey:
+        """Where a note comes from, its receipt checked. Raises: ProtocolError."""
+        verified = verify_receipt(
+            note.receipt,
+            note.entry,
+            root=self._anchor,
+            grace_s=ENDLESS_S,
+            revoked=NOTHING_REVOKED,
+        )
+        order = note.order
+        if (verified.journal, verified.epoch) != (order.payer_journal, order.payer_epoch):
+            raise ReceiptError(5, Code.PROOF_INVALID, "its order is of another journal")
+        if order.payee_journal != self._journal or verified.journal == self._journal:
+            raise ProtocolError(Code.NOTE_NOT_FOR_US)
+        if order.currency != self._currency:
+            raise ProtocolError(Code.WRONG_CURRENCY)
+        return (verified.journal, verified.epoch, verified.index)
+
+    async def _parent(
+        self, connection: Connection, note: Note, key: NoteKey
+    ) -> tuple[Account, str]:
+        """The account that a note comes from, and what becomes of it. Raises: ProtocolError."""
+        known = await connection.fetchrow(
+            "SELECT leaf, state FROM note WHERE journal = $1 AND epoch = $2 AND index = $3"
+            " FOR UPDATE",
+            *key,
+        )
+        if known is None:
+            return await self._early(connection, key)
+        if known["leaf"] != leaf_hash(note.entry):
+            raise ProtocolError(Code.PROOF_INVALID, "its journal tells of another entry")
+        if known["state"] == "out":
+            return transit_notes(journal_text(key[0]), currency=self._currency), "redeemed"
+        if known["state"] == "returned":
+            # It came back to the payer, and the payee had redeemed it in time.
+            return loss(self._currency), "compensated"
+        raise ProtocolError(Code.NOTE_REDEEMED)
+
+    async def _early(self, connection: Connection, key: NoteKey) -> tuple[Account, str]:
+        told = await connection.fetchrow(
+            "SELECT applied, stated_ms FROM journal_epoch WHERE journal = $1 AND epoch = $2",
+            *key[:2],
+        )
+        if told is not None and told["stated_ms"] is not None:
+            return loss(self._currency), "compensated"
+        if told is not None and told["applied"] > key[2]:
+            raise ProtocolError(Code.PROOF_INVALID, "its journal tells of another entry")
+        return suspense(self._text, currency=self._currency), "early"
+
+    # ---- what it comes to -----------------------------------------------------------------
+    def bear(self) -> None:
+        """What payers spent beyond what they had, as far as anybody knows."""
+        place = of_entry(self._journal, epoch=self._epoch, index=0)
+        for wallet, balance in sorted(self._balances.items()):
+            if balance < 0:
+                self._balances[wallet] = 0
+                self.borne -= balance
+                self.moves.append(
+                    Move(
+                        identity=derived("claims-borne", place, wallet),
+                        debit=loss(self._currency),
+                        credit=self.account(wallet),
+                        amount=-balance,
+                        kind=TransferKind.COMPENSATION,
+                    )
+                )
+
+    def pay_out(self, wallets: Iterable[bytes]) -> None:
+        """Wallets whose value goes online instead: their keys are lost with the gateway."""
+        place = of_entry(self._journal, epoch=self._epoch, index=0)
+        for wallet in sorted(wallets):
+            balance = self._balances.pop(wallet, 0)
+            if balance > 0:
+                self.paid_out += balance
+                self.moves.append(
+                    Move(
+                        identity=derived("recovered", place, wallet),
+                        debit=self.account(wallet),
+                        to_online=wallet,
+                        amount=balance,
+                        kind=TransferKind.RECOVERED,
+                    )
+                )
+
+    def carried(self) -> list[tuple[bytes, int]]:
+        """Balances of the statement, in the order of wallets; empty wallets need none."""
+        return [(wallet, balance) for wallet, balance in sorted(self._balances.items()) if balance]
+
+
+def forks(judged: Sequence[Judged]) -> list[tuple[Claim, Claim]]:
+    """Claims of two entries at one index: each pair convicts the journal."""
+    found: list[tuple[Claim, Claim]] = []
+    claims = [item.claim for item in judged]
+    for one, other in itertools.pairwise(claims):
+        if one.index == other.index and None not in (one.receipt, other.receipt):
+            found.append((one, other))
+    return found

@@ -1,0 +1,290 @@
+"""Closing an epoch: one officer declares it, another one approves, and only then it is over.
+
+protocol.md, "A gateway is lost". The journal and epoch go on list 1, what was held for it goes back
+to the online wallets, and the claims window begins. A planned change is closed by the journal
+itself, by its last entry: then everything is known, nothing is revoked, and no claims are awaited.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+from cloud import funding
+from cloud.database import Connection, constraints_as
+from cloud.errors import IssuerError
+from cloud.issuer import audit, lists, objects
+from cloud.issuer.desk import Desk
+from cloud.issuer.gateways import Gateway, find_gateway
+from cloud.issuer.lists import ListChange
+from cloud.issuer.objects import policy_series
+from cloud.issuer.officers import Officer, Role
+from cloud.reconciler.outbox import tell
+from cloud.reconciler.replica import open_epoch
+from wallet.protocol.entry import EntryKind
+from wallet.protocol.ids import journal_text
+from wallet.protocol.issued import decode_policy
+from wallet.protocol.lists import ListId
+from wallet.protocol.policy import JournalLimit
+
+PAGE_MAX = 200
+# An entry begins with a map of five and its kind.
+_CLOSE_LEAD = bytes((0xA5, 0x01, EntryKind.CLOSE))
+
+
+class Cause(enum.StrEnum):
+    """Why an epoch ends; the words are those of `body-close` in wire.cddl."""
+
+    PLANNED = "planned"
+    LOST = "lost"
+    COMPROMISED = "compromised"
+    MIGRATED = "migrated"
+
+    @property
+    def is_orderly(self) -> bool:
+        """Whether the journal itself has to have ended its epoch before."""
+        return self in (Cause.PLANNED, Cause.MIGRATED)
+
+
+class ClosureState(enum.StrEnum):
+    """A draft is decided once: closed or rejected."""
+
+    DRAFT = "draft"
+    CLOSED = "closed"
+    REJECTED = "rejected"
+
+
+class Closure(msgspec.Struct, frozen=True, kw_only=True):
+    """A draft and what became of it. `successor`: the journal that opened with its statement."""
+
+    closure_id: bytes
+    journal: bytes
+    epoch: int
+    cause: Cause
+    reason: str
+    state: ClosureState
+    drafted_by: int
+    decided_by: int | None
+    claims_until_ms: int | None
+    successor: bytes | None
+
+    @property
+    def subject(self) -> str:
+        """The journal and epoch for people."""
+        return f"{journal_text(self.journal)} {self.epoch}"
+
+
+_COLUMNS = ", ".join(Closure.__struct_fields__)
+
+
+async def draft_closure(
+    connection: Connection,
+    *,
+    closure_id: bytes,
+    journal: bytes,
+    cause: Cause,
+    reason: str,
+    officer: Officer,
+    now_ms: int,
+) -> Closure:
+    """Declare the epoch of a gateway over, or answer the draft that is there.
+
+    Raises: IssuerError `role-missing`, `gateway-unknown`, `draft-conflict` (the identity names
+    another draft, or the epoch has a closure already).
+    """
+    officer.require(Role.RECOVERY)
+    gateway = await find_gateway(connection, journal)
+    with constraints_as(IssuerError, "draft-conflict"):
+        made = await connection.fetchval(
+            "INSERT INTO epoch_closure (closure_id, journal, epoch, cause, reason, drafted_by,"
+            " drafted_ms) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+            " ON CONFLICT (closure_id) DO NOTHING RETURNING true",
+            *(closure_id, journal, gateway.epoch, cause.value, reason),
+            *(officer.officer_id, now_ms),
+        )
+    closure = await find_closure(connection, closure_id)
+    asked = (journal, cause, reason, officer.officer_id)
+    if (closure.journal, closure.cause, closure.reason, closure.drafted_by) != asked:
+        raise IssuerError("draft-conflict", "the identity names another draft")
+    if made:
+        await _audit(connection, "closure.draft", closure, officer=officer, now_ms=now_ms)
+    return closure
+
+
+async def approve_closure(
+    connection: Connection, desk: Desk, closure_id: bytes, *, officer: Officer, now_ms: int
+) -> Closure:
+    """Close the epoch. Approving one's own approval again changes nothing.
+
+    Raises: IssuerError `role-missing`, `four-eyes`, `closure-unknown`, `draft-decided`,
+    `window-unset` (the policy says nothing of code 117), `epoch-open` for an orderly cause whose
+    journal has not ended its epoch, or not told so yet.
+    """
+    closure = await _to_decide(connection, closure_id, ClosureState.CLOSED, officer)
+    if closure.state is ClosureState.CLOSED:
+        return closure
+    gateway = await find_gateway(connection, closure.journal)
+    epoch_id = await _end_epoch(connection, closure, now_ms=now_ms)
+    if closure.cause.is_orderly:
+        if not await _ended_itself(connection, epoch_id):
+            raise IssuerError("epoch-open", "the gateway has to end its epoch and synchronise")
+        until_ms = now_ms
+    else:
+        until_ms = await _claims_until(connection, gateway, closure, now_ms=now_ms)
+        await _revoke(connection, desk, closure, officer=officer, now_ms=now_ms)
+    await _give_back(connection, closure, now_ms=now_ms)
+    await connection.execute(
+        "UPDATE gateway SET state = 'closed' WHERE journal = $1", closure.journal
+    )
+    decided = await _decide(
+        connection, closure_id, ClosureState.CLOSED, officer, until_ms=until_ms, now_ms=now_ms
+    )
+    await _audit(connection, "closure.approve", decided, officer=officer, now_ms=now_ms)
+    body = {"journal": journal_text(closure.journal), "epoch": closure.epoch}
+    await tell(connection, "journal.closed", {**body, "cause": closure.cause}, now_ms=now_ms)
+    return decided
+
+
+async def reject_closure(
+    connection: Connection, closure_id: bytes, *, officer: Officer, now_ms: int
+) -> Closure:
+    """Decide against the draft: the gateway goes on. Raises: as `approve_closure`."""
+    closure = await _to_decide(connection, closure_id, ClosureState.REJECTED, officer)
+    if closure.state is ClosureState.REJECTED:
+        return closure
+    decided = await _decide(
+        connection, closure_id, ClosureState.REJECTED, officer, until_ms=None, now_ms=now_ms
+    )
+    await _audit(connection, "closure.reject", decided, officer=officer, now_ms=now_ms)
+    return decided
+
+
+async def find_closure(connection: Connection, closure_id: bytes) -> Closure:
+    """The closure, locked for this transaction. Raises: IssuerError `closure-unknown`."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM epoch_closure WHERE closure_id = $1 FOR UPDATE", closure_id
+    )
+    if row is None:
+        raise IssuerError("closure-unknown")
+    return _closure(row)
+
+
+async def list_closures(connection: Connection) -> list[Closure]:
+    """The newest closures."""
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM epoch_closure ORDER BY drafted_ms DESC LIMIT $1", PAGE_MAX
+    )
+    return [_closure(row) for row in rows]
+
+
+async def _to_decide(
+    connection: Connection, closure_id: bytes, state: ClosureState, officer: Officer
+) -> Closure:
+    """The closure, undecided, or decided the same by the same officer before."""
+    officer.require(Role.RECOVERY)
+    closure = await find_closure(connection, closure_id)
+    if closure.drafted_by == officer.officer_id:
+        raise IssuerError("four-eyes", "another officer has to decide")
+    again = (closure.state, closure.decided_by) == (state, officer.officer_id)
+    if closure.state is not ClosureState.DRAFT and not again:
+        raise IssuerError("draft-decided", f"the closure is {closure.state.value}")
+    return closure
+
+
+async def _end_epoch(connection: Connection, closure: Closure, *, now_ms: int) -> int:
+    """Nothing more is taken from the journal in this epoch; a row is made where it never told."""
+    epoch_id = await open_epoch(
+        connection, journal=closure.journal, epoch=closure.epoch, now_ms=now_ms
+    )
+    if epoch_id is None:
+        raise IssuerError("draft-conflict", "a later epoch of this journal is open")
+    # What a journal was suspended for stays in its evidence.
+    await connection.execute(
+        "UPDATE journal_epoch SET state = 'closed', reason = NULL, changed_ms = $2"
+        " WHERE epoch_id = $1",
+        *(epoch_id, now_ms),
+    )
+    return epoch_id
+
+
+async def _ended_itself(connection: Connection, epoch_id: int) -> bool:
+    """Whether the journal's `close` is among what it told: settlements alone may follow it."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM journal_entry WHERE epoch_id = $1"
+        " AND substring(entry FOR 3) = $2)",
+        *(epoch_id, _CLOSE_LEAD),
+    )
+    return found
+
+
+async def _claims_until(
+    connection: Connection, gateway: Gateway, closure: Closure, *, now_ms: int
+) -> int:
+    """The longest expiry of an order whose note is on its way, then the policy's window (117)."""
+    stored = await objects.newest(connection, policy_series(gateway.currency))
+    policy = None if stored is None else decode_policy(stored.object)
+    window_s = None if policy is None else policy.journal.get(JournalLimit.CLAIMS_WINDOW_S)
+    if window_s is None:
+        raise IssuerError("window-unset", "sign a policy with code 117, the claims window, first")
+    expires_ms: int | None = await connection.fetchval(
+        "SELECT max(expires_ms) FROM note WHERE journal = $1 AND epoch = $2"
+        " AND state IN ('out', 'early')",
+        *(closure.journal, closure.epoch),
+    )
+    return max(now_ms, expires_ms or 0) + window_s * 1000
+
+
+async def _revoke(
+    connection: Connection, desk: Desk, closure: Closure, *, officer: Officer, now_ms: int
+) -> None:
+    place = (closure.journal, closure.epoch)
+    held = await lists.held(connection, ListId.JOURNALS)
+    if held is not None and place in held.items:
+        # An officer has put it there before.
+        return
+    change = ListChange(added={place: ()})
+    await lists.change_list(
+        connection, desk, ListId.JOURNALS, change, actor=officer.name, now_ms=now_ms
+    )
+
+
+async def _give_back(connection: Connection, closure: Closure, *, now_ms: int) -> None:
+    """What was held and never signed cannot be in the journal."""
+    for held in await funding.held_for(connection, closure.journal, epoch=closure.epoch):
+        await funding.give_back(connection, held.funding_id, now_ms=now_ms)
+
+
+async def _decide(
+    connection: Connection,
+    closure_id: bytes,
+    state: ClosureState,
+    officer: Officer,
+    *,
+    until_ms: int | None,
+    now_ms: int,
+) -> Closure:
+    row = await connection.fetchrow(
+        "UPDATE epoch_closure SET state = $2, decided_by = $3, decided_ms = $4,"
+        f" claims_until_ms = $5 WHERE closure_id = $1 RETURNING {_COLUMNS}",
+        *(closure_id, state.value, officer.officer_id, now_ms, until_ms),
+    )
+    return _closure(row)
+
+
+async def _audit(
+    connection: Connection, action: str, closure: Closure, *, officer: Officer, now_ms: int
+) -> None:
+    await audit.record(
+        connection,
+        actor=officer.name,
+        action=action,
+        subject=closure.subject,
+        detail={"cause": closure.cause.value, "closure": closure.closure_id.hex()},
+        now_ms=now_ms,
+    )
+
+
+def _closure(row: Any) -> Closure:
+    return msgspec.convert(dict(row), Closure)

@@ -1,0 +1,212 @@
+"""Claims on a closed epoch, one by one: which count, and why the others do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cloud.database import Connection, Database
+from cloud.reconciler.values import ReconcilerError
+from cloud.recovery.accounting import Books
+from cloud.recovery.claims import Claim, claims_of
+from tests.integration.cloud.test_convictions import forged
+from tests.support.books import Book, opened
+from tests.support.issuer import Key
+from tests.support.reporting import Branch, open_bank, reconciler
+from tests.support.world import ANCHOR, EURO, NOW_MS
+from wallet.protocol.entry import Entry, Note
+from wallet.protocol.merkle import leaf_hash
+from wallet.protocol.messages import OrderKind
+from wallet.protocol.refusals import Code
+
+ANNA, BERT, CARA = Key("anna"), Key("bert"), Key("cara")
+
+
+@pytest.fixture
+async def connection(database: Database) -> Any:
+    """A transaction."""
+    async with database.transaction() as opened_one:
+        yield opened_one
+
+
+class Lost:
+    """A journal that wrote more than the issuer knows: its replica stands where it was."""
+
+    def __init__(self) -> None:
+        self.book = opened("north", holders={ANNA: 1_000, BERT: 0})
+
+    def books(self, **changed: Any) -> Books:
+        """The issuer's view of it."""
+        given: dict[str, Any] = {"place": (self.book.journal, 1), "currency": EURO, "keys": {}}
+        return Books(ANCHOR, self.book.replica, **{**given, **changed})
+
+    def written(self, proposal: Any) -> Entry:
+        """An entry that the issuer never gets; its receipt could be made."""
+        entry = self.book.write(proposal)
+        assert isinstance(entry, Entry), entry
+        self.book.context.append(entry)
+        return entry
+
+
+def claim(entry: Entry, **changed: Any) -> Claim:
+    """As it comes in."""
+    given = {"index": entry.index, "leaf": leaf_hash(entry.raw), "entry": entry, "receipt": None}
+    return Claim(**{**given, **changed})
+
+
+async def codes(connection: Connection, books: Books, *entries: Entry) -> list[str | None]:
+    """What each claim comes to."""
+    for entry in entries:
+        await books.add(connection, claim(entry))
+    return [item.code for item in books.judged]
+
+
+async def test_a_claim_counts_once_whoever_brings_the_order(connection: Connection) -> None:
+    lost = Lost()
+    paid = lost.written(lost.book.pay(ANNA, BERT, 300))
+    books = lost.books()
+    assert await codes(connection, books, paid, paid) == [None, Code.SEQUENCE_USED]
+    assert books.carried() == sorted([(ANNA.public.id, 700), (BERT.public.id, 300)])
+
+
+async def test_an_order_that_is_older_than_what_the_journal_told_does_not_count(
+    connection: Connection,
+) -> None:
+    lost = Lost()
+    told = lost.book.accept(lost.book.pay(ANNA, BERT, 300))
+    assert await codes(connection, lost.books(), told) == [Code.SEQUENCE_USED]
+
+
+async def test_claims_of_another_epoch_currency_or_wallet_do_not_count(
+    connection: Connection,
+) -> None:
+    lost = Lost()
+    paid = lost.written(lost.book.pay(ANNA, BERT, 300))
+    other = lost.books(place=(lost.book.journal, 2))
+    assert await codes(connection, other, paid) == [Code.WRONG_JOURNAL]
+    assert await codes(connection, lost.books(currency="CHF"), paid) == [Code.WRONG_CURRENCY]
+    enrolled = lost.written(lost.book.enrolment(CARA))
+    fresh = lost.written(lost.book.pay(ANNA, CARA, 5))
+    assert await codes(connection, lost.books(), enrolled, fresh) == [
+        Code.MALFORMED,
+        Code.UNKNOWN_WALLET,
+    ]
+    # The issuer enrolled Cara, and the journal had no time to say that it knows.
+    known = lost.books(keys={CARA.public.id: CARA.public})
+    assert await codes(connection, known, fresh) == [None]
+
+
+async def test_an_entry_of_another_kind_than_its_order_does_not_count(
+    connection: Connection,
+) -> None:
+    lost = Lost()
+    paid = lost.written(lost.book.pay(ANNA, BERT, 300))
+    for kind in (3, 5):
+        changed = Entry(
+            raw=paid.raw,
+            kind=kind,
+            index=paid.index,
+            time_ms=paid.time_ms,
+            clock=paid.clock,
+            body=paid.body,
+        )
+        assert await codes(connection, lost.books(), changed) == [Code.MALFORMED]
+    redeem = lost.written(lost.book.pay(ANNA, ANNA, 5, kind=OrderKind.REDEEM))
+    to_itself = Entry(
+        raw=redeem.raw,
+        kind=2,
+        index=redeem.index,
+        time_ms=redeem.time_ms,
+        clock=redeem.clock,
+        body=redeem.body,
+    )
+    assert await codes(connection, lost.books(), to_itself) == [Code.MALFORMED]
+
+
+async def test_a_note_that_came_in_counts_once_and_only_with_its_receipt(
+    connection: Connection,
+) -> None:
+    lost = Lost()
+    south = opened("south", holders={CARA: 500})
+    arrived = lost.written(_note(south, lost.book, 100))
+    books = lost.books()
+    assert await codes(connection, books, arrived, arrived) == [None, Code.NOTE_REDEEMED]
+    assert (ANNA.public.id, 1_100) in books.carried()
+    assert [change.state for change in books.notes] == ["early"]
+    assert await codes(connection, lost.books(currency="CHF"), arrived) == [Code.WRONG_CURRENCY]
+    elsewhere = lost.books(place=(south.journal, 1))
+    assert await codes(connection, elsewhere, arrived) == [Code.NOTE_NOT_FOR_US]
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "kind"),
+    [
+        ({"applied": 9}, Code.PROOF_INVALID, None),
+        ({"applied": 9, "stated_ms": 1}, None, "COMPENSATION"),
+        ({"leaf": bytes(32)}, Code.PROOF_INVALID, None),
+        ({"state": "out"}, None, "NOTE_IN"),
+        ({"state": "returned"}, None, "COMPENSATION"),
+        ({"state": "redeemed"}, Code.NOTE_REDEEMED, None),
+    ],
+)
+async def test_a_note_is_held_against_what_its_own_journal_told(
+    connection: Connection, told: dict[str, Any], code: str | None, kind: str | None
+) -> None:
+    lost = Lost()
+    south = opened("south", holders={CARA: 500})
+    arrived = lost.written(_note(south, lost.book, 100))
+    assert isinstance(arrived.body, Note)
+    if "applied" in told:
+        await connection.execute(
+            "INSERT INTO journal_epoch (journal, epoch, size, applied, stated_ms, opened_ms,"
+            " changed_ms) VALUES ($1, 1, 9, $2, $3, 0, 0)",
+            *(south.journal, told["applied"], told.get("stated_ms")),
+        )
+    else:
+        await connection.execute(
+            "INSERT INTO note (journal, epoch, index, leaf, state, payer, payee_journal, amount,"
+            " currency, expires_ms) VALUES ($1, 1, $2, $3, $4, $5, $6, 100, 'EUR', 0)",
+            *(south.journal, arrived.body.index),
+            told.get("leaf", leaf_hash(arrived.body.entry)),
+            *(told.get("state", "out"), CARA.public.id, lost.book.journal),
+        )
+    books = lost.books()
+    assert await codes(connection, books, arrived) == [code]
+    assert [move.kind.name for move in books.moves] == ([] if kind is None else [kind])
+
+
+def _note(source: Book, target: Book, amount: int) -> Note:
+    left = source.accept(source.pay(CARA, ANNA, amount, payee_journal=target.journal))
+    return source.note(left.index)
+
+
+async def test_what_a_suspended_journal_told_after_its_offence_is_claimed_by_itself(
+    database: Database,
+) -> None:
+    await open_bank(database)
+    north, reconciling = Branch("north"), reconciler(database)
+    north.enrol(ANNA, BERT)
+    await north.fund(database, ANNA, 1_000)
+    bad = forged(north, north.book.pay(ANNA, BERT, 5_000))
+    after = forged(north, north.book.pay(BERT, ANNA, 10))
+    await north.sync(reconciling)
+    async with database.transaction() as connection:
+        row = await connection.fetchrow("SELECT * FROM journal_epoch")
+        found = await claims_of(connection, row)
+    assert bad.index == row["applied"]
+    assert [item.index for item in found] == [after.index]
+
+
+async def test_a_statement_opens_no_journal_but_the_one_that_the_issuer_let_go_on(
+    database: Database,
+) -> None:
+    await open_bank(database)
+    north, reconciling = Branch("north"), reconciler(database)
+    north.enrol(ANNA)
+    await north.fund(database, ANNA, 1_000)
+    await north.sync(reconciling)
+    statement = north.book.statement([(ANNA.public.id, 1_000)])
+    thief = Branch("west", epoch=2, statement=statement)
+    with pytest.raises(ReconcilerError, match="statement-foreign"):
+        await thief.sync(reconciling, now_ms=NOW_MS)
