@@ -14,6 +14,7 @@ from cloud.attestation.makers import read_root
 from cloud.attestation.manifests import Manifest, fitting, read_manifest
 from cloud.errors import IssuerError
 from hsm.pcr_policies import PCR_POLICIES
+from tests.support.live_issuer import LiveIssuer
 from tests.support.maker import Maker
 
 BOOT = {register: bytes([register]) * 32 for register in PCR_POLICIES["firmware-and-boot"]}
@@ -100,7 +101,9 @@ def test_what_is_not_one_certificate_of_an_authority_is_no_root() -> None:
         x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
         for der in (maker.root, maker.above)
     ]
-    for content in (b"", b"\x30\x00", b"-----BEGIN nothing", maker.certify(key), b"".join(pems)):
+    _, (leaf,) = LiveIssuer().role_key("sync")
+    ends = (maker.certify(key), leaf)
+    for content in (b"", b"\x30\x00", b"-----BEGIN nothing", b"".join(pems), *ends):
         with pytest.raises(IssuerError) as refused:
             read_root(content)
         assert refused.value.code == "maker-invalid"
