@@ -50,8 +50,7 @@ async def remove(config: Pkcs11Config, key_id: bytes) -> int:
     def work(module: Module, token: pkcs11.Token) -> int:
         session = token.open(rw=True)
         try:
-            labels = {config.key_label, config.label_of_sealing}
-            return destroy(session, labels, key_id=key_id)
+            return destroy(session, config.labels, key_id=key_id)
         finally:
             session.close()
 
@@ -100,7 +99,7 @@ def _made(config: Pkcs11Config, token: pkcs11.Token) -> Made:
     try:
         objects = [
             made
-            for label in dict.fromkeys((config.key_label, config.label_of_sealing))
+            for label in config.labels
             for made in list(keys.session.get_objects({Attribute.LABEL: label}))
         ]
         made_keys = sorted((_made_key(one) for one in objects), key=lambda key: key.kind)

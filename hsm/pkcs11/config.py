@@ -38,3 +38,8 @@ class Pkcs11Config:
     def label_of_sealing(self) -> str:
         """The label of the sealing key."""
         return self.sealing_label or self.key_label
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label of the signing pair, then that of the sealing key where it differs."""
+        return tuple(dict.fromkeys((self.key_label, self.label_of_sealing)))

@@ -77,7 +77,7 @@ def generate(
         PKCS11Error: the token refuses.
     """
     session = token.open(rw=True)
-    labels = {config.key_label, config.label_of_sealing} if sealing else {config.key_label}
+    labels = config.labels if sealing else (config.key_label,)
     try:
         for label in labels:
             if list(session.get_objects({Attribute.LABEL: label})):
