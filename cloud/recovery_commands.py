@@ -50,7 +50,10 @@ def add_recovery(actions: Any) -> None:
     sign = actions.add_parser("sign", help="sign another officer's statement")
     sign.add_argument("statement")
     _by_officer(sign, sign_statement)
-    successor = actions.add_parser("successor", help="a token for the gateway that goes on")
+    successor = actions.add_parser(
+        "successor",
+        help="a token for the gateway that goes on; it has to prove what the one before had to",
+    )
     successor.add_argument("closure")
     successor.add_argument("--token-file", type=Path, required=True)
     _by_officer(successor, successor_token)

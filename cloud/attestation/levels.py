@@ -70,6 +70,30 @@ async def set_demand(
     )
 
 
+async def inherit_demand(
+    connection: Connection, token: str, before: bytes, *, actor: str, now_ms: int
+) -> None:
+    """Ask of a gateway that goes on where another one ended what was asked of that one.
+
+    `before`: the journal of the one that ended.
+    Raises: IssuerError `token-unknown`, `gateway-unknown`.
+    """
+    row = await connection.fetchrow(
+        "SELECT level, pcr_policy FROM gateway_attestation WHERE journal = $1", before
+    )
+    if row is None:
+        raise IssuerError("gateway-unknown", "nothing was asked of its hardware")
+    await set_demand(
+        connection,
+        token,
+        level=Level(row["level"]),
+        # Without a TPM there are no registers; the name of a policy stands there all the same.
+        pcr_policy=row["pcr_policy"] or "firmware",
+        actor=actor,
+        now_ms=now_ms,
+    )
+
+
 async def demand_of(connection: Connection, token: str) -> Demand:
     """The demand, locked for this transaction. Raises: IssuerError `token-unknown`."""
     row = await connection.fetchrow(

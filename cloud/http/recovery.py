@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from cloud.attestation.levels import inherit_demand
 from cloud.http import recovery_types as types
 from cloud.http.octets import from_text, journal_of, to_text
 from cloud.http.routes import Call, Route
@@ -126,6 +127,13 @@ class RecoveryDesk:
             actor=call.officer.name,
             now_ms=call.now_ms,
             closure_id=closure.closure_id,
+        )
+        await inherit_demand(
+            call.connection,
+            token,
+            closure.journal,
+            actor=call.officer.name,
+            now_ms=call.now_ms,
         )
         return TokenAnswer(token=token)
 

@@ -113,7 +113,7 @@ class Story:
     async def gateway(self, name: str, token: str | None = None) -> Box:
         """A provisioned gateway, with a token of its own or one that was given."""
         if token is None:
-            body = {"name": name, "currency": "EUR", "tiers": [0, DEVICE_TIER]}
+            body = {"name": name, "currency": "EUR", "tiers": [0, DEVICE_TIER], "level": "software"}
             token = (await self.done(self.first, "/v1/issuer/gateways", body))["token"]
         box = Box(self, self.folder / name)
         if not Folder(box.folder).token.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -347,6 +348,20 @@ async def test_what_a_journal_was_convicted_of_besides_is_not_lifted(site: Site)
     status, problem = await site.lift()
     assert (status, problem["code"]) == (409, "suspension-kept")
     assert "proof-invalid" in problem["detail"]
+
+
+async def test_who_goes_on_where_a_gateway_ended_has_to_prove_as_much(site: Site) -> None:
+    closure = secrets.token_hex(32)
+    body = {"closure_id": closure, "journal": journal_text(site.gateway.journal)}
+    body |= {"cause": "lost", "reason": "stolen"}
+    status, made = await site.trust.post(site.trust.first, "/v1/issuer/closures", body)
+    assert status == 201, made
+    path = f"/v1/issuer/closures/{closure}/token"
+    _, made = await site.trust.post(site.trust.first, path, {})
+    status, problem = await NewGateway("two").enrol(site.cloud, made["token"])
+    assert (status, problem["code"]) == (403, "attestation-missing")
+    last = json.loads((await site.trust.acts("gateway.level"))[-1]["detail"])
+    assert last == {"level": "tpm", "pcr_policy": "firmware"}
 
 
 async def test_nothing_is_asked_of_software_and_its_reports_prove_nothing(
