@@ -345,9 +345,10 @@ class Gateway:
 # Why a journal that is there takes no payments, whatever the token does.
 _FROZEN = {
     Mode.FROZEN_ROLLBACK: "the store does not fit the token's counter: it is an older copy, or a"
-    " copy of another box; only a new epoch of the issuer opens it",
+    " copy of another box; it never goes on, only a new epoch does: let the issuer close this one,"
+    " and enrol for the next",
     Mode.FROZEN_TAMPER: "a page of the store fails its check",
-    Mode.FROZEN_BY_ISSUER: "the issuer revoked this journal",
+    Mode.FROZEN_BY_ISSUER: "the issuer revoked this journal or closed its epoch",
 }
 _MODE_EVENTS = frozenset({"gateway.frozen", "gateway.open"})
 # What no waiting mends: an operator has to look.

@@ -12,13 +12,6 @@ from wallet.protocol.lists import ListId
 from wallet.protocol.policy import JournalLimit, Limit
 from wallet.protocol.state import NEVER, State
 
-# What a technician can do about a journal that takes nothing.
-_CAUSES = {
-    Mode.FROZEN_ROLLBACK: "the store is older than the token's counter, as a restored copy is: it "
-    "never goes on; let the issuer close this epoch, and enrol for the next one",
-    Mode.FROZEN_BY_ISSUER: "the issuer revoked this journal or closed its epoch",
-}
-
 
 def gateway_answer(gateway: Gateway, *, online: bool | None) -> GatewayAnswer:
     """Mode, journal, ages and exposure. Being offline is not unhealthy."""
@@ -28,16 +21,10 @@ def gateway_answer(gateway: Gateway, *, online: bool | None) -> GatewayAnswer:
         mode=str(gateway.mode),
         version=version(),
         time_ms=gateway.clock.now_ms(),
-        cause=_cause(gateway),
+        cause=gateway.cause or None,
     )
     opened = gateway.opened
     return base if opened is None else _with_journal(base, opened)
-
-
-def _cause(gateway: Gateway) -> str | None:
-    if gateway.opened is not None:
-        return _CAUSES.get(gateway.mode)
-    return gateway.cause or None
 
 
 def _with_journal(base: GatewayAnswer, opened: Opened) -> GatewayAnswer:
