@@ -102,7 +102,10 @@ async def test_two_officers_close_a_gateway_by_commands(tmp_path: Path) -> None:
         )
         token, folder = tmp_path / "enrol.token", tmp_path / "north"
         assert (
-            await cloud.command("gateway", "add", "--name", "north", "--token-file", str(token))
+            await cloud.command(
+                *("gateway", "add", "--name", "north", "--token-file", str(token)),
+                "--allow-software",
+            )
         )[0] == 0
         journal = await provisioned(cloud, folder, token)
 

@@ -118,7 +118,7 @@ async def test_an_ended_epoch_takes_no_payment_and_an_unended_one_no_other_key(
 
 async def test_a_token_of_another_closure_does_not_lead_on(story: Story, north: Box) -> None:
     path = await ended(story, north)
-    body = {"name": "stranger", "currency": "EUR", "tiers": [0]}
+    body = {"name": "stranger", "currency": "EUR", "tiers": [0], "level": "software"}
     file = story.folder / "wrong.token"
     file.write_text((await story.done(story.first, "/v1/issuer/gateways", body))["token"])
     code, _, errors = await command(north, "--token-file", str(file))
