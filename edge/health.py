@@ -35,9 +35,11 @@ def gateway_answer(gateway: Gateway, *, online: bool | None) -> GatewayAnswer:
 
 
 def _cause(gateway: Gateway) -> str | None:
-    if gateway.opened is not None:
-        return _CAUSES.get(gateway.mode)
-    return gateway.cause or None
+    if gateway.mode is Mode.OPEN:
+        return None
+    if gateway.opened is None:
+        return gateway.cause or None
+    return _CAUSES.get(gateway.mode, gateway.cause) or None
 
 
 def _with_journal(base: GatewayAnswer, opened: Opened) -> GatewayAnswer:
