@@ -11,6 +11,7 @@ from typing import TypeVar
 from tpm2_pytss import ESAPI, TSS2_Exception
 
 from hsm.api import HsmError, KeyMissing, TokenGone, TokenRefused
+from hsm.memory import wipe
 from hsm.pcr_policies import PcrPolicy
 from hsm.tpm import counter
 from hsm.tpm.config import TpmConfig
@@ -37,7 +38,8 @@ class Connection:
     counter: NvCounter
 
     def __init__(self, config: TpmConfig, device: Device) -> None:
-        self._config = config
+        # A copy of the PIN, for a TPM that comes back: whoever opened the token wipes theirs.
+        self._config = replace(config, pin=bytes(bytearray(config.pin)))
         self._device = device
         self._record: Record | None = None
         self._keys: Keys | None = None
@@ -127,10 +129,11 @@ class Connection:
         self._device.restart()
 
     def close(self) -> None:
-        """Unload the keys, whatever the TPM says to it."""
+        """Unload the keys, whatever the TPM says to it, and forget the PIN."""
         if not self._closed:
             self._closed = True
             self._keys = None
+            wipe(self._config.pin)
             with contextlib.suppress(TSS2_Exception):  # a TPM that is lost has unloaded them
                 self._device.leave(self)
 
