@@ -145,8 +145,7 @@ async def _tpm(config: TokenConfig, secret: bytes, *, new: bool) -> "TpmToken":
         folder=config.folder,
         tcti=config.tcti,
         pcr_policy=config.pcr_policy,
-        # A copy: the caller wipes its own, and the driver shows it again at each opening.
-        pin=bytes(bytearray(secret)),
+        pin=secret,
         nv_index=tpm.NV_INDEX_DEFAULT if config.nv_index is None else config.nv_index,
         owner_auth=config.owner_auth,
         endorsement_auth=config.endorsement_auth,
