@@ -79,16 +79,22 @@ def _ceremony(parsed: CeremonyArguments, config: Config) -> int:
         raise ArgumentsWrong("--yes needs --serial and two --witness")
     folder = Folder(config.folder)
     folder.prepare()
-    with sole_right(folder), _stopping_in_order():
-        _Ceremony(parsed, config, folder).hold()
+    with sole_right(folder), _stopping_in_order() as stop:
+        _Ceremony(parsed, config, folder, stop).hold()
     return WELL
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Ceremony:
     """One ceremony, step by step as people see it."""
 
-    def __init__(self, parsed: CeremonyArguments, config: Config, folder: Folder) -> None:
+    def __init__(
+        self, parsed: CeremonyArguments, config: Config, folder: Folder, stop: _Stop
+    ) -> None:
         self._parsed = parsed
+        self._stop = stop
         self._folder = folder
         self._plan = new_plan(parsed.name, parsed.epoch)
         self._settings = hsm_config(config.token, folder)
@@ -108,6 +114,7 @@ class _Ceremony:
             made = await_it(
                 make(self._of(self._plan), secret=self._secret, key_id=self._plan.key_id)
             )
+            self._stop.check()
             print(comparison_text(made), end="", flush=True)
             self._compare(made)
             self._record(facts, made, witnesses)
@@ -153,14 +160,16 @@ class _Ceremony:
     def _check_token(self, facts: TokenFacts) -> None:
         serial = self._parsed.serial
         if serial is None:
-            serial = _asked(f"Type the serial of the token to make {self._plan.signing_label}: ")
+            serial = self._asked(
+                f"Type the serial of the token to make {self._plan.signing_label}: "
+            )
         if serial != facts.serial:
             raise CeremonyStopped(f"the token's serial is {facts.serial}, not {serial}")
 
     def _witnesses(self) -> tuple[str, ...]:
         names = list(self._parsed.witness)
         while len(names) < WITNESSES and not self._parsed.yes:
-            names.append(_asked(f"Who is present, {len(names) + 1} of {WITNESSES}: "))
+            names.append(self._asked(f"Who is present, {len(names) + 1} of {WITNESSES}: "))
         if len({name.strip().casefold() for name in names} - {""}) != WITNESSES:
             raise CeremonyStopped("two people are present at a key ceremony, by their names")
         return tuple(name.strip() for name in names)
@@ -169,7 +178,9 @@ class _Ceremony:
         if self._parsed.yes:
             return
         last = fingerprint(made)[-DIGITS_COMPARED:]
-        typed = _asked(f"Both compare the fingerprint; type its last {DIGITS_COMPARED} digits: ")
+        typed = self._asked(
+            f"Both compare the fingerprint; type its last {DIGITS_COMPARED} digits: "
+        )
         if typed.lower() != last:
             raise CeremonyStopped("the fingerprint was not confirmed; nothing was kept")
 
@@ -184,6 +195,13 @@ class _Ceremony:
         print(f'key_label = "{self._plan.signing_label}"')
         print(f'sealing_label = "{self._plan.sealing_label}"')
 
+    def _asked(self, question: str) -> str:
+        self._stop.check()
+        try:
+            return input(question).strip()
+        except EOFError as error:
+            raise CeremonyStopped("nobody answers") from error
+
     def _of(self, plan: Plan) -> HsmConfig:
         """The token's configuration with the labels of a plan."""
         return replace(
@@ -191,23 +209,33 @@ class _Ceremony:
         )
 
 
-def _asked(question: str) -> str:
-    try:
-        return input(question).strip()
-    except EOFError as error:
-        raise CeremonyStopped("nobody answers") from error
+class _Stop:
+    """What a signal asks for, also where it came in the middle of the token's library.
+
+    An exception that is raised there, while an object is let go, is swallowed: it is asked again.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """The handler. Raises: KeyboardInterrupt."""
+        self._asked = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raises: KeyboardInterrupt after a signal."""
+        if self._asked:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
-def _stopping_in_order() -> Iterator[None]:
+def _stopping_in_order() -> Iterator[_Stop]:
     """A line that hangs up or a machine that shuts down ends it as Ctrl-C does: nothing is left."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    stop = _Stop()
+    before = {number: signal.signal(number, stop.hear) for number in _SIGNALS}
     try:
-        yield
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
