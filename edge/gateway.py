@@ -346,7 +346,7 @@ class Gateway:
 _FROZEN = {
     Mode.FROZEN_ROLLBACK: "the store does not fit the token's counter: it is an older copy, or a"
     " copy of another box; it never goes on, only a new epoch does: let the issuer close this one,"
-    " and enrol for the next",
+    " and enrol for the next one",
     Mode.FROZEN_TAMPER: "a page of the store fails its check",
     Mode.FROZEN_BY_ISSUER: "the issuer revoked this journal or closed its epoch",
 }
