@@ -196,9 +196,8 @@ class _Ceremony:
         print(f'sealing_label = "{self._plan.sealing_label}"')
 
     def _asked(self, question: str) -> str:
-        self._stop.check()
         try:
-            return input(question).strip()
+            return self._stop.ask(question).strip()
         except EOFError as error:
             raise CeremonyStopped("nobody answers") from error
 
@@ -210,23 +209,35 @@ class _Ceremony:
 
 
 class _Stop:
-    """What a signal asks for, also where it came in the middle of the token's library.
+    """What a signal asks for. It interrupts nothing but a question.
 
-    An exception that is raised there, while an object is let go, is swallowed: it is asked again.
+    An exception that is raised in the middle of a step could leave a lock taken, or be swallowed in
+    the token's library: a step comes to its end, which has a timeout, and then it is looked at.
     """
 
     def __init__(self) -> None:
         self._asked = False
+        self._asking = False
 
     def hear(self, number: int, frame: FrameType | None) -> None:
-        """The handler. Raises: KeyboardInterrupt."""
+        """The handler. Raises: KeyboardInterrupt while somebody is asked."""
         self._asked = True
-        raise KeyboardInterrupt
+        if self._asking:
+            raise KeyboardInterrupt
 
     def check(self) -> None:
         """Raises: KeyboardInterrupt after a signal."""
         if self._asked:
             raise KeyboardInterrupt
+
+    def ask(self, question: str) -> str:
+        """A line that somebody types. Raises: KeyboardInterrupt, EOFError."""
+        self._asking = True
+        try:
+            self.check()
+            return input(question)
+        finally:
+            self._asking = False
 
 
 @contextlib.contextmanager
