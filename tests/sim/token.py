@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from hsm.api import Algorithm, Sealer, TokenGone, TokenTimeout
+from hsm.api import Algorithm, TokenGone, TokenTimeout
 from hsm.software import SoftwareToken
 from tests.sim.disk import Disk, PowerCut
 
@@ -24,7 +24,7 @@ class SimulatedToken:
         self.inner = inner
         self.signer = self
         self.counter = self
-        self.sealer: Sealer = inner.sealer
+        self.sealer = self
         self.public_key = inner.signer.public_key
         self.gone = False
         self.slow = False
@@ -40,6 +40,16 @@ class SimulatedToken:
         signature = await self.inner.signer.sign(message)
         self._answered()
         return signature
+
+    async def seal(self, secret: bytes, *, label: str) -> bytes:
+        """As the real one does."""
+        await self._asked()
+        return await self.inner.sealer.seal(secret, label=label)
+
+    async def unseal(self, sealed: bytes, *, label: str) -> bytes:
+        """As the real one does."""
+        await self._asked()
+        return await self.inner.sealer.unseal(sealed, label=label)
 
     async def read(self) -> int:
         """The count."""

@@ -19,28 +19,36 @@ import msgspec
 
 from hsm import software
 from hsm.api import HsmError
+from tests.sim import neighbour, replica
 from tests.sim.disk import Disk, PowerCut
+from tests.sim.hosted import LOCK_S, PINS, TRIES_MAX, SimulatedHosted, Thief
+from tests.sim.neighbour import Neighbour
+from tests.sim.replica import Replica, Verdicts
 from tests.sim.token import SimulatedToken
 from tests.sim.turns import PowerFaults, Turns
 from tests.support.gateway import PASSPHRASE, STORE_KEY, Gateway
 from tests.support.live_issuer import LiveIssuer
 from wallet.faults import Faults
 from wallet.journal import Journal
+from wallet.protocol.ids import JournalId, WalletId
+from wallet.protocol.keys import EDDSA, from_raw
 from wallet.store.database import Database
 from wallet.store.errors import StoreError
 
 NOW_S = 1_790_000_000
-LIMITS = {105: 7, 106: 60}
+LIMITS = {105: 7, 106: 60, 119: TRIES_MAX, 120: LOCK_S}
 
 
 class Template(msgspec.Struct, frozen=True):
-    """A new gateway with three funded wallets, as all seeds begin."""
+    """A new gateway with three wallets of devices and two hosted ones, as all seeds begin."""
 
     files: dict[str, bytes]
     token: software.SoftwareToken
     issuer: LiveIssuer
     count: int
-    sequences: dict[bytes, int]
+    hosted: tuple[WalletId, ...]
+    replica: replica.Beginning
+    neighbour: neighbour.Beginning
 
 
 _templates: dict[int, Template] = {}
@@ -57,19 +65,45 @@ async def template(*, payments: int) -> Template:
 async def _made(folder: Path, *, payments: int) -> Template:
     box = Gateway(folder, LiveIssuer("world", now_s=NOW_S))
     await box.create(limits=LIMITS)
+    hosted = await _host(box)
     await asyncio.gather(*[box.pay(0, 1, amount_minor=1) for _ in range(payments)])
+    state = box.journal.state
+    held = Replica(box.anchor, state.journal)
+    held.follow(await box.journal.entries(0, state.size))
     await box.journal.close()
     await box.database.close()
     count = await box.token.read()
-    token = await software.open_token(folder / "token", passphrase=PASSPHRASE)
-    files = {path.name: path.read_bytes() for path in folder.glob("store.db*")}
-    return Template(files, token, box.issuer, count, dict(box.sequences))
+    return Template(
+        files={path.name: path.read_bytes() for path in folder.glob("store.db*")},
+        token=await software.open_token(folder / "token", passphrase=PASSPHRASE),
+        issuer=box.issuer,
+        count=count,
+        hosted=hosted,
+        replica=held.beginning(),
+        neighbour=neighbour.beginning(box.issuer, box.keys),
+    )
+
+
+async def _host(box: Gateway) -> tuple[WalletId, ...]:
+    """Two funded wallets whose keys the gateway keeps."""
+    disk = Disk(random.Random(0))
+    token = SimulatedToken(box.token.inner, random.Random(0), disk, count=0)
+    wallets = SimulatedHosted(
+        journal=box.journal, database=box.database, token=token, thief=Thief(())
+    )
+    made = []
+    for number, pin in enumerate(PINS):
+        key = await wallets.create(pin)
+        await box.enrol(key, sequence=len(box.keys) + number)
+        made.append(WalletId(key.id))
+    return tuple(made)
 
 
 class SimulatedGateway(Gateway):
     """A gateway in a simulated world."""
 
     token: SimulatedToken  # type: ignore[assignment]  # it has the face that is used here
+    hosted: SimulatedHosted
 
     def __init__(self, folder: Path, made: Template, *, chance: random.Random) -> None:
         super().__init__(folder, made.issuer)
@@ -77,7 +111,11 @@ class SimulatedGateway(Gateway):
         self.disk = Disk(chance)
         self.faults = PowerFaults(self.disk)
         self.token = SimulatedToken(made.token, chance, self.disk, count=made.count)
-        self.sequences = dict(made.sequences)
+        self.verdicts = Verdicts()
+        self._held = made.replica
+        self.replica = self.new_replica()
+        self.neighbour = Neighbour(made.neighbour, self.anchor)
+        self.thief = Thief(made.hosted)
         self.running = False
         for name, content in made.files.items():
             (folder / name).write_bytes(content)
@@ -99,11 +137,20 @@ class SimulatedGateway(Gateway):
                 anchor=self.anchor,
                 faults=self.faults,
             )
+            self.hosted = SimulatedHosted(
+                journal=self.journal, database=self.database, token=self.token, thief=self.thief
+            )
             self.running = True
         finally:
             if not self.running:
                 await self.database.close()
         return self.journal
+
+    def new_replica(self) -> Replica:
+        """An issuer that holds what the seed began with."""
+        made = Replica(self.anchor, JournalId(from_raw(EDDSA, self.token.public_key).id))
+        made.begin(self._held)
+        return made
 
     async def start(self) -> None:
         """Open, whatever it takes: an operator puts the token back and makes room."""
