@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from tests.sim.token import SimulatedToken
+from hsm.api import Token
 from wallet.hosted import HostedWallets
 from wallet.journal import Journal
 from wallet.protocol.ids import WalletId
@@ -49,9 +49,7 @@ class Thief:
 class SimulatedHosted(HostedWallets):
     """The hosted wallets of one start of the gateway."""
 
-    def __init__(
-        self, *, journal: Journal, database: Database, token: SimulatedToken, thief: Thief
-    ) -> None:
+    def __init__(self, *, journal: Journal, database: Database, token: Token, thief: Thief) -> None:
         super().__init__(journal=journal, database=database, token=token)
         self.thief = thief
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from unittest import mock
@@ -14,6 +14,7 @@ from hsm.api import HsmError
 from tests.sim.disk import PowerCut
 from tests.sim.ledger import Errand, check_books, check_receipts
 from tests.sim.people import HOUR_MS, People
+from tests.sim.token import COUNTERS
 from tests.sim.world import LIMITS, SimulatedGateway, template, tried
 from tests.support.vfs import watched
 from wallet.faults import POINTS, Point
@@ -124,7 +125,7 @@ class Journey:
         if kind is None:
             listed = decode_list(box.issuer.list(5, [], sequence=self.lists))
             self.lists += 1
-            box.replica.lists[listed.hash] = listed
+            box.tell_issuer(listed)
             await tried(box.journal.take_list(listed))
         elif kind is EntryKind.FUND:
             grant = box.issuer.grant(state.journal, key.id, 500, sequence=state.grants_next)
@@ -318,13 +319,18 @@ def _allow(outcome: BaseException) -> None:
 
 
 @asynccontextmanager
-async def journey(folder: Path, seed: int) -> AsyncIterator[Journey]:
+async def journey(
+    folder: Path, seed: int, *, counters: Sequence[str] = COUNTERS
+) -> AsyncIterator[Journey]:
     """A gateway that has started; whatever is open in the end is let go."""
     chance = random.Random(seed)
     payments = MANY if seed % MANY_EVERY == 0 else 0
-    box = SimulatedGateway(folder, await template(payments=payments), chance=chance)
+    counter = counters[seed % len(counters)]
+    made = await template(payments=payments)
+    box = SimulatedGateway(folder, made, chance=chance, counter=counter)
     with (
         watched(folder.resolve(), box.disk),
+        box.token.watched(),
         mock.patch.object(engine, "decide", box.verdicts.decide),
     ):
         await box.start()

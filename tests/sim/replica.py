@@ -85,12 +85,12 @@ class Replica:
         self.lists: dict[bytes, SignedList] = {}
         self._refused: dict[int, list[Verdict]] = defaultdict(list)
         self._payments: dict[bytes, object] = {}
-        self._roots: dict[int, bytes] = {0: EMPTY_ROOT}
+        self.roots: dict[int, bytes] = {0: EMPTY_ROOT}
         self._anchor = anchor
         self._context = self._made_context()
 
     def _made_context(self) -> IssuerContext:
-        facts = Facts(payments=self._payments, roots=self._roots, lists=self.lists)  # type: ignore[arg-type]  # Refundable by leaf
+        facts = Facts(payments=self._payments, roots=self.roots, lists=self.lists)  # type: ignore[arg-type]  # Refundable by leaf
         return IssuerContext(self._anchor, facts, trusted={})
 
     # ---- a start in the middle ----------------------------------------------------------------
@@ -98,14 +98,14 @@ class Replica:
         """What it holds now."""
         entries = tuple(decode_entry(raw) for raw in self.raws)
         leaves = tuple(leaf_hash(raw) for raw in self.raws)
-        roots = tuple(self._roots[size] for size in range(len(self.raws) + 1))
+        roots = tuple(self.roots[size] for size in range(len(self.raws) + 1))
         snapshot = write_snapshot(self.state, self.frontier)
         return Beginning(snapshot, tuple(self.raws), entries, leaves, roots)
 
     def begin(self, made: Beginning) -> None:
         """Hold what was held."""
         self.state, self.frontier = read_snapshot(made.snapshot)
-        self._roots.update(enumerate(made.roots))
+        self.roots.update(enumerate(made.roots))
         for entry, leaf in zip(made.entries, made.leaves, strict=True):
             self._file(entry, leaf)
 
@@ -125,7 +125,7 @@ class Replica:
             outcome = rules.apply(self.state, entry, self._context)
             assert isinstance(outcome, rules.Accepted), f"the issuer refuses: {outcome}"
             self.frontier, _ = self.frontier.append(leaf)
-            self._roots[self.frontier.size] = self.frontier.root()
+            self.roots[self.frontier.size] = self.frontier.root()
             self._file(entry, leaf)
             self._judge()
         assert not self._refused, "a refusal on entries that never came to be"

@@ -24,7 +24,7 @@ from tests.sim.disk import Disk, PowerCut
 from tests.sim.hosted import LOCK_S, PINS, TRIES_MAX, SimulatedHosted, Thief
 from tests.sim.neighbour import Neighbour
 from tests.sim.replica import Replica, Verdicts
-from tests.sim.token import SimulatedToken
+from tests.sim.token import HARDWARE, SimulatedToken
 from tests.sim.turns import PowerFaults, Turns
 from tests.support.gateway import PASSPHRASE, STORE_KEY, Gateway
 from tests.support.live_issuer import LiveIssuer
@@ -32,10 +32,13 @@ from wallet.faults import Faults
 from wallet.journal import Journal
 from wallet.protocol.ids import JournalId, WalletId
 from wallet.protocol.keys import EDDSA, from_raw
+from wallet.protocol.lists import SignedList
 from wallet.store.database import Database
 from wallet.store.errors import StoreError
 
 NOW_S = 1_790_000_000
+# What an operator can mend without losing anything.
+_PASSING = ("store-full", "store-failed", "token-gone", "token-timeout", "token-refused")
 LIMITS = {105: 7, 106: 60, 119: TRIES_MAX, 120: LOCK_S}
 
 
@@ -86,10 +89,8 @@ async def _made(folder: Path, *, payments: int) -> Template:
 
 async def _host(box: Gateway) -> tuple[WalletId, ...]:
     """Two funded wallets whose keys the gateway keeps."""
-    disk = Disk(random.Random(0))
-    token = SimulatedToken(box.token.inner, random.Random(0), disk, count=0)
     wallets = SimulatedHosted(
-        journal=box.journal, database=box.database, token=token, thief=Thief(())
+        journal=box.journal, database=box.database, token=box.token, thief=Thief(())
     )
     made = []
     for number, pin in enumerate(PINS):
@@ -105,14 +106,24 @@ class SimulatedGateway(Gateway):
     token: SimulatedToken  # type: ignore[assignment]  # it has the face that is used here
     hosted: SimulatedHosted
 
-    def __init__(self, folder: Path, made: Template, *, chance: random.Random) -> None:
+    def __init__(
+        self, folder: Path, made: Template, *, chance: random.Random, counter: str = HARDWARE
+    ) -> None:
         super().__init__(folder, made.issuer)
         self.chance = chance
         self.disk = Disk(chance)
         self.faults = PowerFaults(self.disk)
-        self.token = SimulatedToken(made.token, chance, self.disk, count=made.count)
+        self.token = SimulatedToken(
+            made.token,
+            chance,
+            self.disk,
+            folder=folder / "token",
+            count=made.count,
+            kind=counter,
+        )
         self.verdicts = Verdicts()
         self._held = made.replica
+        self._lists: dict[bytes, SignedList] = {}
         self.replica = self.new_replica()
         self.neighbour = Neighbour(made.neighbour, self.anchor)
         self.thief = Thief(made.hosted)
@@ -124,6 +135,7 @@ class SimulatedGateway(Gateway):
         self, *, database: bool = True, verifying_processes: int = 0, faults: Faults | None = None
     ) -> Journal:
         """Open what the disk holds. Raises: PowerCut, StoreError, HsmError, JournalError."""
+        self.token.restart()
         self.database = await Database.open(
             self.folder / "store.db",
             key=STORE_KEY,
@@ -146,10 +158,15 @@ class SimulatedGateway(Gateway):
                 await self.database.close()
         return self.journal
 
+    def tell_issuer(self, listed: SignedList) -> None:
+        """A list that the issuer made; it knows it for ever."""
+        self._lists[listed.hash] = self.replica.lists[listed.hash] = listed
+
     def new_replica(self) -> Replica:
         """An issuer that holds what the seed began with."""
         made = Replica(self.anchor, JournalId(from_raw(EDDSA, self.token.public_key).id))
         made.begin(self._held)
+        made.lists.update(self._lists)
         return made
 
     async def start(self) -> None:
@@ -160,7 +177,7 @@ class SimulatedGateway(Gateway):
             except PowerCut:
                 self.restart()
             except (StoreError, HsmError) as error:
-                if error.code not in ("store-full", "store-failed", "token-gone", "token-timeout"):
+                if error.code not in _PASSING:
                     raise
                 self.mend()
                 if self.disk.off:
@@ -191,6 +208,7 @@ class SimulatedGateway(Gateway):
     def restart(self) -> None:
         """The power comes back; the clock may have been lost with it."""
         self.disk.restart()
+        self.token.files.restart()
         self.faults.arm(None)
         self.clock.steady_ms = 0
 
