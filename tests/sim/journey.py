@@ -26,7 +26,7 @@ from wallet.protocol.issued import decode_enrolment, decode_grant, decode_list, 
 from wallet.protocol.refusals import Code, Refusal
 from wallet.store.errors import StoreError
 
-STEPS = 30
+STEPS = 24
 FEW = 3
 # The share of steps after which everything is checked; it is after each power cut.
 CHECKED = 0.15
@@ -153,6 +153,11 @@ class Journey:
         await self.box.stop()
         await self.box.start()
 
+    async def visit(self) -> None:
+        """A technician makes room and puts the token back."""
+        self.box.mend()
+        await self.box.journal.probe()
+
     # ---- what goes wrong --------------------------------------------------------------------
     async def clock(self) -> None:
         """The clock jumps, is lost, or is right again."""
@@ -187,10 +192,10 @@ class Journey:
     async def step(self) -> None:
         """One step, and a start if the power failed in it or beside it."""
         steps: tuple[Step, ...] = (
-            *(self.pay, self.settle, self.issue, self.renew, self.flush, self.restart),
+            *(self.pay, self.settle, self.issue, self.renew, self.flush, self.restart, self.visit),
             *(self.clock, self.token, self.disk, self.power, self.cut),
         )
-        weights = (14, 2, 2, 1, 3, 1, 2, 3, 2, 5, 1)
+        weights = (14, 2, 2, 1, 3, 1, 4, 2, 3, 2, 5, 1)
         with contextlib.suppress(PowerCut):
             await self.chance.choices(steps, weights=weights)[0]()
         self.wait()

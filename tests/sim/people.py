@@ -14,8 +14,14 @@ from tests.sim.hosted import PINS, WRONG
 from tests.sim.ledger import Errand, Holders
 from tests.sim.world import SimulatedGateway
 from wallet.journal import Receipted
-from wallet.protocol.entry import Note, Payment, decode_entry, decode_note
-from wallet.protocol.messages import Order, OrderKind, decode_order, decode_request
+from wallet.protocol.entry import Payment, decode_entry, decode_note
+from wallet.protocol.messages import (
+    Order,
+    OrderKind,
+    Request,
+    decode_order,
+    decode_request,
+)
 from wallet.protocol.refusals import Code, Refusal
 
 HOUR_MS = 3_600_000
@@ -33,7 +39,8 @@ class People:
         self.box = box
         self.chance = chance
         self.holders = Holders()
-        self.requests: list[bytes] = []
+        # Signed requests, as they travel and as they read.
+        self.requests: list[tuple[bytes, Request]] = []
         self._nonces = 0
         self._kinds: dict[str, tuple[int, Callable[[int, Claims], list[Any]]]] = {
             "pay": (6, self._pay),
@@ -106,8 +113,7 @@ class People:
 
     def _ask(self, payer: int, claims: Claims) -> list[Errand]:
         """What somebody asked for is paid: new, or old, and then paid or void already."""
-        request = self.asked(claims["created_ms"], payer=payer)
-        decoded = decode_request(request)
+        request, decoded = self.asked(claims["created_ms"], payer=payer)
         claims |= {"request": decoded.identity, "payee_journal": decoded.payee_journal}
         if self.chance.random() > CHEATS:
             claims["amount_minor"] = decoded.amount_minor
@@ -130,27 +136,22 @@ class People:
 
     def _received(self, wallet: bytes) -> list[tuple[bytes, Order]]:
         """Payments to a wallet from somebody else, newest last."""
-        found = []
-        for made in self.holders.payments[-40:]:
-            body = decode_entry(made.entry).body
-            assert isinstance(body, Payment | Note)
-            if body.order.payee == wallet and body.order.payer != wallet:
-                found.append((made.leaf, body.order))
-        return found
+        return [
+            (leaf, order)
+            for leaf, order in self.holders.payments[-40:]
+            if order.payee == wallet and order.payer != wallet
+        ]
 
     # ---- requests ------------------------------------------------------------------------------
-    def asked(self, now_ms: int, *, payer: int) -> bytes:
+    def asked(self, now_ms: int, *, payer: int) -> tuple[bytes, Request]:
         """A request of somebody else: a new one, or one that was made before."""
-        fitting = [
-            request
-            for request in self.requests
-            if decode_request(request).payee != self.box.wallet(payer)
-        ]
+        own = self.box.wallet(payer)
+        fitting = [asked for asked in self.requests if asked[1].payee != own]
         if fitting and self.chance.random() < 0.4:
             return self.chance.choice(fitting)
         return self.request(self._other(payer), now_ms)
 
-    def request(self, payee: int, now_ms: int) -> bytes:
+    def request(self, payee: int, now_ms: int) -> tuple[bytes, Request]:
         """Somebody asks for an amount."""
         self._nonces += 1
         made = self.box.keys[payee].sign_request(
@@ -161,13 +162,16 @@ class People:
             created_ms=now_ms,
             expires_ms=now_ms + LIFETIME_MS,
         )
-        self.requests.append(made)
-        return made
+        return self._asks(made)
+
+    def _asks(self, request: bytes) -> tuple[bytes, Request]:
+        self.requests.append((request, decode_request(request)))
+        return self.requests[-1]
 
     def void(self, now_ms: int) -> Errand:
         """Somebody takes a request back, one that nobody saw or one that was used."""
-        request = self.asked(now_ms, payer=self.chance.randrange(3))
-        name = decode_request(request).identity
+        request, decoded = self.asked(now_ms, payer=self.chance.randrange(3))
+        name = decoded.identity
         errand = Errand(
             name=name, holder=name, ask=lambda j: j.void(request), done_code=Code.REQUEST_VOID
         )
@@ -182,8 +186,7 @@ class People:
         own = payee == self.box.wallet(payer)
         claims: Claims = {"amount_minor": self.chance.randint(1, AMOUNT_MAX), "request": None}
         if not own and self.chance.random() < 0.3:
-            request = self.asked(now_ms, payer=payer)
-            decoded = decode_request(request)
+            request, decoded = self.asked(now_ms, payer=payer)
             claims = {"amount_minor": decoded.amount_minor, "request": request}
             payee = decoded.payee
         journal = self.box.journal.state.journal
@@ -236,7 +239,7 @@ class People:
     def hear_hosted(self, outcome: Receipted | Refusal | bytes) -> None:
         """Keep what a hosted wallet got."""
         if isinstance(outcome, bytes):
-            self.requests.append(outcome)
+            self._asks(outcome)
         elif isinstance(outcome, Receipted):
             body = decode_entry(outcome.entry).body
             assert isinstance(body, Payment)

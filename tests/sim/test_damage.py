@@ -10,7 +10,7 @@ import pytest
 from tests.sim.damage import damaged
 
 
-@pytest.mark.one_seed_of(2)
+@pytest.mark.one_seed_of(4)
 async def test_what_a_disk_harms_is_refused_by_name_or_costs_nothing(
     tmp_path: Path, seed: int
 ) -> None:

@@ -29,6 +29,7 @@ async def test_whatever_fails_nothing_is_lost_and_nothing_counts_twice(
     await lived(tmp_path, seed)
 
 
+@pytest.mark.one_seed_of(4)
 async def test_a_disk_that_lies_is_found_out_or_hides_no_more_than_the_status_said(
     tmp_path: Path, seed: int
 ) -> None:
@@ -70,17 +71,23 @@ async def lied_to(folder: Path, seed: int) -> None:
 
 async def test_some_seeds_pass_every_point_at_which_the_power_may_fail(tmp_path: Path) -> None:
     passed: set[str] = set()
-    for seed in range(MANY_EVERY, 5 * MANY_EVERY, MANY_EVERY // 2):
+    for seed in range(MANY_EVERY, 8 * MANY_EVERY, MANY_EVERY // 2):
         (tmp_path / str(seed)).mkdir()
         made = await lived(tmp_path / str(seed), seed)
         passed |= made.box.faults.passed
+        if passed == set(PASSED):
+            return
     assert passed == set(PASSED)
 
 
 async def test_a_seed_tells_the_same_story_again(tmp_path: Path) -> None:
-    stories = []
-    for name in ("once", "again"):
-        (tmp_path / name).mkdir()
-        stories.append((await lived(tmp_path / name, MANY_EVERY)).story)
-    assert stories[0] == stories[1]
-    assert len(set(stories[0])) > STEPS // 3
+    told = 0
+    for seed in (15, 16, 17):
+        stories = []
+        for name in ("once", "again"):
+            folder = tmp_path / f"{seed}-{name}"
+            folder.mkdir()
+            stories.append((await lived(folder, seed)).story)
+        assert stories[0] == stories[1]
+        told += len(set(stories[0]))
+    assert told > STEPS
