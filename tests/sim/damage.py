@@ -36,6 +36,8 @@ class Damage:
         self.found: list[str] = []
         self.ended = ""
         self.hidden_minor = 0
+        # What the last step that recorded anything began with: older entries are not the log's end.
+        self.old_size = 0
 
     async def live(self) -> None:
         """A life, the fault, some more life if the machine goes on, an end and a start."""
@@ -60,10 +62,12 @@ class Damage:
         await self._open()
 
     async def _step(self) -> None:
-        made = self.made
+        made, size = self.made, self.box.journal.state.size
         steps = (made.pay, made.flush, made.restart, made.settle, made.issue)
         await self.chance.choices(steps, weights=(9, 3, 1, 1, 1))[0]()
         made.wait()
+        if self.box.journal.state.size > size:
+            self.old_size = size
 
     async def _go_on(self) -> None:
         """Until it is noticed, or for a while."""
@@ -134,6 +138,7 @@ class Damage:
             return
         self.ended = "lost the end of the log"
         assert self.kind not in ("rest", "counter")
+        assert min(index for index, _ in lost) >= self.old_size
         assert sum(amount for _, amount in lost) <= self.hidden_minor
 
 

@@ -10,8 +10,8 @@ What the model covers, for the database and its write-ahead log:
 * A disk that lies says that it synced and did not, until a power cut shows it.
 * A deleted file may be there again after a power cut, until the folder was synced.
 * Bits rot: at rest, after a power cut or beneath a process that runs.
-* A write goes astray: it lands on another place of its file, whole or one sector of it, and what
-  it should have replaced stays. SQLite hears that all is well.
+* A write goes astray: it lands on another place of its file or nowhere, whole or one sector of it,
+  and what it should have replaced stays. SQLite hears that all is well.
 
 Small files beside the database are in `tests.sim.files`. Not covered: sectors that cannot be read
 at all, which is a failure that the system tells.
@@ -104,7 +104,7 @@ class Disk:
         return fits, OK if fits == len(data) else FULL
 
     def _goes_astray(self, path: str, offset: int, data: bytes) -> bool:
-        """Whether it was written elsewhere: the write, or one sector of it."""
+        """Whether it was written elsewhere or nowhere: the write, or one sector of it."""
         self.astray_at -= 1
         if self.astray_at != 0:
             return False
@@ -114,8 +114,10 @@ class Disk:
             at = self._chance.randrange(0, len(data), SECTOR_BYTES)
             part = slice(at, at + SECTOR_BYTES)
         to = self._chance.randrange(sectors) * SECTOR_BYTES
-        rest = [(offset, data[: part.start]), (offset + part.stop, data[part.stop :])]
-        for change in (*rest, (to, data[part])):
+        changes = [(offset, data[: part.start]), (offset + part.stop, data[part.stop :])]
+        if self._chance.random() < 0.6:
+            changes.append((to, data[part]))
+        for change in changes:
             _overwrite(path, *change)
             self._files[path].waiting.append(change)
         return True

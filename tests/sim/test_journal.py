@@ -19,9 +19,6 @@ from tests.sim.token import HARDWARE, NOTED
 from wallet.journal import JournalError, Mode
 from wallet.store.errors import StoreError
 
-# A page of entries was lost from the middle, below the snapshot, and the journal opened.
-LIES_FOUND = (5819,)
-
 
 async def test_whatever_fails_nothing_is_lost_and_nothing_counts_twice(
     tmp_path: Path, seed: int
@@ -34,11 +31,6 @@ async def test_a_disk_that_lies_is_found_out_or_hides_no_more_than_the_status_sa
     tmp_path: Path, seed: int
 ) -> None:
     await lied_to(tmp_path, seed)
-
-
-@pytest.mark.parametrize("found", LIES_FOUND)
-async def test_a_lie_that_once_went_unseen_is_found_out(tmp_path: Path, found: int) -> None:
-    await lied_to(tmp_path, found)
 
 
 async def lied_to(folder: Path, seed: int) -> None:

@@ -39,6 +39,7 @@ from wallet.store.errors import StoreError
 NOW_S = 1_790_000_000
 # What an operator can mend without losing anything.
 _PASSING = ("store-full", "store-failed", "token-gone", "token-timeout", "token-refused")
+HELPED_MAX = 5
 LIMITS = {105: 7, 106: 60, 119: TRIES_MAX, 120: LOCK_S}
 
 
@@ -171,13 +172,15 @@ class SimulatedGateway(Gateway):
 
     async def start(self) -> None:
         """Open, whatever it takes: an operator puts the token back and makes room."""
+        helped = 0
         while not self.running:
             try:
                 await self.open()
             except PowerCut:
                 self.restart()
             except (StoreError, HsmError) as error:
-                if error.code not in _PASSING:
+                helped += 1
+                if error.code not in _PASSING or helped > HELPED_MAX:
                     raise
                 self.mend()
                 if self.disk.off:
