@@ -9,9 +9,12 @@ What the model covers, for the database and its write-ahead log:
   will be, though it is read back as if it were (what Linux does with pages that failed).
 * A disk that lies says that it synced and did not, until a power cut shows it.
 * A deleted file may be there again after a power cut, until the folder was synced.
+* Bits rot: at rest, after a power cut or beneath a process that runs.
+* A write goes astray: it lands on another place of its file or nowhere, whole or one sector of it,
+  and what it should have replaced stays. SQLite hears that all is well.
 
-Not covered: bits that rot, sectors that cannot be read, writes that go to another place. The
-store's page checks are for these, and have tests of their own.
+Small files beside the database are in `tests.sim.files`. Not covered: sectors that cannot be read
+at all, which is a failure that the system tells.
 """
 
 from __future__ import annotations
@@ -50,6 +53,12 @@ class _File:
         self.waiting = []
 
 
+def _changed(content: bytes, offset: int, data: bytes) -> bytes:
+    changed = bytearray(content)
+    _put(changed, offset, data)
+    return bytes(changed)
+
+
 def _put(content: bytearray, offset: int, data: bytes) -> None:
     if len(content) < offset:
         content.extend(bytes(offset - len(content)))
@@ -69,6 +78,8 @@ class Disk:
         # Bytes by which files may still grow, and steps until the power fails; None is without end.
         self.room_bytes: int | None = None
         self.steps_left: int | None = None
+        # The n-th write from now on goes astray; 0 is none.
+        self.astray_at = 0
         self.synced = 0
 
     # ---- what SQLite asks (see `tests.support.vfs.Watcher`) ----------------------------------
@@ -82,24 +93,45 @@ class Disk:
         """A part of it goes through when the power fails or the room ends."""
         if self.off:
             return 0, IOERR_WRITE
-        if self._power_fails():
+        if self.power_fails():
             self._files[path].waiting.append((offset, data))
             return 0, IOERR_WRITE
+        if self._goes_astray(path, offset, data):
+            return 0, OK
         fits = self._fitting(path, offset, data)
         if fits:
             self._files[path].waiting.append((offset, data[:fits]))
         return fits, OK if fits == len(data) else FULL
+
+    def _goes_astray(self, path: str, offset: int, data: bytes) -> bool:
+        """Whether it was written elsewhere or nowhere: the write, or one sector of it."""
+        self.astray_at -= 1
+        if self.astray_at != 0:
+            return False
+        sectors = max(1, Path(path).stat().st_size // SECTOR_BYTES)
+        part = slice(0, len(data))
+        if self._chance.random() < 0.5:
+            at = self._chance.randrange(0, len(data), SECTOR_BYTES)
+            part = slice(at, at + SECTOR_BYTES)
+        to = self._chance.randrange(sectors) * SECTOR_BYTES
+        changes = [(offset, data[: part.start]), (offset + part.stop, data[part.stop :])]
+        if self._chance.random() < 0.6:
+            changes.append((to, data[part]))
+        for change in changes:
+            _overwrite(path, *change)
+            self._files[path].waiting.append(change)
+        return True
 
     def truncate(self, path: str, size: int) -> int:
         """Waits for a sync like a write."""
         if self.off:
             return IOERR_TRUNCATE
         self._files[path].waiting.append(size)
-        return IOERR_TRUNCATE if self._power_fails() else OK
+        return IOERR_TRUNCATE if self.power_fails() else OK
 
     def sync(self, path: str) -> int:
         """All that waits is durable, unless this disk fails or lies."""
-        if self.off or self._power_fails():
+        if self.off or self.power_fails():
             return IOERR_SYNC
         file = self._files[path]
         if self.sync_fails:
@@ -122,7 +154,8 @@ class Disk:
             self._deleted[path] = self._files.pop(path)
         return OK
 
-    def _power_fails(self) -> bool:
+    def power_fails(self) -> bool:
+        """Whether it fails at this step."""
         if self.steps_left is not None:
             self.steps_left -= 1
             self.off = self.steps_left < 0
@@ -137,6 +170,28 @@ class Disk:
         fits = len(data) - max(0, grows - self.room_bytes)
         self.room_bytes -= min(grows, self.room_bytes)
         return fits if fits == len(data) else self._chance.choice((0, fits))
+
+    def rot(self, path: Path) -> int:
+        """A bit, a byte or a sector of a file is not what was written; where."""
+        content = path.read_bytes()
+        at = self._chance.randrange(len(content))
+        kind = self._chance.choice(("bit", "bit", "byte", "sector", "zeros"))
+        if kind == "bit":
+            changed = bytes([content[at] ^ 1 << self._chance.randrange(8)])
+        elif kind == "byte":
+            changed = bytes([content[at] ^ self._chance.randint(1, 255)])
+        else:
+            at -= at % SECTOR_BYTES
+            some = min(SECTOR_BYTES, len(content) - at)
+            changed = bytes(some) if kind == "zeros" else self._chance.randbytes(some)
+        _overwrite(str(path), at, changed)
+        file = self._files.get(str(path))
+        if file is not None:
+            # What is synced later holds it too, and what a power cut leaves.
+            file.waiting.append((at, changed))
+            if file.durable is not None and at < len(file.durable):
+                file.durable = _changed(file.durable, at, changed)
+        return at
 
     # ---- what a power cut leaves -------------------------------------------------------------
     def cut(self) -> None:
@@ -174,6 +229,13 @@ class Disk:
             for part in (_sectors(change) if isinstance(change, tuple) else [change])
             if self._chance.random() < share
         ]
+
+
+def _overwrite(path: str, offset: int, data: bytes) -> None:
+    """Beside SQLite, which does not know."""
+    with Path(path).open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
 
 
 def _sectors(change: Write) -> list[Write]:

@@ -67,9 +67,10 @@ class Sheet:
         self.granted = self.defunded = self.arrived = self.carried = 0
         self._waiting: dict[int, tuple[bytes, int]] = {}
         for entry in entries:
-            self._take(entry)
+            self.take(entry)
 
-    def _take(self, entry: Entry) -> None:
+    def take(self, entry: Entry) -> None:
+        """One more entry."""
         body = entry.body
         if isinstance(body, Open) and body.statement is not None:
             self.redeemed |= set(body.statement.redeemed)

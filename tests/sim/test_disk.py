@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.sim.disk import SECTOR_BYTES, Disk
-from tests.support.vfs import watched
+from tests.support.vfs import OK, watched
 from wallet.store.connection import Connection
 from wallet.store.database import Database
 from wallet.store.errors import DiskFull, StoreError, StoreFailed
@@ -146,3 +146,35 @@ def test_a_write_is_torn_at_sectors_alone(tmp_path: Path) -> None:
         assert all(len(set(part)) == 1 for part in parts)
         torn.add(b"".join(part[:1] for part in parts))
     assert len(torn) == 8
+
+
+def test_what_rots_is_one_bit_a_byte_or_a_sector(tmp_path: Path) -> None:
+    found = set()
+    for seed in range(60):
+        disk, path = Disk(random.Random(seed)), tmp_path / f"{seed}.db"
+        path.write_bytes(b"-" * SECTOR_BYTES * 3)
+        disk.opened(str(path))
+        at = disk.rot(path)
+        disk.restart()
+        content = path.read_bytes()
+        changed = [place for place, byte in enumerate(content) if byte != ord("-")]
+        assert at <= changed[0] <= changed[-1] < at + SECTOR_BYTES
+        found.add((len(changed) == 1, content[at] == 0))
+    assert found == {(True, False), (False, False), (False, True)}
+
+
+def test_a_write_that_goes_astray_leaves_what_it_should_have_replaced(tmp_path: Path) -> None:
+    found = set()
+    for seed in range(60):
+        disk, path = Disk(random.Random(seed)), tmp_path / f"{seed}.db"
+        path.write_bytes(b"-" * SECTOR_BYTES * 4)
+        disk.opened(str(path))
+        disk.astray_at = 1
+        assert disk.write(str(path), 0, b"+" * SECTOR_BYTES * 2) == (0, OK)
+        assert disk.sync(str(path)) == OK
+        written = path.read_bytes()
+        disk.restart()
+        assert path.read_bytes() == written
+        found.add(b"".join(written[at : at + 1] for at in range(0, len(written), SECTOR_BYTES)))
+    # One of two sectors may also land on the other one's place, or on its own.
+    assert {b"-++-", b"--++", b"-+--", b"+--+", b"-+-+"} <= found

@@ -309,7 +309,7 @@ TestEconomy = Economy.TestCase
 TestEconomy.settings = hypothesis.settings(stateful_step_count=30)
 
 
-@pytest.mark.one_seed_of(10)
+@pytest.mark.one_seed_of(20)
 def test_a_long_life_of_three_journals(seed: int) -> None:
     """The same steps by a plain generator: many more of them, each more likely to be of use."""
     chance, economy = random.Random(seed), Economy()

@@ -12,7 +12,7 @@ STEPS = 40
 RESTORED = 0.1
 
 
-@pytest.mark.one_seed_of(4)
+@pytest.mark.one_seed_of(8)
 async def test_every_entry_arrives_once_and_in_order(seed: int) -> None:
     chance = random.Random(seed)
     async with Pair(exchanges_max=3) as pair:

@@ -19,28 +19,40 @@ import msgspec
 
 from hsm import software
 from hsm.api import HsmError
+from tests.sim import neighbour, replica
 from tests.sim.disk import Disk, PowerCut
-from tests.sim.token import SimulatedToken
+from tests.sim.hosted import LOCK_S, PINS, TRIES_MAX, SimulatedHosted, Thief
+from tests.sim.neighbour import Neighbour
+from tests.sim.replica import Replica, Verdicts
+from tests.sim.token import HARDWARE, SimulatedToken
 from tests.sim.turns import PowerFaults, Turns
 from tests.support.gateway import PASSPHRASE, STORE_KEY, Gateway
 from tests.support.live_issuer import LiveIssuer
 from wallet.faults import Faults
 from wallet.journal import Journal
+from wallet.protocol.ids import JournalId, WalletId
+from wallet.protocol.keys import EDDSA, from_raw
+from wallet.protocol.lists import SignedList
 from wallet.store.database import Database
 from wallet.store.errors import StoreError
 
 NOW_S = 1_790_000_000
-LIMITS = {105: 7, 106: 60}
+# What an operator can mend without losing anything.
+_PASSING = ("store-full", "store-failed", "token-gone", "token-timeout", "token-refused")
+HELPED_MAX = 5
+LIMITS = {105: 7, 106: 60, 119: TRIES_MAX, 120: LOCK_S}
 
 
 class Template(msgspec.Struct, frozen=True):
-    """A new gateway with three funded wallets, as all seeds begin."""
+    """A new gateway with three wallets of devices and two hosted ones, as all seeds begin."""
 
     files: dict[str, bytes]
     token: software.SoftwareToken
     issuer: LiveIssuer
     count: int
-    sequences: dict[bytes, int]
+    hosted: tuple[WalletId, ...]
+    replica: replica.Beginning
+    neighbour: neighbour.Beginning
 
 
 _templates: dict[int, Template] = {}
@@ -57,27 +69,65 @@ async def template(*, payments: int) -> Template:
 async def _made(folder: Path, *, payments: int) -> Template:
     box = Gateway(folder, LiveIssuer("world", now_s=NOW_S))
     await box.create(limits=LIMITS)
+    hosted = await _host(box)
     await asyncio.gather(*[box.pay(0, 1, amount_minor=1) for _ in range(payments)])
+    state = box.journal.state
+    held = Replica(box.anchor, state.journal)
+    held.follow(await box.journal.entries(0, state.size))
     await box.journal.close()
     await box.database.close()
     count = await box.token.read()
-    token = await software.open_token(folder / "token", passphrase=PASSPHRASE)
-    files = {path.name: path.read_bytes() for path in folder.glob("store.db*")}
-    return Template(files, token, box.issuer, count, dict(box.sequences))
+    return Template(
+        files={path.name: path.read_bytes() for path in folder.glob("store.db*")},
+        token=await software.open_token(folder / "token", passphrase=PASSPHRASE),
+        issuer=box.issuer,
+        count=count,
+        hosted=hosted,
+        replica=held.beginning(),
+        neighbour=neighbour.beginning(box.issuer, box.keys),
+    )
+
+
+async def _host(box: Gateway) -> tuple[WalletId, ...]:
+    """Two funded wallets whose keys the gateway keeps."""
+    wallets = SimulatedHosted(
+        journal=box.journal, database=box.database, token=box.token, thief=Thief(())
+    )
+    made = []
+    for number, pin in enumerate(PINS):
+        key = await wallets.create(pin)
+        await box.enrol(key, sequence=len(box.keys) + number)
+        made.append(WalletId(key.id))
+    return tuple(made)
 
 
 class SimulatedGateway(Gateway):
     """A gateway in a simulated world."""
 
     token: SimulatedToken  # type: ignore[assignment]  # it has the face that is used here
+    hosted: SimulatedHosted
 
-    def __init__(self, folder: Path, made: Template, *, chance: random.Random) -> None:
+    def __init__(
+        self, folder: Path, made: Template, *, chance: random.Random, counter: str = HARDWARE
+    ) -> None:
         super().__init__(folder, made.issuer)
         self.chance = chance
         self.disk = Disk(chance)
         self.faults = PowerFaults(self.disk)
-        self.token = SimulatedToken(made.token, chance, self.disk, count=made.count)
-        self.sequences = dict(made.sequences)
+        self.token = SimulatedToken(
+            made.token,
+            chance,
+            self.disk,
+            folder=folder / "token",
+            count=made.count,
+            kind=counter,
+        )
+        self.verdicts = Verdicts()
+        self._held = made.replica
+        self._lists: dict[bytes, SignedList] = {}
+        self.replica = self.new_replica()
+        self.neighbour = Neighbour(made.neighbour, self.anchor)
+        self.thief = Thief(made.hosted)
         self.running = False
         for name, content in made.files.items():
             (folder / name).write_bytes(content)
@@ -86,6 +136,7 @@ class SimulatedGateway(Gateway):
         self, *, database: bool = True, verifying_processes: int = 0, faults: Faults | None = None
     ) -> Journal:
         """Open what the disk holds. Raises: PowerCut, StoreError, HsmError, JournalError."""
+        self.token.restart()
         self.database = await Database.open(
             self.folder / "store.db",
             key=STORE_KEY,
@@ -99,21 +150,37 @@ class SimulatedGateway(Gateway):
                 anchor=self.anchor,
                 faults=self.faults,
             )
+            self.hosted = SimulatedHosted(
+                journal=self.journal, database=self.database, token=self.token, thief=self.thief
+            )
             self.running = True
         finally:
             if not self.running:
                 await self.database.close()
         return self.journal
 
+    def tell_issuer(self, listed: SignedList) -> None:
+        """A list that the issuer made; it knows it for ever."""
+        self._lists[listed.hash] = self.replica.lists[listed.hash] = listed
+
+    def new_replica(self) -> Replica:
+        """An issuer that holds what the seed began with."""
+        made = Replica(self.anchor, JournalId(from_raw(EDDSA, self.token.public_key).id))
+        made.begin(self._held)
+        made.lists.update(self._lists)
+        return made
+
     async def start(self) -> None:
         """Open, whatever it takes: an operator puts the token back and makes room."""
+        helped = 0
         while not self.running:
             try:
                 await self.open()
             except PowerCut:
                 self.restart()
             except (StoreError, HsmError) as error:
-                if error.code not in ("store-full", "store-failed", "token-gone", "token-timeout"):
+                helped += 1
+                if error.code not in _PASSING or helped > HELPED_MAX:
                     raise
                 self.mend()
                 if self.disk.off:
@@ -144,6 +211,7 @@ class SimulatedGateway(Gateway):
     def restart(self) -> None:
         """The power comes back; the clock may have been lost with it."""
         self.disk.restart()
+        self.token.files.restart()
         self.faults.arm(None)
         self.clock.steady_ms = 0
 

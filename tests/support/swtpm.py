@@ -31,6 +31,8 @@ START_S = 30.0
 ATTEMPTS = 20
 LOOPBACK = "127.0.0.1"
 NV_BUFFER_BYTES = 512
+# The first command of swtpm's control channel (swtpm_ioctls(3)).
+GET_CAPABILITY = (1).to_bytes(4)
 Result = TypeVar("Result")
 
 
@@ -40,6 +42,7 @@ class Swtpm:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = 0
+        self._kept: list[socket.socket] = []
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -73,13 +76,17 @@ class Swtpm:
 
     def start(self) -> None:
         """Power on, on the ports that it had before. Raises: RuntimeError."""
-        for _ in range(1 if self.port else ATTEMPTS):
-            port = self.port or _free_port()
+        for _ in range(ATTEMPTS):
+            if not self._kept:
+                self._kept = _keep_ports()
+            port = int(self._kept[0].getsockname()[1])
             self._process = self._spawn(port)
             if _answers(self._process, port + 1):
                 self.port = port
                 return
             self.kill()
+            if not self.port:
+                self.leave()
         raise RuntimeError("swtpm does not start (Debian: swtpm, libtss2-tcti-swtpm0)")
 
     def kill(self) -> None:
@@ -88,6 +95,11 @@ class Swtpm:
         if process is not None:
             process.kill()
             process.wait()
+
+    def leave(self) -> None:
+        """Let others have its ports."""
+        while self._kept:
+            self._kept.pop().close()
 
     def restart(self) -> None:
         """Pull the plug and power on again: the registers are empty, what is durable stays."""
@@ -148,6 +160,7 @@ def running_swtpm(folder: Path) -> Iterator[Swtpm]:
         yield made
     finally:
         made.kill()
+        made.leave()
 
 
 def extend_pcr(pcr: int) -> Callable[[ESAPI], None]:
@@ -190,21 +203,43 @@ def define(index: int, content: bytes) -> Callable[[ESAPI], None]:
     return work
 
 
-def _free_port() -> int:
-    """A port that is free now, and the one after it; who takes it first has it."""
+def _keep_ports() -> list[socket.socket]:
+    """Two ports in a row that are free now, held as long as the sockets are open.
+
+    They are bound and do not listen, so that swtpm, which sets the same option, can; but the system
+    gives them to nobody else while the TPM has no power, neither as a free port nor for the near
+    end of a connection.
+    """
     while True:
-        with socket.socket() as first, socket.socket() as second:
+        first, second = _reusable(), _reusable()
+        try:
             first.bind((LOOPBACK, 0))
-            port = int(first.getsockname()[1])
-            with contextlib.suppress(OSError, OverflowError):
-                second.bind((LOOPBACK, port + 1))
-                return port
+            second.bind((LOOPBACK, int(first.getsockname()[1]) + 1))
+        except (OSError, OverflowError):
+            first.close()
+            second.close()
+        else:
+            return [first, second]
+
+
+def _reusable() -> socket.socket:
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return made
 
 
 def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether it serves: its control port takes connections before the other one listens.
+
+    So it is asked something there, which it answers when all is open.
+    """
     until = time.monotonic() + START_S
     while time.monotonic() < until and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port)):
-            return process.poll() is None
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((LOOPBACK, port), timeout=START_S) as control,
+        ):
+            control.sendall(GET_CAPABILITY)
+            return bool(control.recv(len(GET_CAPABILITY))) and process.poll() is None
         time.sleep(0.01)
     return False
