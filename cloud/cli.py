@@ -20,6 +20,7 @@ from cloud.errors import CloudError
 from cloud.issuer.officers import Role
 from cloud.main import run_cloud
 from cloud.recovery_commands import add_recovery
+from cloud.trail_commands import add_trails
 from hsm.api import HsmError
 
 _OFFICER_FILE = "the officer's token (officer-first.token in the folder)"
@@ -70,6 +71,7 @@ def _add_gateway(verbs: Any) -> None:
     shown.add_argument("--officer-file", type=Path, help=_OFFICER_FILE)
     shown.set_defaults(run=commands.gateway_list)
     add_recovery(actions)
+    add_trails(actions)
 
 
 def _add_issuer(verbs: Any) -> None:
