@@ -40,7 +40,8 @@ from edge.identity import (
     store_pending,
 )
 from edge.intake import take_objects
-from edge.store_key import make_store_key, open_store
+from edge.store_key import make_store_key
+from edge.tamper import open_unmarked
 from hsm.api import KeyMissing, Token, attester_of
 from hsm.open import create_token, open_token
 from sync.attestation import enrolment_data
@@ -153,7 +154,7 @@ async def _with_token(
     config: Config, folder: Folder, token: Token, wish: Wish, *, clock: Clock, say: Say
 ) -> str:
     await make_store_key(folder, token)
-    database = await open_store(folder, token)
+    database = await open_unmarked(folder, token)
     try:
         if await database.read(load_identity) is not None:
             raise AlreadyProvisioned("this folder belongs to an enrolled gateway")

@@ -31,7 +31,7 @@ from edge.http.types import GatewayAnswer, ReportAnswer
 from edge.main import run_daemon
 from edge.moments import duration, moment
 from edge.secret_input import token_secret
-from edge.tamper import refuse_tampered
+from edge.tamper import guarded, refuse_tampered
 from hsm.api import KeyMissing
 from hsm.memory import Secret, wipe
 from hsm.open import open_token, reseal_token
@@ -203,9 +203,10 @@ async def _read_key(config: Config) -> KeyView:
 def _key_reseal(parsed: ResealArguments, config: Config) -> int:
     if await_it(_runs(config)):
         raise DaemonRefused("stop the gateway first: it holds the token", problem="running")
-    settings = hsm_config(config.token, Folder(config.folder))
-    secret = token_secret(config.token)
-    await_it(reseal_token(settings, secret=secret, policy=parsed.to))
+    with guarded(config, SystemClock()):
+        settings = hsm_config(config.token, Folder(config.folder))
+        secret = token_secret(config.token)
+        await_it(reseal_token(settings, secret=secret, policy=parsed.to))
     print(f'the TPM opens to the policy {parsed.to} now: set pcr_policy = "{parsed.to}"')
     return WELL
 
