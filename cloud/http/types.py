@@ -186,6 +186,14 @@ class PolicyBody(Body, frozen=True, kw_only=True):
     journal: dict[NumberKey, Count]
 
 
+class WindowBody(Body, frozen=True, kw_only=True):
+    """A draft of the policy in force with another window of the counter."""
+
+    draft_id: Identity
+    currency: CurrencyCode
+    window: Literal["short", "long"]
+
+
 class PolicyAnswer(Answer, frozen=True, kw_only=True):
     """A draft of a policy; `sequence` once it is signed."""
 

@@ -25,8 +25,10 @@ from edge.errors import DaemonRefused, DaemonSilent
 from edge.folder import Folder
 from edge.http.hygiene import HygieneAnswer
 from edge.http.types import GatewayAnswer
+from edge.http.wear import WearAnswer
 from edge.secret_input import PIN_VARIABLE
 from edge.tamper import read_mark
+from edge.wear import WEARING
 from hsm.pcr_policies import PCR_POLICIES
 
 FREE_BYTES_MIN = 512 * 1024 * 1024
@@ -144,6 +146,8 @@ async def _daemon(config: Config) -> list[Finding]:
     try:
         status = await client.call("GET", "/status", GatewayAnswer)
         findings = _memory(await client.call("GET", "/hygiene", HygieneAnswer))
+        if status.mode == "open":
+            findings += wear_findings(await client.call("GET", "/wear", WearAnswer))
     except (DaemonSilent, DaemonRefused) as error:
         return [Finding("look", f"the daemon is not running: {error.detail}")]
     if status.mode != "open":
@@ -161,6 +165,17 @@ async def _daemon(config: Config) -> list[Finding]:
     if status.offline_left_s is not None and status.offline_left_s < 86_400:
         findings.append(Finding("look", "less than a day is left to stay offline"))
     return findings
+
+
+def wear_findings(found: WearAnswer) -> list[Finding]:
+    """How long a counter in hardware will last."""
+    if found.warning is not None:
+        return [Finding("look", found.warning)]
+    if found.driver not in WEARING:
+        return []
+    if found.moves_a_year is None:
+        return [Finding("well", "how fast the counter wears is known after a day")]
+    return [Finding("well", f"the counter moves {found.moves_a_year:,} times a year")]
 
 
 def _memory(found: HygieneAnswer) -> list[Finding]:
