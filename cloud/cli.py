@@ -17,6 +17,7 @@ from cloud import commands
 from cloud.attestation_commands import add_attestation, add_level
 from cloud.config import Config, load_config
 from cloud.errors import CloudError
+from cloud.http.types import SUPPLY_MAX
 from cloud.issuer.officers import Role
 from cloud.main import run_cloud
 from cloud.policy_commands import add_policies
@@ -81,7 +82,7 @@ def _add_issuer(verbs: Any) -> None:
     for action in ("issue", "burn"):
         draft = actions.add_parser(action, help=f"draft: {action} value; another officer approves")
         draft.add_argument("--wallet", required=True, help="an online wallet")
-        draft.add_argument("--amount", type=int, required=True, help="minor units")
+        draft.add_argument("--amount", type=_minor, required=True, help="minor units")
         draft.add_argument("--reason", required=True)
         draft.add_argument("--officer-file", type=Path, required=True, help="the officer's token")
         draft.set_defaults(run=commands.draft_supply)
@@ -101,6 +102,14 @@ def _add_issuer(verbs: Any) -> None:
     holder.add_argument("--officer-file", type=Path, required=True)
     holder.add_argument("--token-file", type=Path, required=True, help="for the holder's token")
     holder.set_defaults(run=commands.add_holder)
+
+
+def _minor(text: str) -> int:
+    """An amount of supply in minor units. Raises: ArgumentTypeError, which names the option."""
+    digits = text.isascii() and text.isdecimal() and len(text) <= len(str(SUPPLY_MAX))
+    if not digits or not 1 <= int(text) <= SUPPLY_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r}: minor units, from 1 to {SUPPLY_MAX}")
+    return int(text)
 
 
 def _add_officers(actions: Any) -> None:

@@ -23,6 +23,7 @@ from edge.commands.common import (
 from edge.config import Config, TokenConfig
 from edge.errors import DaemonRefused, DaemonSilent
 from edge.folder import Folder
+from edge.http.cloud import CloudAnswer
 from edge.http.hygiene import HygieneAnswer
 from edge.http.types import GatewayAnswer
 from edge.http.wear import WearAnswer
@@ -61,8 +62,8 @@ def _doctor(parsed: DoctorArguments, config: Config) -> int:
     findings += token_findings(config.token)
     findings.append(_switch(config))
     findings += await_it(_daemon(config))
-    if not parsed.offline and config.sync.url is not None:
-        findings.append(_cloud(config.sync.url))
+    if not parsed.offline:
+        findings.append(_cloud(config.sync.url or await_it(_cloud_url(config))))
     for finding in findings:
         print(f"{finding.state:<6}{finding.text}")
     states = {finding.state for finding in findings}
@@ -192,7 +193,18 @@ def _memory(found: HygieneAnswer) -> list[Finding]:
     return [cores, locked[found.locked]]
 
 
-def _cloud(url: str) -> Finding:
+async def _cloud_url(config: Config) -> str | None:
+    """The address that the gateway was provisioned with; its store has it."""
+    try:
+        return (await daemon(config).call("GET", "/cloud", CloudAnswer)).url
+    except (DaemonSilent, DaemonRefused):
+        return None
+
+
+def _cloud(url: str | None) -> Finding:
+    if url is None:
+        text = "the cloud's address is not known while the gateway is not open, so it was not tried"
+        return Finding("look", text)
     parts = urlsplit(url)
     try:
         with socket.create_connection((parts.hostname or "", parts.port or 443), CONNECT_S):

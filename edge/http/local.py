@@ -13,6 +13,7 @@ from edge.errors import FileUnreadable, PairingRefused
 from edge.health import gateway_answer
 from edge.http.audited import audited, tell
 from edge.http.body import BodyType, answer
+from edge.http.cloud import CloudAnswer, get_cloud
 from edge.http.context import Context, Handler
 from edge.http.hygiene import HygieneAnswer, get_hygiene
 from edge.http.local_keys import (
@@ -283,6 +284,7 @@ LOCAL = [
     _route("GET", "/reports/x", get_local_x_report, ReportAnswer),
     _route("GET", "/audit", get_audit, AuditPage),
     _route("GET", "/hygiene", get_hygiene, HygieneAnswer),
+    _route("GET", "/cloud", get_cloud, CloudAnswer),
     _route("GET", "/wear", get_wear, WearAnswer),
     _route("GET", "/audit/check", get_audit_check, AuditCheck),
     *[route for route in METRICS if route.path != "/statusz"],
