@@ -36,12 +36,11 @@ class Breach(enum.StrEnum):
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """What was told last: the log's head, the journal's size then, and the signed report."""
+    """What was told last: the log's head, and the journal's size then."""
 
     row: int
     hash: bytes
     size: int
-    report: bytes
 
     @property
     def head(self) -> AuditHead:
@@ -119,8 +118,7 @@ async def _held_size(connection: Connection, up: Up) -> int:
 
 async def _kept(connection: Connection, up: Up) -> Kept | None:
     row = await connection.fetchrow(
-        "SELECT row, hash, size, report FROM gateway_trail WHERE journal = $1 AND epoch = $2"
-        " FOR UPDATE",
+        "SELECT row, hash, size FROM gateway_trail WHERE journal = $1 AND epoch = $2 FOR UPDATE",
         *(up.journal, up.epoch),
     )
     return None if row is None else Kept(**dict(row))
@@ -151,10 +149,11 @@ async def _note(
     """Keep both reports, once, and tell who acts on it."""
     made = await connection.fetchval(
         "INSERT INTO trail_finding (journal, epoch, code, row, told, earlier, later, found_ms)"
-        " SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE $9 > (SELECT count(*) FROM trail_finding"
+        " SELECT $1, $2, $3, $4, $5, report, $6, $7 FROM gateway_trail"
+        " WHERE journal = $1 AND epoch = $2 AND $8 > (SELECT count(*) FROM trail_finding"
         "  WHERE journal = $1 AND epoch = $2) ON CONFLICT DO NOTHING RETURNING finding_id",
         *(up.journal, up.epoch, breach.value, kept.row),
-        *(None if told is None else told.head.seq, kept.report, report, now_ms, FINDINGS_MAX),
+        *(None if told is None else told.head.seq, report, now_ms, FINDINGS_MAX),
     )
     if made is None:
         return

@@ -10,7 +10,7 @@ from tests.unit.sync.test_trail import told
 from wallet.trail import AuditHead
 
 WHOLE = told("a", "b", "c", "d")
-KEPT = Kept(row=2, hash=told("a", "b").head.hash, size=10, report=b"report")
+KEPT = Kept(row=2, hash=told("a", "b").head.hash, size=10)
 
 
 def after(row: int, *actions: str) -> Told:
