@@ -8,9 +8,11 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from cloud.attestation.makers import CRL_BYTES_MAX, read_revoked
 from cloud.client import Api
 from cloud.config import Config
 from cloud.http.octets import to_text
+from cloud.http.trust_types import SERIALS_MAX
 
 FILE_BYTES_MAX = 12_288
 WELL = 0
@@ -64,6 +66,15 @@ def add_attestation(verbs: Any) -> None:
         decide = actions.add_parser(action, help=text)
         decide.add_argument("draft")
         _by_officer(decide, decide_trust)
+    revoke = actions.add_parser(
+        "revoke",
+        help="refuse TPMs whose maker took their certificates back: a CRL, or a certificate",
+        description="The file is a revocation list or one certificate, PEM or DER. It is not"
+        " checked who signed it: compare it with what the maker publishes. Never taken back.",
+    )
+    revoke.add_argument("file", type=Path)
+    _by_officer(revoke, revoke_endorsements)
+    _by_officer(actions.add_parser("revoked", help="certificates that are"), list_revoked)
     _by_officer(actions.add_parser("files", help="drafts, and what is in force"), list_trust)
     shown = actions.add_parser("gateways", help="what gateways proved, and what was found")
     shown.add_argument("--json", action="store_true")
@@ -101,6 +112,32 @@ async def list_trust(config: Config, options: argparse.Namespace) -> int:
     found = await Api(config, options.officer_file).get("/v1/issuer/trust")
     for line in found["drafts"]:
         print(f"{line['draft_id']}  {_trust_text(line)}")
+    return WELL
+
+
+async def revoke_endorsements(config: Config, options: argparse.Namespace) -> int:
+    """Revoke what a file names."""
+    with options.file.open("rb") as stream:
+        named = read_revoked(stream.read(CRL_BYTES_MAX + 1))
+    api, made = Api(config, options.officer_file), 0
+    by_issuer: dict[bytes, list[str]] = {}
+    for one in named:
+        text = one.serial.to_bytes(max(1, (one.serial.bit_length() + 7) // 8)).hex()
+        by_issuer.setdefault(one.issuer, []).append(text)
+    for issuer, serials in by_issuer.items():
+        for at in range(0, len(serials), SERIALS_MAX):
+            body = {"issuer": issuer.hex(), "serials": serials[at : at + SERIALS_MAX]}
+            answer = await api.post("/v1/issuer/endorsement-revocations", body)
+            made += answer["revoked"]
+    print(f"{len(named)} certificates, {made} of them not revoked before")
+    return WELL
+
+
+async def list_revoked(config: Config, options: argparse.Namespace) -> int:
+    """The newest ones."""
+    found = await Api(config, options.officer_file).get("/v1/issuer/endorsement-revocations")
+    for line in found["revocations"]:
+        print(f"{line['serial']}  of issuer {line['issuer']}")
     return WELL
 
 

@@ -17,9 +17,12 @@ from cloud import commands
 from cloud.attestation_commands import add_attestation, add_level
 from cloud.config import Config, load_config
 from cloud.errors import CloudError
+from cloud.http.types import SUPPLY_MAX
 from cloud.issuer.officers import Role
 from cloud.main import run_cloud
+from cloud.policy_commands import add_policies
 from cloud.recovery_commands import add_recovery
+from cloud.trail_commands import add_trails
 from hsm.api import HsmError
 
 _OFFICER_FILE = "the officer's token (officer-first.token in the folder)"
@@ -70,6 +73,7 @@ def _add_gateway(verbs: Any) -> None:
     shown.add_argument("--officer-file", type=Path, help=_OFFICER_FILE)
     shown.set_defaults(run=commands.gateway_list)
     add_recovery(actions)
+    add_trails(actions)
 
 
 def _add_issuer(verbs: Any) -> None:
@@ -78,7 +82,7 @@ def _add_issuer(verbs: Any) -> None:
     for action in ("issue", "burn"):
         draft = actions.add_parser(action, help=f"draft: {action} value; another officer approves")
         draft.add_argument("--wallet", required=True, help="an online wallet")
-        draft.add_argument("--amount", type=int, required=True, help="minor units")
+        draft.add_argument("--amount", type=_minor, required=True, help="minor units")
         draft.add_argument("--reason", required=True)
         draft.add_argument("--officer-file", type=Path, required=True, help="the officer's token")
         draft.set_defaults(run=commands.draft_supply)
@@ -90,6 +94,7 @@ def _add_issuer(verbs: Any) -> None:
     drafts.add_argument("--officer-file", type=Path, required=True)
     drafts.set_defaults(run=commands.list_drafts)
     _add_officers(actions)
+    add_policies(actions)
     holder = actions.add_parser("holder", help="open an online wallet for a holder")
     holder.add_argument("--name", required=True)
     holder.add_argument("--wallet", required=True)
@@ -97,6 +102,14 @@ def _add_issuer(verbs: Any) -> None:
     holder.add_argument("--officer-file", type=Path, required=True)
     holder.add_argument("--token-file", type=Path, required=True, help="for the holder's token")
     holder.set_defaults(run=commands.add_holder)
+
+
+def _minor(text: str) -> int:
+    """An amount of supply in minor units. Raises: ArgumentTypeError, which names the option."""
+    digits = text.isascii() and text.isdecimal() and len(text) <= len(str(SUPPLY_MAX))
+    if not digits or not 1 <= int(text) <= SUPPLY_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r}: minor units, from 1 to {SUPPLY_MAX}")
+    return int(text)
 
 
 def _add_officers(actions: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -80,6 +80,8 @@ class IssuerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     organisation: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "CBDC issuer"
     currencies: Annotated[tuple[CurrencyCode, ...], msgspec.Meta(min_length=1)] = ("EUR",)
+    # The counter's window in the first policies: `long` where gateways' counters wear out.
+    counter_window: Literal["short", "long"] = "short"
     # A file with the words that open the issuer's keys; it is made at `init` where there is none.
     passphrase_file: Path | None = None
 

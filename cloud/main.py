@@ -27,6 +27,7 @@ from cloud.http.people import people_routes
 from cloud.http.rates import limited
 from cloud.http.recovery import recovery_routes
 from cloud.http.routes import add_routes
+from cloud.http.trails import trail_routes
 from cloud.http.trust import trust_routes
 from cloud.http.wallets import wallet_routes
 from cloud.http.watch import add_watch
@@ -51,6 +52,7 @@ def api_application(cloud: Cloud) -> web.Application:
         *overview_routes(cloud),
         *recovery_routes(cloud),
         *trust_routes(),
+        *trail_routes(),
         *wallet_routes(),
     ]
     add_watch(app, cloud, routes)

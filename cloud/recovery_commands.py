@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cloud.attestation_commands import LEVELS, PCR_POLICIES
 from cloud.client import Api
 from cloud.config import Config
 from cloud.errors import CloudError
@@ -56,6 +57,10 @@ def add_recovery(actions: Any) -> None:
     )
     successor.add_argument("closure")
     successor.add_argument("--token-file", type=Path, required=True)
+    successor.add_argument(
+        "--level", choices=LEVELS, help="more than the one before had to prove, never less"
+    )
+    successor.add_argument("--pcr-policy", choices=PCR_POLICIES, help="other measurements")
     _by_officer(successor, successor_token)
 
 
@@ -163,7 +168,9 @@ async def sign_statement(config: Config, options: argparse.Namespace) -> int:
 async def successor_token(config: Config, options: argparse.Namespace) -> int:
     """A token for the gateway that goes on."""
     path = f"/v1/issuer/closures/{options.closure}/token"
-    made = await Api(config, options.officer_file).post(path, {})
+    wanted = {"level": options.level, "pcr_policy": options.pcr_policy}
+    body = {name: value for name, value in wanted.items() if value is not None}
+    made = await Api(config, options.officer_file).post(path, body)
     create_durably(options.token_file, made["token"].encode())
     print(f"{options.token_file}: good for one gateway, for a week")
     return WELL

@@ -128,7 +128,9 @@ async def open_desk(config: Config, database: Database, token: Token, *, now_ms:
         )
     async with database.transaction() as connection:
         for currency in config.issuer.currencies:
-            await policies.publish_first(connection, desk, currency, now_ms=now_ms)
+            await policies.publish_first(
+                connection, desk, currency, window=config.issuer.counter_window, now_ms=now_ms
+            )
         for list_id in ListId:
             await lists.publish_first(connection, desk, list_id, {}, now_ms=now_ms)
     return desk

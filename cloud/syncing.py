@@ -21,7 +21,8 @@ from cloud.issuer.gateways import (
 )
 from cloud.issuer.restored import merge_lists, take_back
 from cloud.log import Log
-from sync.exchange import build_down, open_up
+from cloud.trails.following import follow
+from sync.exchange import build_down, open_report
 from wallet.protocol.entry import EntryKind, decode_entry
 from wallet.protocol.envelope import NEWEST_GRANTS, NEWEST_LISTS, Up, VerifiedUp
 from wallet.protocol.issued import Enrolment
@@ -71,8 +72,8 @@ class Exchange:
         Raises: ProtocolError for an envelope that does not hold, CloudError.
         """
         # A report may be large: other gateways are answered while it is opened.
-        verified = await asyncio.to_thread(
-            open_up, sealed, keys=self._desk.hpke, root=self._desk.anchor
+        envelope, verified = await asyncio.to_thread(
+            open_report, sealed, keys=self._desk.hpke, root=self._desk.anchor
         )
         up = verified.claims
         if up.journal != caller:
@@ -80,6 +81,9 @@ class Exchange:
         async with self._database.transaction() as connection:
             gateway = await find_gateway(connection, up.journal)
             proven = await judge(connection, self._desk, gateway, up, now_ms=now_ms)
+            await follow(connection, gateway, up, envelope, now_ms=now_ms)
+        # It may be large, and nobody looks at it again.
+        del envelope
         outcome = await self._reconciler.ingest(verified, now_ms=now_ms)
         settlements = await self._reconciler.settlements_after(
             up.journal, up.epoch, up.acknowledged_size
@@ -101,8 +105,8 @@ class Exchange:
             objects=[*objects, *settlements],
             problem=outcome.problem,
         )
-        envelope = await self._desk.sign_down(payload)
-        return await asyncio.to_thread(seal, envelope, recipient=gateway.hpke_key)
+        signed = await self._desk.sign_down(payload)
+        return await asyncio.to_thread(seal, signed, recipient=gateway.hpke_key)
 
     async def _objects(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -86,6 +87,15 @@ def record_path(folder: Folder, plan: Plan) -> Path:
 def held_records(folder: Folder) -> list[Path]:
     """The records of all ceremonies that were held for this folder."""
     return sorted(folder.token.glob(f"{RECORD_PREFIX}*.txt"))
+
+
+def record_of(records: Iterable[Path], signing_label: str) -> Path | None:
+    """The record of the ceremony that made this signing key, if one did."""
+    for path in records:
+        name, _, epoch = path.stem.removeprefix(RECORD_PREFIX).rpartition("-epoch-")
+        if f"{name}-signing-epoch-{epoch}" == signing_label:
+            return path
+    return None
 
 
 def read_note(folder: Folder) -> Note | None:

@@ -26,6 +26,7 @@ from edge.tamper import Mark, load_mark, read_mark, store_mark, write_mark
 from edge.terminals import Terminals
 from edge.verdicts import repair_verdicts
 from edge.version import version
+from edge.wear import Sample, note_counter
 from hsm.api import Algorithm, HsmError, KeyMissing, SealBroken, Token
 from hsm.memory import Secret, wipe
 from hsm.open import TokenConfig as HsmConfig
@@ -132,9 +133,15 @@ class Opened:
         """Forget what has expired: answers, requests, events. Raises: StoreError."""
         self.observing.count_keys()
         await self.audit.prune()
+        await self.watch_wear(now_ms)
         await self.database.write(lambda c: prune_answers(c, now_ms=now_ms))
         await self.database.write(lambda c: prune_requests(c, now_ms - REQUESTS_KEPT_MS))
         await self.events.prune()
+
+    async def watch_wear(self, now_ms: int) -> None:
+        """Remember what the counter shows. Raises: StoreError."""
+        sample = Sample(time_ms=now_ms, counter=self.journal.status().counter)
+        await self.database.write(lambda connection: note_counter(connection, sample))
 
     async def drop(self, mark: Mark) -> bool:
         """Somebody opened the box: let go of all keys within moments, whatever hangs.
@@ -303,7 +310,7 @@ class Gateway:
         await repair_verdicts(journal, database)
         events = Events(database=database, clock=self.clock, kept=self.config.limits.events_kept)
         await self._note_opening(token, database, journal)
-        return Opened(
+        opened = Opened(
             token=token,
             database=database,
             identity=identity,
@@ -312,6 +319,8 @@ class Gateway:
             events=events,
             audit=self.audit,
         )
+        await opened.watch_wear(self.clock.now_ms())
+        return opened
 
     def _closed(self, mode: Mode, cause: str) -> Mode:
         if (mode, cause) != (self._mode, self._cause):

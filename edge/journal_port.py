@@ -18,6 +18,8 @@ from edge.version import version
 from edge.wishes import Wish, read_wishes
 from hsm.api import attester_of
 from sync.ports import Position
+from sync.trail import HEALTH as TRAIL
+from sync.trail import ROWS_MAX, Told, ToldRow, fitting_rows, to_health
 from wallet.clock import Clock
 from wallet.journal import stored_list
 from wallet.protocol.certificates import TrustAnchor
@@ -36,8 +38,10 @@ from wallet.protocol.messages import to_sign
 from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code
 from wallet.protocol.sealed import short_id
-from wallet.store.audit import AuditHead, anchor_audit, audit_head
+from wallet.store.audit import anchor_audit, audit_anchor, audit_head, page_audit
+from wallet.store.connection import Connection
 from wallet.store.objects import delete_receipts, oldest_receipts
+from wallet.trail import AuditHead
 
 SEGMENT_ENTRIES_MAX = 5_000
 SEGMENT_BYTES_MAX = 4 * 1024 * 1024
@@ -150,19 +154,20 @@ class JournalPort:
         await self._opened.database.write(lambda c: delete_receipts(c, leaves))
 
     async def health(self) -> dict[str, Any]:
-        """Release, mode, disk, the audit log's head, and the wallets that wait to be enrolled.
+        """Release, mode, disk, the audit log, and the wallets that wait to be enrolled.
 
         The report is signed by the journal's key: what the issuer keeps of it shows a log that was
         cut off or written anew.
         """
         wishes = await self._opened.database.read(read_wishes)
-        head = self._telling = await self._opened.database.read(audit_head)
+        told = await self._opened.database.read(told_log)
+        self._telling = told.head
         health: dict[str, Any] = {
             "version": version()[:TEXT_MAX],
             "mode": str(self._opened.journal.mode),
             "disk_free_mib": shutil.disk_usage(self._folder.root).free // 1024 // 1024,
             "time_ms": self._clock.now_ms(),
-            "audit": {"rows": head.seq, "head": head.hash},
+            TRAIL: to_health(told),
         }
         if wishes:
             health["enrol"] = [_wanted(wish) for wish in wishes]
@@ -235,6 +240,8 @@ class JournalPort:
         forgotten = down.problem == Code.PARENT_MISSING
         if down.problem is None and down.acknowledged_size < journal.acknowledged:
             await journal.go_back(down.acknowledged_size)
+            # Of the audit log it may have forgotten as much: it is told from its beginning.
+            self._telling = AuditHead()
             forgotten = True
         if forgotten:
             self._shown_below = journal.state.size
@@ -253,6 +260,24 @@ class JournalPort:
         if head != self._told:
             await self._opened.database.write(lambda connection: anchor_audit(connection, head))
             self._told = head
+
+
+def told_log(connection: Connection) -> Told:
+    """The rows of the audit log that the issuer was not told, as many as one report takes.
+
+    Hashes are reckoned anew: what is told is what stands in the rows.
+    """
+    page = page_audit(connection, audit_anchor(connection).seq, ROWS_MAX)
+    if not page:
+        head = audit_head(connection)
+        return Told(since=head, rows=(), head=head)
+    rows = [ToldRow(time_ms=r.time_ms, action=r.action, details=r.details) for r in page]
+    told = Told(
+        since=AuditHead(page[0].seq - 1, page[0].previous),
+        rows=fitting_rows(rows),
+        head=AuditHead(),
+    )
+    return msgspec.structs.replace(told, head=told.places[-1])
 
 
 def fitting(entries: Sequence[bytes], *, bytes_max: int) -> int:

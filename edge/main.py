@@ -70,6 +70,7 @@ class Daemon:
         self._opened_tasks: list[asyncio.Task[None]] = []
         self._schedule = Schedule(config)
         self._switch: Switch = NoSwitch()
+        self._tripping: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self.ready = asyncio.Event()
         self._changing = asyncio.Lock()
@@ -202,6 +203,11 @@ class Daemon:
 
     async def _watch_switch(self) -> None:
         mark = self._mark(await self._switch.wait())
+        # Begun is begun: who stops the daemon meanwhile waits for it.
+        self._tripping = asyncio.ensure_future(self._trip(mark))
+        await asyncio.shield(self._tripping)
+
+    async def _trip(self, mark: Mark) -> None:
         # 1. Refuse, and leave the mark, before anything else may take its time.
         self._gateway.freeze(mark)
         async with self._changing:
@@ -294,6 +300,8 @@ class Daemon:
             await self._open()
 
     async def _stop(self) -> None:
+        if self._tripping is not None:
+            await self._tripping
         opened = self._gateway.opened
         if opened is not None:
             opened.events.stop()

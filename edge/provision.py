@@ -6,6 +6,7 @@ cloud gives the same answer to the same key and token.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import hashlib
@@ -40,7 +41,8 @@ from edge.identity import (
     store_pending,
 )
 from edge.intake import take_objects
-from edge.store_key import make_store_key, open_store
+from edge.store_key import make_store_key
+from edge.tamper import open_unmarked
 from hsm.api import KeyMissing, Token, attester_of
 from hsm.open import create_token, open_token
 from sync.attestation import enrolment_data
@@ -106,11 +108,12 @@ async def provision(config: Config, wish: Wish, *, secret: bytes, clock: Clock, 
 
     Raises: AlreadyProvisioned, EnrolmentFailed, HsmError, StoreError, JournalError, OSError.
     """
+    _tls(wish)
     folder = Folder(config.folder)
     folder.prepare()
     with sole_right(folder):
         say("keys")
-        token = await _token(config, folder, secret)
+        token = await _token(config, folder, wish, secret)
         try:
             return await _with_token(config, folder, token, wish, clock=clock, say=say)
         finally:
@@ -133,8 +136,11 @@ def sole_right(folder: Folder) -> Iterator[None]:
         os.close(descriptor)
 
 
-async def _token(config: Config, folder: Folder, secret: bytes) -> Token:
-    """The token's keys, made where there are none. Raises: CeremonyStopped, HsmError."""
+async def _token(config: Config, folder: Folder, wish: Wish, secret: bytes) -> Token:
+    """The token's keys, made where there are none, and not for a cloud that is not there.
+
+    Raises: CeremonyStopped, EnrolmentFailed, HsmError.
+    """
     wanted = hsm_config(config.token, folder)
     if read_note(folder) is not None:
         raise CeremonyStopped("a key ceremony was broken off: hold it again before provisioning")
@@ -146,6 +152,7 @@ async def _token(config: Config, folder: Folder, secret: bytes) -> Token:
             raise CeremonyStopped(
                 f"the configuration does not name the keys of the ceremony in {records[-1]}"
             ) from error
+        await _find_cloud(wish)
         return await create_token(wanted, secret=secret)
 
 
@@ -153,7 +160,7 @@ async def _with_token(
     config: Config, folder: Folder, token: Token, wish: Wish, *, clock: Clock, say: Say
 ) -> str:
     await make_store_key(folder, token)
-    database = await open_store(folder, token)
+    database = await open_unmarked(folder, token)
     try:
         if await database.read(load_identity) is not None:
             raise AlreadyProvisioned("this folder belongs to an enrolled gateway")
@@ -247,14 +254,7 @@ async def _ask(wish: Wish, path: str, body: msgspec.Struct, kind: type[Answer]) 
 
 
 async def _post(wish: Wish, path: str, body: bytes) -> bytes:
-    url = wish.cloud.rstrip("/") + path
-    if urlsplit(url).scheme != "https":
-        raise EnrolmentFailed("the cloud's address begins with https://")
-    try:
-        tls = ssl.create_default_context(cadata=wish.cloud_ca)
-    except (ssl.SSLError, ValueError) as error:
-        raise EnrolmentFailed("the file of the cloud's CA holds no certificate") from error
-    tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    url, tls = wish.cloud.rstrip("/") + path, _tls(wish)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     try:
         async with (
@@ -272,6 +272,46 @@ async def _post(wish: Wish, path: str, body: bytes) -> bytes:
     if status not in (200, 201):
         raise EnrolmentFailed(f"the cloud refused: {_problem(status, content)}")
     return content
+
+
+def _tls(wish: Wish) -> ssl.SSLContext:
+    """How the cloud proves itself. Raises: EnrolmentFailed for a wrong address or CA."""
+    _place(wish)
+    try:
+        tls = ssl.create_default_context(cadata=wish.cloud_ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise EnrolmentFailed("the file of the cloud's CA holds no certificate") from error
+    tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    return tls
+
+
+def _place(wish: Wish) -> tuple[str, int]:
+    """Host and port. Raises: EnrolmentFailed."""
+    try:
+        parts = urlsplit(wish.cloud)
+        host, port = parts.hostname, 443 if parts.port is None else parts.port
+    except ValueError as error:
+        raise EnrolmentFailed(f"the cloud's address {wish.cloud!r}: {error}") from error
+    if parts.scheme != "https":
+        raise EnrolmentFailed("the cloud's address begins with https://")
+    if not host or not port:
+        raise EnrolmentFailed(f"the cloud's address {wish.cloud!r} names no host or port")
+    return host, port
+
+
+async def _find_cloud(wish: Wish) -> None:
+    """That a cloud under this CA listens there. Raises: EnrolmentFailed."""
+    host, port = _place(wish)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            _, writer = await asyncio.open_connection(host, port, ssl=_tls(wish))
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+    except (TimeoutError, OSError) as error:
+        raise EnrolmentFailed(
+            f"no cloud of this CA is found at {wish.cloud}, so that no keys were made: {error}"
+        ) from error
 
 
 class _Problem(msgspec.Struct):

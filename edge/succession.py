@@ -16,17 +16,18 @@ from pathlib import Path
 import msgspec
 
 from edge.authority import KEY_LABEL
-from edge.config import Config
+from edge.ceremony import held_records, record_of
+from edge.config import Config, TokenConfig
 from edge.errors import NotProvisioned, RotationRefused
 from edge.folder import Folder
 from edge.gateway import hsm_config
 from edge.identity import load_identity
 from edge.provision import Wish, provision
 from edge.secret_input import read_file
-from edge.store_key import open_store
+from edge.tamper import open_unmarked
 from hsm.api import Token
 from hsm.files import make_folder, replace_durably
-from hsm.open import open_token
+from hsm.open import begin_next_token, open_token
 from wallet.clock import Clock
 from wallet.hosted import seal_label
 from wallet.protocol.entry import EntryKind, Open, decode_entry
@@ -50,6 +51,14 @@ _PARTS = ("token", "store.db", "store.db.keycheck", "store.key.sealed", "tls")
 Say = Callable[[str], None]
 
 
+class NextKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the next epoch's keys are: labels of a PKCS#11 token, the counter's index in a TPM."""
+
+    key_label: str | None = None
+    sealing_label: str | None = None
+    nv_index: int | None = None
+
+
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """An epoch that its journal ended, and the issuer knows all of."""
 
@@ -62,7 +71,7 @@ async def succeed(
     *,
     secret: bytes,
     enrolment_token: str,
-    key_label: str | None,
+    keys: NextKeys,
     clock: Clock,
     say: Say,
 ) -> None:
@@ -71,12 +80,14 @@ async def succeed(
     Raises: RotationRefused, NotProvisioned, as `provision` does.
     """
     folder = Folder(config.folder)
-    following = _following(config, folder, key_label)
+    following = msgspec.structs.replace(
+        config, folder=folder.root / "next", token=next_settings(config.token, keys)
+    )
     ready = following.folder / "ready"
     if not ready.exists():
         token = await _opened(config, folder, secret)
         try:
-            database = await open_store(folder, token)
+            database = await open_unmarked(folder, token)
             try:
                 ended = await _prepare(
                     database,
@@ -93,25 +104,40 @@ async def succeed(
         finally:
             await token.close()
         replace_durably(ready, str(ended.epoch).encode())
+    elif (following.folder / "token").exists():
+        # Nothing has moved yet: what the old store remembers of a tamper switch still counts.
+        await _require_unmarked(config, folder, secret)
     say("switch")
     epoch = int(read_file(ready, bytes_max=_FILE_BYTES_MAX))
     _switch(folder.root, following.folder, kept=folder.root / f"epoch-{epoch}")
 
 
-def _following(config: Config, folder: Folder, key_label: str | None) -> Config:
-    """The configuration of the gateway that goes on, in a folder beside the old things."""
-    token = config.token
-    if token.driver != "software":
-        if key_label is None or key_label == token.key_label:
+def next_settings(token: TokenConfig, keys: NextKeys) -> TokenConfig:
+    """The token's settings of the gateway that goes on. Raises: RotationRefused."""
+    if token.driver == "tpm":
+        if keys.nv_index is None or keys.nv_index == token.nv_index:
+            raise RotationRefused("the next epoch counts at another index of the TPM: --nv-index")
+        return msgspec.structs.replace(token, nv_index=keys.nv_index)
+    if token.driver == "pkcs11":
+        if keys.key_label is None or keys.key_label == token.key_label:
             raise RotationRefused("a new key in this token needs another label: --key-label")
-        token = msgspec.structs.replace(token, key_label=key_label)
-    return msgspec.structs.replace(config, folder=folder.root / "next", token=token)
+        sealing = keys.sealing_label or token.sealing_label
+        return msgspec.structs.replace(token, key_label=keys.key_label, sealing_label=sealing)
+    return token
 
 
 async def _opened(config: Config, folder: Folder, secret: bytes) -> Token:
     if not folder.store_key.exists():
         raise NotProvisioned(f"{folder.root}: no store")
     return await open_token(hsm_config(config.token, folder), secret=secret)
+
+
+async def _require_unmarked(config: Config, folder: Folder, secret: bytes) -> None:
+    token = await _opened(config, folder, secret)
+    try:
+        await (await open_unmarked(folder, token)).close()
+    finally:
+        await token.close()
 
 
 async def _prepare(
@@ -137,11 +163,12 @@ async def _prepare(
     )
     beside = Folder(following.folder)
     if not await _is_provisioned(following, beside, secret):
+        await _begin_keys(folder, following, secret)
         await provision(following, wish, secret=secret, clock=clock, say=say)
     say("hosted wallets and terminals")
     new_token = await _opened(following, beside, secret)
     try:
-        into = await open_store(beside, new_token)
+        into = await open_unmarked(beside, new_token)
         try:
             await _require_following(into, ended, beside)
             await _carry(database, token, into, new_token)
@@ -151,6 +178,20 @@ async def _prepare(
     finally:
         await new_token.close()
     return ended
+
+
+async def _begin_keys(folder: Folder, following: Config, secret: bytes) -> None:
+    """The keys of the next epoch; of those that a ceremony made, the record comes along."""
+    beside = Folder(following.folder)
+    beside.prepare()
+    record = record_of(held_records(folder), following.token.key_label)
+    if record is not None:
+        make_folder(beside.token)
+        content = read_file(record, bytes_max=_FILE_BYTES_MAX)
+        replace_durably(beside.token / record.name, content)
+    settings = hsm_config(following.token, beside)
+    token = await begin_next_token(settings, secret=secret, held=record is not None)
+    await token.close()
 
 
 def ended_epoch(connection: Connection) -> Ended | None:
@@ -176,7 +217,7 @@ async def _is_provisioned(following: Config, beside: Folder, secret: bytes) -> b
         return False
     token = await _opened(following, beside, secret)
     try:
-        database = await open_store(beside, token)
+        database = await open_unmarked(beside, token)
         try:
             return await database.read(load_identity) is not None
         finally:

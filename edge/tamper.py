@@ -10,18 +10,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from edge.config import TamperConfig
+from edge.config import Config, TamperConfig
 from edge.errors import GatewayTampered
 from edge.folder import Folder
 from edge.log import Log
 from edge.moments import moment
+from edge.store_key import open_store
+from hsm.api import Token
 from hsm.files import create_durably, replace_durably
+from wallet.clock import Clock
 from wallet.store.connection import Connection
+from wallet.store.database import Database
 from wallet.store.meta import get_meta, put_meta
 
 POLL_S = 0.1
@@ -86,6 +91,25 @@ def refuse_tampered(folder: Folder) -> None:
     mark = read_mark(folder)
     if mark is not None:
         raise GatewayTampered(mark.sentence)
+
+
+async def open_unmarked(folder: Folder, token: Token) -> Database:
+    """The store for a command; one that remembers a mark stays closed, and sets it again.
+
+    Raises: GatewayTampered, as `open_store`.
+    """
+    database = await open_store(folder, token)
+    opened = False
+    try:
+        mark = await database.read(load_mark)
+        if mark is not None:
+            write_mark(folder, mark)
+            raise GatewayTampered(mark.sentence)
+        opened = True
+        return database
+    finally:
+        if not opened:
+            await database.close()
 
 
 def load_mark(connection: Connection) -> Mark | None:
@@ -179,3 +203,28 @@ def open_switch(config: TamperConfig) -> Switch:
             config.chip, config.line, active_low=config.active == "low", bias=config.bias
         )
     return NoSwitch()
+
+
+@contextlib.contextmanager
+def guarded(config: Config, clock: Clock) -> Iterator[Callable[[], None]]:
+    """Watch the switch for a command that opens keys while no daemon does.
+
+    It looks before anything is opened, whenever the block asks by what it is given, and at the
+    end; a trip leaves the mark. Raises: GatewayTampered, SwitchFailed, OSError.
+    """
+    folder = Folder(config.folder)
+    refuse_tampered(folder)
+    switch = open_switch(config.tamper)
+
+    def look() -> None:
+        reason = switch.tripped()
+        if reason is not None and read_mark(folder) is None:
+            write_mark(folder, Mark(time_ms=clock.now_ms(), source=switch.source, reason=reason))
+        refuse_tampered(folder)
+
+    try:
+        look()
+        yield look
+        look()
+    finally:
+        switch.close()

@@ -82,6 +82,25 @@ async def create_token(config: TokenConfig, *, secret: bytes) -> Token:
     )
 
 
+async def begin_next_token(config: TokenConfig, *, secret: bytes, held: bool) -> Token:
+    """Open the keys of the next epoch beside those of the one before, or make them.
+
+    `held`: a key ceremony made them in a PKCS#11 token.
+
+    Raises:
+        HsmError: as the driver's `create` and `open_token`, or `hsm.pkcs11.begin_next`.
+    """
+    if config.driver == "pkcs11":
+        driver_config = pkcs11_config(config, secret)
+        from hsm import pkcs11
+
+        return await pkcs11.begin_next(driver_config, held=held)
+    try:
+        return await open_token(config, secret=secret)
+    except KeyMissing:
+        return await create_token(config, secret=secret)
+
+
 async def reseal_token(config: TokenConfig, *, secret: bytes, policy: PcrPolicy) -> None:
     """Seal a TPM's keys to another PCR policy and the measurements of now.
 

@@ -92,8 +92,19 @@ def open_up(
     `keys`: the issuer's HPKE keys by short id. The segment itself is not checked here.
     Raises: ProtocolError as `open_sealed` and `verify_up`, in that order.
     """
+    return open_report(sealed, keys=keys, root=root, held_chains=held_chains)[1]
+
+
+def open_report(
+    sealed: bytes,
+    *,
+    keys: Mapping[bytes, X25519PrivateKey],
+    root: TrustAnchor,
+    held_chains: Mapping[bytes, Chain] = NO_CHAINS,
+) -> tuple[bytes, VerifiedUp]:
+    """As `open_up`, with the signed envelope itself: it may become evidence."""
     envelope = open_sealed(sealed, keys=keys)
-    return verify_up(envelope, root=root, held_chains=held_chains)
+    return envelope, verify_up(envelope, root=root, held_chains=held_chains)
 
 
 def build_down(

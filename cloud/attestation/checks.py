@@ -18,6 +18,7 @@ from cloud.errors import IssuerError
 from hsm.api import Attested, Quote
 from hsm.attestation import (
     AttestationInvalid,
+    Named,
     verify_counter,
     verify_endorsement,
     verify_quote,
@@ -34,9 +35,11 @@ class Flaw(enum.StrEnum):
     MALFORMED = "attestation-malformed"
     STALE = "attestation-stale"
     MAKER = "endorsement-untrusted"
+    REVOKED = "endorsement-revoked"
     FOREIGN = "attestation-key-foreign"
     QUOTE = "quote-invalid"
     IMAGE = "image-unknown"
+    OUTDATED = "image-outdated"
     SIGNER = "key-not-certified"
     COUNTER = "counter-not-certified"
     FELL = "counter-fell"
@@ -82,13 +85,25 @@ class Proven(msgspec.Struct, frozen=True, kw_only=True):
     counter_index: bytes
     counter: int
     image: str
+    certificates: list[bytes]
+
+
+class Images(msgspec.Struct, frozen=True, kw_only=True):
+    """Manifests in force, and the lowest security version by `Manifest.kind`."""
+
+    manifests: list[Manifest]
+    floors: dict[tuple[str, str], int]
 
 
 class Trusted(msgspec.Struct, frozen=True, kw_only=True):
-    """What proofs are held against: makers' roots (DER), and manifests."""
+    """What proofs are held against: makers' roots (DER), what they revoked, and images.
+
+    `revoked`: identities of certificates (`certificate_id`).
+    """
 
     roots: list[bytes]
-    manifests: list[Manifest]
+    revoked: frozenset[bytes]
+    images: Images
 
 
 def check_proof(
@@ -106,15 +121,16 @@ def check_proof(
     `data` is what all statements have to be over, `key` the journal's, x || y.
     Raises: NotProven.
     """
-    # 1. A maker that is trusted certified the endorsement key.
-    _check_maker(challenged, trusted.roots, now_ms=now_ms)
+    # 1. A maker that is trusted certified the endorsement key, and took nothing of it back.
+    certificates = _check_maker(challenged, trusted.roots, now_ms=now_ms)
+    check_not_revoked(certificates, trusted.revoked)
     # 2. The attestation key is in the same TPM: only that one could read the credential.
     if not hmac.compare_digest(hashlib.sha256(proof.answer).digest(), challenged.answer_hash):
         raise NotProven(Flaw.FOREIGN, "the credential was not opened by the TPM of both keys")
     attestation_key = challenged.attestation_key
     # 3. The registers are what the quote says, now, and 4. what a published image leaves in them.
     check_quote(proof.quote, policy, attestation_key=attestation_key, data=data)
-    manifest = check_image(proof.quote.pcrs, policy, trusted.manifests)
+    manifest = check_image(proof.quote.pcrs, policy, trusted.images)
     # 5. The journal's key was made in that TPM and cannot leave it.
     _check_signer(proof, attestation_key=attestation_key, data=data, key=key)
     # 6. The counter is one of that TPM.
@@ -127,6 +143,7 @@ def check_proof(
         counter_index=proof.counter_index,
         counter=counter,
         image=manifest.name,
+        certificates=certificates,
     )
 
 
@@ -142,15 +159,38 @@ def check_quote(
         raise NotProven(Flaw.QUOTE, str(error)) from error
 
 
-def check_image(
-    found: Mapping[int, bytes], policy: PcrPolicyName, manifests: Sequence[Manifest]
-) -> Manifest:
-    """The approved manifest that tells of these values. Raises: NotProven."""
-    manifest = fitting(manifests, policy, found)
-    if manifest is None:
-        shown = ", ".join(f"{register}: {found[register].hex()}" for register in sorted(found))
-        raise NotProven(Flaw.IMAGE, f"no approved manifest tells of {shown}")
-    return manifest
+def check_image(found: Mapping[int, bytes], policy: PcrPolicyName, images: Images) -> Manifest:
+    """The approved manifest that tells of these values, of an image that may run still.
+
+    Raises: NotProven.
+    """
+    floors = images.floors
+    running = [m for m in images.manifests if m.security_version >= floors.get(m.kind, 0)]
+    manifest = fitting(running, policy, found)
+    if manifest is not None:
+        return manifest
+    outdated = fitting(images.manifests, policy, found)
+    if outdated is not None:
+        wanted = floors[outdated.kind]
+        raise NotProven(
+            Flaw.OUTDATED, f"{outdated.name} runs, and security version {wanted} is asked for"
+        )
+    shown = ", ".join(f"{register}: {found[register].hex()}" for register in sorted(found))
+    raise NotProven(Flaw.IMAGE, f"no approved manifest tells of {shown}")
+
+
+def check_not_revoked(certificates: Sequence[bytes], revoked: frozenset[bytes]) -> None:
+    """That nobody took a certificate of an endorsement key's path back. Raises: NotProven."""
+    if not revoked.isdisjoint(certificates):
+        raise NotProven(Flaw.REVOKED, "a certificate of the TPM's maker is revoked")
+
+
+def certificate_id(named: Named) -> bytes:
+    """The identity of a certificate: SHA-256 over its issuer's name in DER, 0 and its serial.
+
+    The serial is in decimal digits: makers may write any number.
+    """
+    return hashlib.sha256(named.issuer + b"\0" + str(named.serial).encode()).digest()
 
 
 def check_counter(attested: Attested, *, attestation_key: bytes, data: bytes, index: bytes) -> int:
@@ -161,9 +201,10 @@ def check_counter(attested: Attested, *, attestation_key: bytes, data: bytes, in
         raise NotProven(Flaw.COUNTER, str(error)) from error
 
 
-def _check_maker(challenged: Challenged, roots: Sequence[bytes], *, now_ms: int) -> None:
+def _check_maker(challenged: Challenged, roots: Sequence[bytes], *, now_ms: int) -> list[bytes]:
+    """The path's certificates by their identities."""
     try:
-        verify_endorsement(
+        path = verify_endorsement(
             challenged.certificates,
             endorsement_key=challenged.endorsement_key,
             roots=roots,
@@ -171,6 +212,7 @@ def _check_maker(challenged: Challenged, roots: Sequence[bytes], *, now_ms: int)
         )
     except AttestationInvalid as error:
         raise NotProven(Flaw.MAKER, str(error)) from error
+    return [certificate_id(named) for named in path]
 
 
 def _check_signer(proof: Proof, *, attestation_key: bytes, data: bytes, key: bytes) -> None:

@@ -25,6 +25,7 @@ from cloud.attestation.checks import (
 )
 from cloud.attestation.levels import Demand, Level, demand_of
 from cloud.attestation.questions import ask
+from cloud.attestation.revocations import revoked_certificates
 from cloud.database import Connection, Database
 from cloud.errors import IssuerError
 from cloud.issuer import audit
@@ -183,7 +184,8 @@ async def _prove(
         challenged,
         Trusted(
             roots=await trust_drafts.maker_roots(connection),
-            manifests=await trust_drafts.image_manifests(connection),
+            revoked=await revoked_certificates(connection),
+            images=await trust_drafts.images_of(connection),
         ),
         policy=demand.pcr_policy,
         data=enrolment_data(

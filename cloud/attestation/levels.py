@@ -25,6 +25,9 @@ class Level(enum.StrEnum):
     SOFTWARE = "software"
 
 
+_ORDER = (Level.SOFTWARE, Level.PKCS11, Level.TPM)
+
+
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of the gateway of one token; `journal`: who has used it."""
 
@@ -71,24 +74,35 @@ async def set_demand(
 
 
 async def inherit_demand(
-    connection: Connection, token: str, before: bytes, *, actor: str, now_ms: int
+    connection: Connection,
+    token: str,
+    before: bytes,
+    *,
+    level: Level | None = None,
+    pcr_policy: PcrPolicyName | None = None,
+    actor: str,
+    now_ms: int,
 ) -> None:
-    """Ask of a gateway that goes on where another one ended what was asked of that one.
+    """Ask of a gateway that goes on where another one ended what was asked of that one, or more.
 
-    `before`: the journal of the one that ended.
-    Raises: IssuerError `token-unknown`, `gateway-unknown`.
+    `before`: the journal of the one that ended. A key stays where it was made: more can be asked
+    of a new one alone.
+    Raises: IssuerError `token-unknown`, `gateway-unknown`, `level-lowered`.
     """
     row = await connection.fetchrow(
         "SELECT level, pcr_policy FROM gateway_attestation WHERE journal = $1", before
     )
     if row is None:
         raise IssuerError("gateway-unknown", "nothing was asked of its hardware")
+    asked = Level(row["level"])
+    if level is not None and _ORDER.index(level) < _ORDER.index(asked):
+        raise IssuerError("level-lowered", f"its keys had to be in {asked.value}")
     await set_demand(
         connection,
         token,
-        level=Level(row["level"]),
+        level=level or asked,
         # Without a TPM there are no registers; the name of a policy stands there all the same.
-        pcr_policy=row["pcr_policy"] or "firmware",
+        pcr_policy=pcr_policy or row["pcr_policy"] or "firmware",
         actor=actor,
         now_ms=now_ms,
     )

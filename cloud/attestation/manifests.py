@@ -8,6 +8,9 @@ A manifest is JSON, made with the image and published beside it:
 
 Registers stand under the name of a PCR policy (`hsm.pcr_policies`), all of that policy's. They
 depend on the board's firmware as well, so that each pair of hardware and version has its own.
+
+`"security_version_min": 2` beside them says that from this release on the same image on the same
+hardware is not to run with a lower security version. It counts from the approval on, for ever.
 """
 
 from __future__ import annotations
@@ -35,9 +38,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     hardware: _WORD
     version: _WORD
     security_version: _Count
+    security_version_min: _Count = 0
     pcrs: Annotated[
         dict[PcrPolicyName, dict[_Register, _Digest]], msgspec.Meta(min_length=1, max_length=8)
     ]
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What a lowest security version is said of: an image on one kind of hardware."""
+        return self.image, self.hardware
 
     @property
     def name(self) -> str:
@@ -56,12 +65,22 @@ def read_manifest(content: bytes) -> Manifest:
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise IssuerError("manifest-invalid", str(error)) from error
+    if manifest.security_version_min > manifest.security_version:
+        raise IssuerError("manifest-invalid", "it refuses itself: security_version_min is higher")
     for policy in manifest.pcrs:
         named = manifest.registers(policy) or {}
         if named.keys() != set(PCR_POLICIES[policy]):
             wanted = ", ".join(map(str, PCR_POLICIES[policy]))
             raise IssuerError("manifest-invalid", f"{policy} has the registers {wanted}")
     return manifest
+
+
+def floors_of(manifests: Iterable[Manifest]) -> dict[tuple[str, str], int]:
+    """The lowest security version that may run, by `Manifest.kind`."""
+    floors: dict[tuple[str, str], int] = {}
+    for manifest in manifests:
+        floors[manifest.kind] = max(floors.get(manifest.kind, 0), manifest.security_version_min)
+    return floors
 
 
 def fitting(

@@ -19,15 +19,18 @@ import msgspec
 
 from cloud.attestation.checks import (
     Flaw,
+    Images,
     NotProven,
     check_counter,
     check_image,
+    check_not_revoked,
     check_quote,
 )
 from cloud.attestation.levels import Level
 from cloud.attestation.manifests import Manifest, PcrPolicyName
 from cloud.attestation.questions import ask
-from cloud.attestation.trust_drafts import image_manifests
+from cloud.attestation.revocations import revoked_among
+from cloud.attestation.trust_drafts import images_of
 from cloud.database import Connection
 from cloud.errors import IssuerError
 from cloud.issuer.desk import Desk
@@ -55,6 +58,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     counter: int
     nonce: bytes
     answered: bytes | None
+    certificates: list[bytes]
 
 
 class Attestation(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,17 +85,19 @@ async def judge(
     if row["level"] != Level.TPM:
         return True
     held = msgspec.convert({name: row[name] for name in Held.__struct_fields__}, Held)
-    manifests = await image_manifests(connection)
+    images = await images_of(connection)
+    revoked = await revoked_among(connection, held.certificates)
     try:
-        found = check_report(up, held, manifests)
+        check_not_revoked(held.certificates, revoked)
+        found = check_report(up, held, images)
     except NotProven as error:
-        await _convict(connection, gateway, up, held, manifests, error, now_ms=now_ms)
+        await _convict(connection, gateway, up, held, images, error, now_ms=now_ms)
         return False
     await _note(connection, desk, gateway, held, found, now_ms=now_ms)
     return found.nonce == held.nonce
 
 
-def check_report(up: Up, held: Held, manifests: Sequence[Manifest]) -> Attestation:
+def check_report(up: Up, held: Held, images: Images) -> Attestation:
     """That the same TPM runs a published image, and its counter has not fallen. Raises: NotProven.
 
     Which question was answered is for the caller to see.
@@ -105,7 +111,7 @@ def check_report(up: Up, held: Held, manifests: Sequence[Manifest]) -> Attestati
     # 2. The enrolled attestation key quotes the registers, for this report alone.
     check_quote(answer.quote, held.pcr_policy, attestation_key=key, data=data)
     # 3. They show an image that is approved now.
-    manifest = check_image(answer.quote.pcrs, held.pcr_policy, manifests)
+    manifest = check_image(answer.quote.pcrs, held.pcr_policy, images)
     # 4. The counter is the enrolled one, and neither fell nor lags behind what the journal signed.
     count = check_counter(answer.counter, attestation_key=key, data=data, index=held.counter_index)
     known = max(held.counter, _signed_counter(up))
@@ -168,7 +174,7 @@ async def _convict(
     gateway: Gateway,
     up: Up,
     held: Held,
-    manifests: Sequence[Manifest],
+    images: Images,
     error: NotProven,
     *,
     now_ms: int,
@@ -182,7 +188,8 @@ async def _convict(
     # Where another epoch is in its place, the reconciler says so.
     if epoch_id is None or state != "open":
         return
-    parts = (_found(up), encode(_asked(up, held)), encode(_expected(held, manifests)))
+    asked = {**_asked(up, held), "floors": [[*kind, images.floors[kind]] for kind in images.floors]}
+    parts = (_found(up), encode(asked), encode(_expected(held, images.manifests)))
     evidence = Evidence(kind=EVIDENCE_KIND, code=error.code, index=None, parts=parts)
     await suspend(connection, epoch_id, evidence, now_ms=now_ms)
 
@@ -202,6 +209,7 @@ def _asked(up: Up, held: Held) -> dict[str, Any]:
         "attestation_key": held.attestation_key,
         "counter_index": held.counter_index,
         "counter": held.counter,
+        "certificates": held.certificates,
         "nonce": held.nonce,
         "journal": up.journal,
         "exchange": up.exchange,

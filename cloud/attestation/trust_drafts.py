@@ -11,8 +11,9 @@ import hashlib
 
 import msgspec
 
+from cloud.attestation.checks import Images
 from cloud.attestation.makers import read_root
-from cloud.attestation.manifests import Manifest, read_manifest
+from cloud.attestation.manifests import Manifest, floors_of, read_manifest
 from cloud.database import Connection, constraints_as
 from cloud.errors import IssuerError
 from cloud.issuer import audit
@@ -147,6 +148,22 @@ async def maker_roots(connection: Connection) -> list[bytes]:
 async def image_manifests(connection: Connection) -> list[Manifest]:
     """Manifests in force."""
     return [read_manifest(content) for content in await _in_force(connection, TrustKind.IMAGE)]
+
+
+async def images_of(connection: Connection) -> Images:
+    """What quotes of registers are held against."""
+    return Images(
+        manifests=await image_manifests(connection), floors=await image_floors(connection)
+    )
+
+
+async def image_floors(connection: Connection) -> dict[tuple[str, str], int]:
+    """The lowest security versions that were ever approved: who withdraws a file lowers none."""
+    rows = await connection.fetch(
+        "SELECT content FROM trust_draft"
+        " WHERE kind = 'image' AND state IN ('approved', 'withdrawn')"
+    )
+    return floors_of(read_manifest(row["content"]) for row in rows)
 
 
 async def _in_force(connection: Connection, kind: TrustKind) -> list[bytes]:

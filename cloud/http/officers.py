@@ -45,6 +45,12 @@ def _four_eyes(desk: OfficerDesk) -> list[Route]:
             body=types.PolicyBody,
             answer=policy_answer,
         ),
+        _post(
+            path="/v1/issuer/policies/window",
+            work=desk.window,
+            body=types.WindowBody,
+            answer=policy_answer,
+        ),
         _get(path="/v1/issuer/policies", work=desk.policies, answer=types.PoliciesAnswer),
         _post(
             path="/v1/issuer/policies/{draft}/approve",
@@ -154,6 +160,18 @@ class OfficerDesk:
             draft_id=bytes.fromhex(call.body.draft_id),
             currency=call.body.currency,
             content=_content(call.body),
+            officer=call.officer,
+            now_ms=call.now_ms,
+        )
+        return _policy(made)
+
+    async def window(self, call: Call) -> types.PolicyAnswer:
+        """Draft the policy in force with another window of the gateways' counters."""
+        made = await policy_drafts.draft_window(
+            call.connection,
+            draft_id=bytes.fromhex(call.body.draft_id),
+            currency=call.body.currency,
+            window=call.body.window,
             officer=call.officer,
             now_ms=call.now_ms,
         )

@@ -39,6 +39,7 @@ _BY_CODE = {
     "officer-disabled": 409,
     "admins-too-few": 409,
     "gateway-unknown": 404,
+    "finding-unknown": 404,
     "route-unknown": 404,
     "list-unknown": 404,
     "policy-unknown": 404,

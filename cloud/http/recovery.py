@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from cloud.attestation.levels import inherit_demand
+from cloud.attestation.levels import Level, inherit_demand
 from cloud.http import recovery_types as types
 from cloud.http.octets import from_text, journal_of, to_text
 from cloud.http.routes import Call, Route
@@ -42,7 +42,12 @@ def _closures(desk: RecoveryDesk) -> list[Route]:
         _get(path="/v1/issuer/closures", work=desk.closures, answer=types.ClosuresAnswer),
         _post(path=f"{_ONE}/approve", work=desk.approve_closure, answer=answer),
         _post(path=f"{_ONE}/reject", work=desk.reject_closure, answer=answer),
-        _post(path=f"{_ONE}/token", work=desk.successor_token, answer=TokenAnswer),
+        _post(
+            path=f"{_ONE}/token",
+            work=desk.successor_token,
+            body=types.SuccessorBody,
+            answer=TokenAnswer,
+        ),
     ]
 
 
@@ -132,6 +137,8 @@ class RecoveryDesk:
             call.connection,
             token,
             closure.journal,
+            level=None if call.body.level is None else Level(call.body.level),
+            pcr_policy=call.body.pcr_policy,
             actor=call.officer.name,
             now_ms=call.now_ms,
         )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from cloud.attestation.manifests import PcrPolicyName
 from cloud.http.types import Answer, Body, Identity, Name, Text
 
 CLAIMS_MAX = 20
@@ -22,6 +23,13 @@ class ClosureBody(Body, frozen=True, kw_only=True):
     journal: Name
     cause: Cause
     reason: Text
+
+
+class SuccessorBody(Body, frozen=True, kw_only=True):
+    """What the gateway that goes on has to prove, where it is more than the one before had to."""
+
+    level: Literal["tpm", "pkcs11", "software"] | None = None
+    pcr_policy: PcrPolicyName | None = None
 
 
 class ClosureAnswer(Answer, frozen=True, kw_only=True):

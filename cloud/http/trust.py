@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from cloud.attestation import standing, trust_drafts
+from cloud.attestation import revocations, standing, trust_drafts
 from cloud.attestation.standing import Finding, Standing
 from cloud.attestation.trust_drafts import TrustDraft, TrustKind
 from cloud.http import trust_types as types
 from cloud.http.octets import from_text, journal_of
 from cloud.http.routes import Call, Route
 from cloud.issuer.officers import Role
+from hsm.attestation import Named
 from wallet.protocol.ids import journal_text
 
 
@@ -26,6 +27,18 @@ def trust_routes() -> list[Route]:
         post(path=f"{one}/approve", work=desk.approve_trust, answer=answer),
         post(path=f"{one}/reject", work=desk.reject_trust, answer=answer),
         post(path=f"{one}/withdraw", work=desk.withdraw_trust, answer=answer),
+        post(
+            path="/v1/issuer/endorsement-revocations",
+            work=desk.revoke_endorsements,
+            body=types.RevocationBody,
+            answer=types.RevokedAnswer,
+            role=Role.POLICY,
+        ),
+        get(
+            path="/v1/issuer/endorsement-revocations",
+            work=desk.endorsement_revocations,
+            answer=types.RevocationsAnswer,
+        ),
         get(
             path="/v1/issuer/attestations",
             work=desk.attestations,
@@ -80,6 +93,29 @@ class TrustDesk:
             call.connection, call.identity("draft"), officer=call.officer, now_ms=call.now_ms
         )
         return _trust(made)
+
+    async def revoke_endorsements(self, call: Call) -> types.RevokedAnswer:
+        """Refuse TPMs whose maker took their certificates back; those enrolled are suspended."""
+        issuer = bytes.fromhex(call.body.issuer)
+        named = {Named(issuer, int(serial, 16)) for serial in call.body.serials}
+        made = await revocations.revoke(
+            call.connection, sorted(named), officer=call.officer, now_ms=call.now_ms
+        )
+        return types.RevokedAnswer(revoked=made)
+
+    async def endorsement_revocations(self, call: Call) -> types.RevocationsAnswer:
+        """Certificates that makers took back, the newest first."""
+        found = await revocations.list_revocations(call.connection)
+        return types.RevocationsAnswer(
+            revocations=[
+                types.RevocationAnswer(
+                    issuer=one.issuer.hex(),
+                    serial=one.serial,
+                    revoked_ms=one.revoked_ms,
+                )
+                for one in found
+            ]
+        )
 
     async def attestations(self, call: Call) -> types.AttestationsAnswer:
         """What gateways are held to, what they proved last, what they were suspended for."""

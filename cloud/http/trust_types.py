@@ -9,6 +9,7 @@ import msgspec
 from cloud.http.types import Answer, Body, Identity
 
 # base64url of at most 12 KiB: a certificate, or a manifest.
+SERIALS_MAX = 500
 FileText = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$", min_length=1, max_length=16_384)]
 
 
@@ -37,6 +38,36 @@ class TrustsAnswer(Answer, frozen=True, kw_only=True):
     """Drafts that wait and what is in force, the newest first."""
 
     drafts: list[TrustAnswer]
+
+
+class RevocationBody(Body, frozen=True, kw_only=True):
+    """Certificates of one issuer of a maker: its name in DER, and serials; both in hex."""
+
+    issuer: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}){2,1024}$", max_length=2048)]
+    serials: Annotated[
+        list[Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}){1,21}$", max_length=42)]],
+        msgspec.Meta(min_length=1, max_length=SERIALS_MAX),
+    ]
+
+
+class RevokedAnswer(Answer, frozen=True, kw_only=True):
+    """How many were not revoked before."""
+
+    revoked: int
+
+
+class RevocationAnswer(Answer, frozen=True, kw_only=True):
+    """A certificate that nobody enrols with any more; both in hex."""
+
+    issuer: str
+    serial: str
+    revoked_ms: int
+
+
+class RevocationsAnswer(Answer, frozen=True, kw_only=True):
+    """The newest five hundred."""
+
+    revocations: list[RevocationAnswer]
 
 
 class ExpectedAnswer(Answer, frozen=True, kw_only=True):

@@ -13,7 +13,8 @@ from cloud.attestation.manifests import PcrPolicyName
 from cloud.issuer.officers import Role
 
 Amount = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000_000)]
-Supply = Annotated[int, msgspec.Meta(ge=1, le=9_007_199_254_740_991)]
+SUPPLY_MAX = 9_007_199_254_740_991
+Supply = Annotated[int, msgspec.Meta(ge=1, le=SUPPLY_MAX)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=2_147_483_647)]
 # A number as the key of an object, where JSON knows texts alone.
 NumberKey = Annotated[str, msgspec.Meta(pattern="^(0|[1-9][0-9]{0,8})$", max_length=9)]
@@ -184,6 +185,14 @@ class PolicyBody(Body, frozen=True, kw_only=True):
     currency: CurrencyCode
     tiers: dict[NumberKey, dict[NumberKey, Count]]
     journal: dict[NumberKey, Count]
+
+
+class WindowBody(Body, frozen=True, kw_only=True):
+    """A draft of the policy in force with another window of the counter."""
+
+    draft_id: Identity
+    currency: CurrencyCode
+    window: Literal["short", "long"]
 
 
 class PolicyAnswer(Answer, frozen=True, kw_only=True):

@@ -10,8 +10,8 @@ from cloud.issuer import audit, objects
 from cloud.issuer.desk import Desk
 from cloud.issuer.objects import StoredObject, policy_series
 from cloud.issuer.profiles import DAY_MS
-from wallet.protocol.issued import POLICY_TYPE
-from wallet.protocol.policy import JournalLimit, Limit
+from wallet.protocol.issued import POLICY_TYPE, decode_policy
+from wallet.protocol.policy import JournalLimit, Limit, Policy
 
 HOSTED_CUSTOMER, DEVICE_CUSTOMER, MERCHANT = 0, 1, 2
 VALID_MS = 365 * DAY_MS
@@ -53,13 +53,18 @@ DEFAULT_TIERS: Tiers = {
         Limit.UNCERTAIN_CLOCK_PERCENT: 50,
     },
 }
+# The counter's window: what a rollback could hide is one. Where each move wears a counter out, as a
+# TPM's, time alone is to end it: 8,760 moves a year.
+WINDOWS: Mapping[str, Mapping[int, int]] = {
+    "short": {JournalLimit.WINDOW_ENTRIES: 1_000, JournalLimit.WINDOW_S: 3_600},
+    "long": {JournalLimit.WINDOW_ENTRIES: 1_000_000, JournalLimit.WINDOW_S: 3_600},
+}
 DEFAULT_JOURNAL: Mapping[int, int] = {
     JournalLimit.EXPOSURE_SOFT: 50_000_000,
     JournalLimit.EXPOSURE_HARD: 200_000_000,
     JournalLimit.ENTRIES_UNSYNCED_SOFT: 1_000_000,
     JournalLimit.ENTRIES_UNSYNCED_HARD: 5_000_000,
-    JournalLimit.WINDOW_ENTRIES: 1_000,
-    JournalLimit.WINDOW_S: 3_600,
+    **WINDOWS["short"],
     JournalLimit.REVOCATION_AGE_SOFT_S: 7 * _DAY_S,
     JournalLimit.REVOCATION_AGE_HARD_S: 35 * _DAY_S,
     JournalLimit.SANCTIONS_AGE_SOFT_S: 7 * _DAY_S,
@@ -77,11 +82,22 @@ DEFAULT_JOURNAL: Mapping[int, int] = {
 }
 
 
-async def publish_first(connection: Connection, desk: Desk, currency: str, *, now_ms: int) -> None:
-    """Sign the default policy, where the currency has none yet."""
+async def publish_first(
+    connection: Connection, desk: Desk, currency: str, *, window: str = "short", now_ms: int
+) -> None:
+    """Sign the default policy with one of WINDOWS, where the currency has none yet."""
     await objects.lock_series(connection, policy_series(currency))
     if await objects.newest(connection, policy_series(currency)) is None:
-        await _publish(connection, desk, currency, 0, DEFAULT_TIERS, DEFAULT_JOURNAL, now_ms)
+        journal = {**DEFAULT_JOURNAL, **WINDOWS[window]}
+        await _publish(connection, desk, currency, 0, DEFAULT_TIERS, journal, now_ms)
+
+
+async def policy_in_force(connection: Connection, currency: str) -> Policy:
+    """The newest policy. Raises: IssuerError `policy-unknown`."""
+    stored = await objects.newest(connection, policy_series(currency))
+    if stored is None:
+        raise IssuerError("policy-unknown", currency)
+    return decode_policy(stored.object)
 
 
 async def next_policy(

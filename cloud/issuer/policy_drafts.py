@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from cloud.errors import IssuerError
 from cloud.issuer import audit
 from cloud.issuer.desk import Desk
 from cloud.issuer.officers import Officer, Role
-from cloud.issuer.policies import check_limits, next_policy
+from cloud.issuer.policies import WINDOWS, check_limits, next_policy, policy_in_force
 
 
 class PolicyState(enum.StrEnum):
@@ -75,6 +76,36 @@ async def draft_policy(
     if made:
         await _audit(connection, "policy.draft", draft, officer=officer, now_ms=now_ms)
     return draft
+
+
+async def draft_window(
+    connection: Connection,
+    *,
+    draft_id: bytes,
+    currency: str,
+    window: str,
+    officer: Officer,
+    now_ms: int,
+) -> PolicyDraft:
+    """Draft the policy in force with another window of the counter, one of WINDOWS.
+
+    Raises: as `draft_policy`, and IssuerError `policy-unknown`.
+    """
+    policy = await policy_in_force(connection, currency)
+    tiers = {int(tier): _plain(limits) for tier, limits in policy.tiers.items()}
+    content = PolicyContent(tiers=tiers, journal=_plain({**policy.journal, **WINDOWS[window]}))
+    return await draft_policy(
+        connection,
+        draft_id=draft_id,
+        currency=currency,
+        content=content,
+        officer=officer,
+        now_ms=now_ms,
+    )
+
+
+def _plain(limits: Mapping[int, int]) -> dict[int, int]:
+    return {int(code): int(value) for code, value in limits.items()}
 
 
 async def approve_policy(

@@ -22,9 +22,10 @@ from edge.gateway import hsm_config
 from edge.http.local import BackupAnswer
 from edge.http.octets import to_text
 from edge.secret_input import read_secret_file, token_secret
-from edge.store_key import open_store
+from edge.tamper import guarded, open_unmarked, refuse_tampered
 from hsm.files import make_folder, replace_durably
 from hsm.open import open_token
+from wallet.clock import SystemClock
 from wallet.protocol.ids import JournalId, journal_text
 from wallet.protocol.merkle import leaf_hash
 from wallet.store.connection import Connection
@@ -74,6 +75,7 @@ def _add_file(parser: Subparsers) -> None:
 
 
 def _backup(parsed: BackupArguments, config: Config) -> int:
+    refuse_tampered(Folder(config.folder))
     salt = secrets.token_bytes(SALT_BYTES)
     key = derive_key(read_secret_file(parsed.passphrase_file), salt)
     body = {"path": str(parsed.file.absolute()), "key": to_text(key), "salt": to_text(salt)}
@@ -86,7 +88,8 @@ def _backup(parsed: BackupArguments, config: Config) -> int:
 def _restore(parsed: BackupArguments, config: Config) -> int:
     if parsed.receipts is not None:
         return await_it(_write_receipts(parsed, parsed.receipts))
-    return await_it(_bring_hosted(parsed, config))
+    with guarded(config, SystemClock()):
+        return await_it(_bring_hosted(parsed, config))
 
 
 async def _write_receipts(parsed: BackupArguments, folder: Path) -> int:
@@ -119,7 +122,7 @@ async def _bring_hosted(parsed: BackupArguments, config: Config) -> int:
         )
     token = await open_token(hsm_config(config.token, folder), secret=token_secret(config.token))
     try:
-        into = await open_store(folder, token)
+        into = await open_unmarked(folder, token)
         try:
             async with opened_backup(parsed.file, passphrase) as backup:
                 made = await read_made(backup, parsed.file)

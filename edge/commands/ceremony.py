@@ -35,6 +35,7 @@ from edge.folder import Folder
 from edge.gateway import hsm_config
 from edge.provision import sole_right
 from edge.secret_input import token_secret
+from edge.tamper import refuse_tampered
 from hsm.api import HsmError
 from hsm.ceremony import Made, TokenFacts, look, make, remove
 from hsm.open import TokenConfig as HsmConfig
@@ -78,6 +79,7 @@ def _ceremony(parsed: CeremonyArguments, config: Config) -> int:
     if parsed.yes and (parsed.serial is None or len(parsed.witness) != WITNESSES):
         raise ArgumentsWrong("--yes needs --serial and two --witness")
     folder = Folder(config.folder)
+    refuse_tampered(folder)
     folder.prepare()
     with sole_right(folder), _stopping_in_order() as stop:
         _Ceremony(parsed, config, folder, stop).hold()

@@ -23,11 +23,14 @@ from edge.commands.common import (
 from edge.config import Config, TokenConfig
 from edge.errors import DaemonRefused, DaemonSilent
 from edge.folder import Folder
+from edge.http.cloud import CloudAnswer
 from edge.http.hygiene import HygieneAnswer
 from edge.http.local import NeighboursAnswer
 from edge.http.types import GatewayAnswer
+from edge.http.wear import WearAnswer
 from edge.secret_input import PIN_VARIABLE
 from edge.tamper import read_mark
+from edge.wear import WEARING
 from hsm.pcr_policies import PCR_POLICIES
 
 FREE_BYTES_MIN = 512 * 1024 * 1024
@@ -60,8 +63,8 @@ def _doctor(parsed: DoctorArguments, config: Config) -> int:
     findings += token_findings(config.token)
     findings.append(_switch(config))
     findings += await_it(_daemon(config))
-    if not parsed.offline and config.sync.url is not None:
-        findings.append(_cloud(config.sync.url))
+    if not parsed.offline:
+        findings.append(_cloud(config.sync.url or await_it(_cloud_url(config))))
     for finding in findings:
         print(f"{finding.state:<6}{finding.text}")
     states = {finding.state for finding in findings}
@@ -146,6 +149,8 @@ async def _daemon(config: Config) -> list[Finding]:
         status = await client.call("GET", "/status", GatewayAnswer)
         findings = _memory(await client.call("GET", "/hygiene", HygieneAnswer))
         findings += _next_door(await client.call("GET", "/neighbours", NeighboursAnswer))
+        if status.mode == "open":
+            findings += wear_findings(await client.call("GET", "/wear", WearAnswer))
     except (DaemonSilent, DaemonRefused) as error:
         return [Finding("look", f"the daemon is not running: {error.detail}")]
     if status.mode != "open":
@@ -177,6 +182,17 @@ def _next_door(found: NeighboursAnswer) -> list[Finding]:
     return findings
 
 
+def wear_findings(found: WearAnswer) -> list[Finding]:
+    """How long a counter in hardware will last."""
+    if found.warning is not None:
+        return [Finding("look", found.warning)]
+    if found.driver not in WEARING:
+        return []
+    if found.moves_a_year is None:
+        return [Finding("well", "how fast the counter wears is known after a day")]
+    return [Finding("well", f"the counter moves {found.moves_a_year:,} times a year")]
+
+
 def _memory(found: HygieneAnswer) -> list[Finding]:
     """What keeps the secrets in the daemon's memory there."""
     if found.cores or found.dumpable:
@@ -191,7 +207,18 @@ def _memory(found: HygieneAnswer) -> list[Finding]:
     return [cores, locked[found.locked]]
 
 
-def _cloud(url: str) -> Finding:
+async def _cloud_url(config: Config) -> str | None:
+    """The address that the gateway was provisioned with; its store has it."""
+    try:
+        return (await daemon(config).call("GET", "/cloud", CloudAnswer)).url
+    except (DaemonSilent, DaemonRefused):
+        return None
+
+
+def _cloud(url: str | None) -> Finding:
+    if url is None:
+        text = "the cloud's address is not known while the gateway is not open, so it was not tried"
+        return Finding("look", text)
     parts = urlsplit(url)
     try:
         with socket.create_connection((parts.hostname or "", parts.port or 443), CONNECT_S):

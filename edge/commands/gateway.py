@@ -28,10 +28,12 @@ from edge.gateway import hsm_config
 from edge.http.local import SyncAnswer
 from edge.http.octets import to_text
 from edge.http.types import GatewayAnswer, ReportAnswer
+from edge.http.wear import WearAnswer
 from edge.main import run_daemon
 from edge.moments import duration, moment
 from edge.secret_input import token_secret
-from edge.tamper import refuse_tampered
+from edge.tamper import guarded, refuse_tampered
+from edge.wear import WEARING
 from hsm.api import KeyMissing
 from hsm.memory import Secret, wipe
 from hsm.open import open_token, reseal_token
@@ -86,11 +88,18 @@ def _status(parsed: Arguments, config: Config) -> int:
     if parsed.json:
         print_json(status)
     else:
-        for name, text in _lines(status):
+        wear = await_it(_wear(config)) if status.counter_driver in WEARING else []
+        for name, text in [*_lines(status), *wear]:
             print(f"{name:<14}{text}")
     if status.mode in _CLOSED:
         return SEALED
     return WELL if status.mode == "open" and status.clock == "sure" else DEGRADED
+
+
+async def _wear(config: Config) -> list[tuple[str, str]]:
+    """A line when the counter wears out too soon."""
+    found = await daemon(config).call("GET", "/wear", WearAnswer)
+    return [] if found.warning is None else [("wear", found.warning)]
 
 
 def _lines(status: GatewayAnswer) -> list[tuple[str, str]]:
@@ -203,9 +212,10 @@ async def _read_key(config: Config) -> KeyView:
 def _key_reseal(parsed: ResealArguments, config: Config) -> int:
     if await_it(_runs(config)):
         raise DaemonRefused("stop the gateway first: it holds the token", problem="running")
-    settings = hsm_config(config.token, Folder(config.folder))
-    secret = token_secret(config.token)
-    await_it(reseal_token(settings, secret=secret, policy=parsed.to))
+    with guarded(config, SystemClock()):
+        settings = hsm_config(config.token, Folder(config.folder))
+        secret = token_secret(config.token)
+        await_it(reseal_token(settings, secret=secret, policy=parsed.to))
     print(f'the TPM opens to the policy {parsed.to} now: set pcr_policy = "{parsed.to}"')
     return WELL
 

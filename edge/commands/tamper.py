@@ -13,9 +13,10 @@ STEPS = """what to do:
 1. Leave the folder as it is: it is evidence, and what the issuer does not hold yet is in it.
 2. Tell the issuer, who closes this epoch. Receipts that holders have are claims until the end of
    the claims window.
-3. When the box was looked at: name another folder in the configuration and provision it with a new
-   one-time token of the issuer: `cbdc-edge provision`. The statement that comes with it opens the
-   next epoch.
+3. When the box was looked at: name another folder in the configuration, with keys in a PKCS#11
+   token another `key_label`, in a TPM another `nv_index`, and provision it with a new one-time
+   token of the issuer: `cbdc-edge provision`. The statement that comes with it opens the next
+   epoch.
 No command makes this folder pay again."""
 
 

@@ -14,6 +14,7 @@ from edge.health import gateway_answer
 from edge.heard import Heard
 from edge.http.audited import audited, tell
 from edge.http.body import BodyType, answer
+from edge.http.cloud import CloudAnswer, get_cloud
 from edge.http.context import Context, Handler
 from edge.http.hygiene import HygieneAnswer, get_hygiene
 from edge.http.local_keys import (
@@ -30,6 +31,7 @@ from edge.http.routes import METRICS, Route
 from edge.http.trail import AuditCheck, AuditPage, get_audit, get_audit_check
 from edge.http.types import Answer, Body, GatewayAnswer, Pin, ReportAnswer, Tier, WalletAnswer
 from edge.http.wallets import wallet_answer, wish_hosted
+from edge.http.wear import WearAnswer, get_wear
 from edge.pairing import Pairing, PairingState
 from wallet.journal import JournalUnopened
 from wallet.protocol.ids import JournalId, WalletId, journal_text
@@ -295,6 +297,8 @@ LOCAL = [
     _route("GET", "/reports/x", get_local_x_report, ReportAnswer),
     _route("GET", "/audit", get_audit, AuditPage),
     _route("GET", "/hygiene", get_hygiene, HygieneAnswer),
+    _route("GET", "/cloud", get_cloud, CloudAnswer),
+    _route("GET", "/wear", get_wear, WearAnswer),
     _route("GET", "/audit/check", get_audit_check, AuditCheck),
     *[route for route in METRICS if route.path != "/statusz"],
 ]

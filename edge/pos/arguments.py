@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+_DECIMAL = re.compile(r"[0-9]{1,13}(\.[0-9]{1,4})?", re.ASCII)
 
 
 class PosArguments(argparse.Namespace):
@@ -52,6 +55,13 @@ def https_url(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
     if parts.scheme != "https" or not parts.hostname or port == 0:
         raise argparse.ArgumentTypeError(f"{text!r}: write https://HOST:PORT")
+    return text
+
+
+def decimal(text: str) -> str:
+    """An amount; how many places it may have is its currency's. Raises: ArgumentTypeError."""
+    if _DECIMAL.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: write an amount such as 12.34")
     return text
 
 

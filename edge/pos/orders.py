@@ -10,14 +10,14 @@ from pathlib import Path
 
 import msgspec
 
-from edge.errors import FileUnreadable
+from edge.errors import ArgumentsWrong, FileUnreadable
 from edge.http.octets import from_text
 from edge.http.types import WalletAnswer
 from edge.pos.client import Client
 from edge.pos.purse import DeviceKey, Purse
 from wallet.protocol.ids import parse_journal, parse_wallet
 from wallet.protocol.messages import Authorisation, OrderKind, Request
-from wallet.protocol.money import Currency, MoneyError, parse_decimal
+from wallet.protocol.money import AMOUNT_MAX, Currency, MoneyError, parse_decimal
 from wallet.protocol.refusals import ProtocolError
 
 LIFETIME_MS = 24 * 3_600_000
@@ -92,22 +92,24 @@ class Signer:
         self._known: dict[str, WalletAnswer] = {}
         self._sequences: dict[str, int] = {}
 
-    async def sign(self, row: Row) -> bytes:
-        """The order of a row.
+    async def sign(self, row: Row, *, typed: bool = False) -> bytes:
+        """The order of a row. `typed`: its amount is the option's, not a file's.
 
-        Raises: FileUnreadable for what the row lacks, OrderRefused for an unknown wallet.
+        Raises: FileUnreadable for what the row lacks, ArgumentsWrong for a typed amount,
+        OrderRefused for an unknown wallet.
         """
         if row.order is not None:
             return _signed_already(row.order)
         key = self._purse.key(row.payer)
         wallet = await self._wallet(key)
+        amount = parse_amount(row.amount or "", wallet.currency) if typed else None
         return self._order(
             key,
             wallet,
             kind=OrderKind.PAY,
             payee=_payee(row.payee, self._purse),
             payee_journal=row.journal or wallet.journal,
-            amount_minor=amount_of(row, wallet.currency),
+            amount_minor=amount or amount_of(row, wallet.currency),
             reference=row.reference,
             category=row.category,
         )
@@ -194,15 +196,21 @@ def amount_of(row: Row, currency: str) -> int:
     """Minor units of a row. Raises: FileUnreadable."""
     if row.amount_minor is not None:
         return row.amount_minor
-    return parse_amount(row.amount or "", currency)
+    try:
+        return parse_decimal(row.amount or "", Currency(currency)).minor
+    except MoneyError as error:
+        raise FileUnreadable(f"`amount`: {error}") from error
 
 
 def parse_amount(text: str, currency: str) -> int:
-    """Minor units of decimal text. Raises: FileUnreadable."""
+    """Minor units of the option --amount. Raises: ArgumentsWrong, which names it."""
     try:
-        return parse_decimal(text, Currency(currency)).minor
+        minor = parse_decimal(text, Currency(currency)).minor
     except MoneyError as error:
-        raise FileUnreadable(str(error)) from error
+        raise ArgumentsWrong(f"--amount: {error}") from error
+    if not 1 <= minor <= AMOUNT_MAX:
+        raise ArgumentsWrong(f"--amount: {text!r} is nothing, or more than an order can say")
+    return minor
 
 
 def count_rows(rows: Iterable[Row], limit: int | None) -> list[Row]:

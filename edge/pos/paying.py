@@ -21,7 +21,7 @@ from edge.http.types import (
     RequestBody,
     WalletAnswer,
 )
-from edge.pos.arguments import PosArguments, now_ms
+from edge.pos.arguments import PosArguments, decimal, now_ms
 from edge.pos.client import Client
 from edge.pos.load import send_all
 from edge.pos.orders import Row, Signer, count_rows, parse_amount, read_rows
@@ -52,7 +52,7 @@ def add_commands(commands: Subparsers) -> None:
     pay.add_argument("--hosted", metavar="WALLET", help="a wallet that the gateway hosts (PIN)")
     pay.add_argument("--pin-file", type=Path, metavar="FILE", help="else the PIN is asked for")
     pay.add_argument("--to", dest="payee", metavar="WALLET")
-    pay.add_argument("--amount", metavar="DECIMAL", help="such as 12.34")
+    pay.add_argument("--amount", type=decimal, metavar="DECIMAL", help="such as 12.34")
     pay.add_argument("--journal", metavar="JOURNAL", help="the payee's, when it is another one")
     pay.add_argument("--reference", metavar="TEXT")
     pay.add_argument("--category", metavar="MCC", help="merchant category of four digits")
@@ -67,14 +67,14 @@ def add_commands(commands: Subparsers) -> None:
     refund.add_argument("--from", dest="payer", metavar="NAME", help="the merchant's wallet here")
     refund.add_argument("--hosted", metavar="WALLET", help="the merchant's hosted wallet (PIN)")
     refund.add_argument("--pin-file", type=Path, metavar="FILE")
-    refund.add_argument("--amount", metavar="DECIMAL", help="else all of it")
+    refund.add_argument("--amount", type=decimal, metavar="DECIMAL", help="else all of it")
     refund.add_argument("--receipts", type=Path, metavar="DIR")
     add_json(refund)
     refund.set_defaults(run=_refund)
 
     request = commands.add_parser("request", help="ask for money: prints the QR code's text")
     request.add_argument("--wallet", required=True, metavar="NAME", help="here, or hosted")
-    request.add_argument("--amount", required=True, metavar="DECIMAL")
+    request.add_argument("--amount", type=decimal, required=True, metavar="DECIMAL")
     request.add_argument("--reference", metavar="TEXT")
     request.add_argument("--expires-s", type=int, default=900, metavar="N")
     add_json(request)
@@ -138,7 +138,7 @@ async def _pay_row(
     parsed: PosArguments, client: Client, purse: Purse, signer: Signer, row: Row
 ) -> int:
     """Pay one row; gives 1 when it was refused."""
-    order = await signer.sign(row)
+    order = await signer.sign(row, typed=parsed.file is None)
     try:
         body = PaymentBody(order=Octets(order))
         return _show(parsed, await client.call("POST", "/v1/payments", PaymentAnswer, body=body))

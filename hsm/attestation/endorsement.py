@@ -6,6 +6,7 @@ names the TPM's model, is critical and unknown to X.509 libraries, so the path i
 
 import datetime
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -28,10 +29,19 @@ _NO_ISSUER = (
 )
 
 
+class Named(NamedTuple):
+    """A certificate as makers' revocation lists name it: its issuer's name in DER, its serial."""
+
+    issuer: bytes
+    serial: int
+
+
 def verify_endorsement(
     certificates: Sequence[bytes], *, endorsement_key: bytes, roots: Sequence[bytes], now_ms: int
-) -> None:
+) -> tuple[Named, ...]:
     """That a maker whose root is trusted certified this endorsement key; all of it DER.
+
+    Gives the path, from the endorsement certificate to the one that the root issued.
 
     Raises:
         AttestationInvalid: nobody did, or a certificate does not hold now.
@@ -44,12 +54,14 @@ def verify_endorsement(
     _check_leaf(leaf, endorsement_key)
     # 2. Each one is signed by the next, up to a trusted root; all of them valid now.
     now = datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC)
-    at = leaf
+    at, path = leaf, []
     for _ in range(CERTIFICATES_MAX):
         _check_valid(at, now)
+        path.append(Named(at.issuer.public_bytes(), at.serial_number))
         root = _issuer(at, trusted)
         if root is not None:
-            return _check_valid(root, now)
+            _check_valid(root, now)
+            return tuple(path)
         issuer = _issuer(at, above)
         if issuer is None:
             break

@@ -44,6 +44,13 @@ async def make(config: Pkcs11Config, key_id: bytes) -> Made:
     return await _visit(config, work)
 
 
+async def begin_counter(config: Pkcs11Config) -> None:
+    """Begin a count for a folder whose keys are made elsewhere. Raises: HsmError."""
+    counting = Counting(config.folder)
+    await asyncio.to_thread(counting.prepare)
+    await _visit(config, lambda module, token: counting.choose(token))
+
+
 async def remove(config: Pkcs11Config, key_id: bytes) -> int:
     """Remove the objects of the configuration's labels that bear this id. Raises: HsmError."""
 

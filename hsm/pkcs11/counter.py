@@ -69,8 +69,16 @@ class Counting:
         Raises:
             TokenRefused: the counter's file is missing or holds no count.
         """
-        if not self.in_token:
-            SoftwareCounter(self._folder).check()
+        if self.in_token:
+            return
+        software = SoftwareCounter(self._folder)
+        if not software.exists():
+            raise TokenRefused(
+                "the token has keys of this label, and the counter that belongs to them is not in"
+                f" {self._folder}: keys of another folder stay there, a new one needs another"
+                " key_label"
+            )
+        software.check()
 
     def choose(self, token: pkcs11.Token) -> None:
         """Let the token count, if it can, unless the file beside it has counted already.

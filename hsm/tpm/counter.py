@@ -78,7 +78,9 @@ def begin(keys: Keys) -> Beginning:
         if code_of(error) not in _STRANGE:
             raise
         index = keys.record.nv_index
-        raise TokenRefused(f"the TPM's index {index:#x} is taken by something else") from error
+        raise TokenRefused(
+            f"the TPM's index {index:#x} is taken by something else: name another nv_index"
+        ) from error
     # Its first count changed the index's name: the name says that it was written.
     handle = _required(find(keys))
     return Beginning(name=bytes(keys.esys.tr_get_name(handle)), first=first)

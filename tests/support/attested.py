@@ -205,7 +205,7 @@ async def measured(token: TpmToken) -> dict[int, bytes]:
 
 
 def manifest_of(
-    registers: Mapping[int, bytes], *, version: str = "1.0", security: int = 1
+    registers: Mapping[int, bytes], *, version: str = "1.0", security: int = 1, floor: int = 0
 ) -> bytes:
     """The manifest that is published with an image."""
     values = {str(register): value.hex() for register, value in registers.items()}
@@ -216,6 +216,7 @@ def manifest_of(
             "hardware": "board-1",
             "version": version,
             "security_version": security,
+            "security_version_min": floor,
             "pcrs": {"firmware": values},
         }
     ).encode()

@@ -48,6 +48,23 @@ class Maker:
             builder = builder.add_extension(x509.ExtendedKeyUsage([use]), critical=False)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.DER)
 
+    def revocation_list(
+        self, *serials: int, reason: x509.ReasonFlags | None = None
+    ) -> x509.CertificateRevocationList:
+        """What the intermediate took back; `reason`: of the last one."""
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._above.subject)
+            .last_update(MADE)
+            .next_update(MADE + YEARS)
+        )
+        for serial in serials:
+            one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(MADE)
+            if reason is not None and serial == serials[-1]:
+                one = one.add_extension(x509.CRLReason(reason), critical=False)
+            builder = builder.add_revoked_certificate(one.build())
+        return builder.sign(self._key, hashes.SHA256())
+
 
 def _ca(
     name: str,

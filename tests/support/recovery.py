@@ -17,12 +17,13 @@ from cloud.funding import FundingRequest, hold
 from cloud.http.octets import to_text
 from cloud.issuer import policies
 from cloud.ledger.conservation import Conservation, conservation, discrepancies
-from edge.config import SyncConfig
+from edge.config import Config, SyncConfig, TokenConfig
 from edge.folder import Folder
 from edge.pos.purse import DeviceKey
 from edge.provision import Wish, provision
 from hsm import software
 from hsm.keyfile import LIGHT
+from tests.support.branch import Command
 from tests.support.branch_local import PASSPHRASE, Branch, config_of, running
 from tests.support.cloud_local import LocalCloud, local_cloud
 from tests.support.cloud_process import Api
@@ -42,18 +43,33 @@ NOWHERE = "https://127.0.0.1:9"
 
 
 class Box:
-    """A gateway in a folder, running or not."""
+    """A gateway in a folder, running or not. `token`: where its keys are, if not in a file."""
 
-    def __init__(self, story: Story, folder: Path) -> None:
+    def __init__(self, story: Story, folder: Path, token: TokenConfig | None = None) -> None:
         self.story = story
         self.folder = folder
+        self.token = token
         self.journal = b""
 
+    def config(self, **changes: Any) -> Config:
+        """Its configuration."""
+        tokens = {} if self.token is None else {"token": self.token}
+        return config_of(self.folder, **tokens, **changes)
+
+    async def edge(self, *words: str) -> tuple[int, str, str]:
+        """`cbdc-edge` on it, as a process: (exit code, output, errors)."""
+        fields = {} if self.token is None else msgspec.structs.asdict(self.token)
+        told = {name: value for name, value in fields.items() if value is not None}
+        flags = [part for name in told for part in ("--set", f"token.{name}={told[name]}")]
+        command = Command(self.folder)
+        command.environment["CBDC_EDGE_TOKEN_PIN"] = PASSPHRASE.decode()
+        return await command.edge(*flags, *words)
+
     @contextlib.asynccontextmanager
-    async def running(self, *, offline: bool = False) -> AsyncIterator[Branch]:
+    async def running(self, *, offline: bool = False, **changes: Any) -> AsyncIterator[Branch]:
         """The daemon while the block runs, with its line to the cloud or without."""
         url = NOWHERE if offline else None
-        config = config_of(self.folder, sync=SyncConfig(url=url, interval_s=86_400))
+        config = self.config(sync=SyncConfig(url=url, interval_s=86_400), **changes)
         async with running(config, self.story.not_needed) as branch:
             yield branch
 
@@ -110,13 +126,20 @@ class Story:
         self.not_needed = LiveIssuer()
         self.database = cloud.cloud.database
 
-    async def gateway(self, name: str, token: str | None = None) -> Box:
+    async def gateway(
+        self,
+        name: str,
+        token: str | None = None,
+        *,
+        keys: TokenConfig | None = None,
+        level: str = "software",
+    ) -> Box:
         """A provisioned gateway, with a token of its own or one that was given."""
         if token is None:
-            body = {"name": name, "currency": "EUR", "tiers": [0, DEVICE_TIER], "level": "software"}
+            body = {"name": name, "currency": "EUR", "tiers": [0, DEVICE_TIER], "level": level}
             token = (await self.done(self.first, "/v1/issuer/gateways", body))["token"]
-        box = Box(self, self.folder / name)
-        if not Folder(box.folder).token.exists():
+        box = Box(self, self.folder / name, keys)
+        if keys is None and not Folder(box.folder).token.exists():
             Folder(box.folder).prepare()
             made = await software.create(
                 Folder(box.folder).token, passphrase=PASSPHRASE, cost=LIGHT
@@ -135,7 +158,7 @@ class Story:
             hosted_tier=0,
         )
         made = await provision(
-            config_of(box.folder),
+            box.config(),
             wish,
             secret=PASSPHRASE,
             clock=SystemClock(),
@@ -225,10 +248,18 @@ class Story:
         one = f"/v1/issuer/statements/{draft['statement_id']}"
         return await self.done(self.second, f"{one}/approve", {})
 
-    async def successor(self, path: str, name: str) -> Box:
+    async def successor(self, path: str, name: str, *, keys: TokenConfig | None = None) -> Box:
         """The gateway that goes on."""
         token = (await self.done(self.first, f"{path}/token", {}))["token"]
-        return await self.gateway(name, token)
+        return await self.gateway(name, token, keys=keys)
+
+    async def funded(self, box: Box) -> Box:
+        """Anna's and Bert's gateway; Anna has 1,000, and the issuer knows."""
+        await self.enrol(box, ANNA)
+        await self.enrol(box, BERT)
+        await self.fund(box, ANNA, 1_000)
+        await box.sync()
+        return box
 
     # ---- the account ----------------------------------------------------------------------
     async def where(self) -> Conservation:

@@ -3,13 +3,12 @@
 The head, number and hash of the newest row, is kept beside the rows in the same transaction: rows
 that are cut off at the end are missed, and what is written later does not heal the gap. Whoever
 could change rows and head together is found by a head that was kept elsewhere: each exchange tells
-the issuer the head of that moment, under the journal's signature (`verify_audit`, `anchors`).
+the issuer the rows since the one before, under the journal's signature (`sync.trail`).
 
 The log is bounded by rows. What is dropped at the beginning leaves its number and hash, in a row
 of the log itself: rows that disappear without such a row are missing.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
@@ -19,9 +18,9 @@ from wallet.store.connection import Connection
 from wallet.store.errors import Tampered
 from wallet.store.meta import get_meta, put_meta
 from wallet.store.rows import values_of
+from wallet.trail import AuditHead, next_head
 
 COLUMNS = "seq, time_ms, action, details, previous, hash"
-GENESIS = bytes(32)
 PRUNED = "audit.pruned"
 # Some 30 MB: technicians' acts and changes of state of many years.
 ROWS_KEPT = 100_000
@@ -42,16 +41,6 @@ class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
     hash: bytes
 
 
-class AuditHead(msgspec.Struct, frozen=True, order=True):
-    """A place in the log: its last row's number and hash, or 0 and zeros."""
-
-    seq: int = 0
-    hash: bytes = GENESIS
-
-    def __str__(self) -> str:
-        return f"{self.seq}:{self.hash.hex()}"
-
-
 class _Pruned(msgspec.Struct, frozen=True, kw_only=True):
     through: int
     hash: str
@@ -69,20 +58,19 @@ def append_audit(conn: Connection, *, time_ms: int, action: str, details: Detail
     """Append one row; never pass a key, a PIN, or an amount beside a name."""
     head = audit_head(conn)
     encoded = msgspec.json.encode(details, order="deterministic")
+    place = next_head(head, time_ms=time_ms, action=action, details=encoded)
     row = AuditRow(
-        seq=head.seq + 1,
+        seq=place.seq,
         time_ms=time_ms,
         action=action,
         details=encoded,
         previous=head.hash,
-        hash=_row_hash(
-            head.hash, seq=head.seq + 1, time_ms=time_ms, action=action, details=encoded
-        ),
+        hash=place.hash,
     )
     conn.execute(
         f"INSERT INTO audit ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", msgspec.structs.astuple(row)
     )
-    _keep(conn, _HEAD, AuditHead(row.seq, row.hash))
+    _keep(conn, _HEAD, place)
     return row
 
 
@@ -165,12 +153,10 @@ def _next(place: AuditHead, row: AuditRow) -> AuditHead:
     seq = place.seq + 1
     if row.seq != seq:
         raise Tampered(f"row {seq} of the audit log is missing")
-    expected = _row_hash(
-        place.hash, seq=seq, time_ms=row.time_ms, action=row.action, details=row.details
-    )
-    if (row.previous, row.hash) != (place.hash, expected):
+    following = next_head(place, time_ms=row.time_ms, action=row.action, details=row.details)
+    if (row.previous, row.hash) != (place.hash, following.hash):
         raise Tampered(f"row {seq} of the audit log was changed or moved")
-    return AuditHead(seq, expected)
+    return following
 
 
 def _check_told(told: Mapping[int, AuditHead], place: AuditHead) -> None:
@@ -195,12 +181,3 @@ def _kept(conn: Connection, name: str) -> AuditHead:
         return parse_head(stored.decode("ascii", "replace"))
     except ValueError as error:
         raise Tampered(f"{name} was changed") from error
-
-
-def _row_hash(previous: bytes, *, seq: int, time_ms: int, action: str, details: bytes) -> bytes:
-    """SHA-256 over the previous hash, both numbers (8 bytes each), both texts with lengths."""
-    digest = hashlib.sha256(previous)
-    digest.update(seq.to_bytes(8, "big") + time_ms.to_bytes(8, "big"))
-    for text in (action.encode(), details):
-        digest.update(len(text).to_bytes(4, "big") + text)
-    return digest.digest()

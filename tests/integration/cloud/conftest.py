@@ -7,7 +7,7 @@ import pytest
 
 from cloud.database import Database
 from tests.support.postgres import database, dsn, postgres
-from tests.support.recovery import ANNA, BERT, CARA, Box, Story, told
+from tests.support.recovery import CARA, Box, Story, told
 
 __all__ = ["database", "dsn", "postgres"]
 
@@ -22,12 +22,7 @@ async def story(database: Database, tmp_path: Path) -> AsyncIterator[Story]:
 @pytest.fixture
 async def north(story: Story) -> Box:
     """Anna's and Bert's gateway; Anna has 1,000, and the issuer knows."""
-    box = await story.gateway("north")
-    await story.enrol(box, ANNA)
-    await story.enrol(box, BERT)
-    await story.fund(box, ANNA, 1_000)
-    await box.sync()
-    return box
+    return await story.funded(await story.gateway("north"))
 
 
 @pytest.fixture

@@ -6,8 +6,11 @@ import pytest
 
 from edge.folder import Folder
 from edge.http.wallets import wish_hosted
+from edge.store_key import open_store
+from edge.tamper import Mark, read_mark, store_mark
+from hsm import software
 from tests.support.branch import Command
-from tests.support.branch_local import Branch
+from tests.support.branch_local import PASSPHRASE, Branch
 from tests.support.recovery import (
     ANNA,
     BERT,
@@ -153,3 +156,28 @@ async def test_a_switch_that_was_cut_off_is_finished_by_asking_again(
     async with north.running() as branch:
         await exchanged(branch)
         assert (branch.opened.journal.state.epoch, balance(branch, ANNA)) == (2, 1_000)
+
+
+async def test_a_box_that_was_opened_before_the_switch_does_not_go_on(
+    story: Story, north: Box
+) -> None:
+    path = await ended(story, north)
+    file = await token_file(story, path)
+    code, _, errors = await command(north, "--token-file", file)
+    assert code == 0, errors
+    kept, following = north.folder / "epoch-1", north.folder / "next"
+    (kept / "prepared").rename(following)
+    for part in ("token", "store.db", "store.db.keycheck", "store.key.sealed", "tls"):
+        (north.folder / part).rename(following / part)
+        (kept / part).rename(north.folder / part)
+    # The switch trips, and somebody takes the mark's file away: the old store remembers.
+    mark = Mark(time_ms=1, source="file", reason="the lid is open")
+    folder = Folder(north.folder)
+    token = await software.open_token(folder.token, passphrase=PASSPHRASE)
+    database = await open_store(folder, token)
+    await database.write(lambda connection: store_mark(connection, mark))
+    await database.close()
+    await token.close()
+    code, _, errors = await command(north, "--token-file", file)
+    assert (code, "edge-tampered" in errors) == (4, True), errors
+    assert read_mark(folder) == mark and following.exists()

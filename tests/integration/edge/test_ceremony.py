@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm.api import TokenGone
 from tests.support.branch import provisioned
 from tests.support.ceremony import Vault
+from tests.support.maker import Maker
 from tests.support.softhsm import SoftHsm
 
 FAILED, USAGE = 1, 2
@@ -90,11 +93,16 @@ async def test_a_later_epoch_has_keys_of_its_own_beside_the_first(vault: Vault) 
     assert vault.labels() == sorted([*ALL, *later])
 
 
+def some_authority() -> bytes:
+    """A CA in PEM."""
+    return x509.load_der_x509_certificate(Maker().root).public_bytes(Encoding.PEM)
+
+
 async def test_a_gateway_is_provisioned_with_the_keys_of_its_ceremony_and_no_others(
     vault: Vault, tmp_path: Path
 ) -> None:
     _, out, _ = await vault.scripted()
-    (tmp_path / "ca.pem").write_text("none")
+    (tmp_path / "ca.pem").write_bytes(some_authority())
     (tmp_path / "token.txt").write_text("none")
     wish = ("--cloud", "https://none", "--cloud-ca", f"{tmp_path}/ca.pem")
     code, _, errors = await vault.edge("provision", *wish, "--token-file", f"{tmp_path}/token.txt")
@@ -199,7 +207,7 @@ async def test_a_gateway_is_not_provisioned_beside_a_broken_off_ceremony(
         await talk.until_made(vault.hsm.serial())
         talk.process.kill()
         await talk.end()
-    (tmp_path / "ca.pem").write_text("none")
+    (tmp_path / "ca.pem").write_bytes(some_authority())
     files = ("--cloud-ca", f"{tmp_path}/ca.pem", "--token-file", f"{tmp_path}/ca.pem")
     code, _, errors = await vault.edge("provision", "--cloud", "https://none", *files)
     assert (code, "hold it again" in errors) == (FAILED, True)

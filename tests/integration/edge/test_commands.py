@@ -39,6 +39,16 @@ MISTAKES = [
     ("cbdc-pos", ("pair", "http://gateway:8441", "x"), USAGE, "https://HOST:PORT"),
     ("cbdc-pos", ("pair", "https://gateway:nine", "x"), USAGE, "nine"),
     ("cbdc-pos", ("wallet", "show", "x"), FAILED, "not paired yet"),
+    *[
+        ("cbdc-pos", (*words, "--amount", amount), USAGE, "argument --amount:")
+        for amount in ("12,34", "", "1e3", "-1", "12.", "1.23456", "\u0661")
+        for words in (
+            ("pay", "--from", "alice", "--to", "shop"),
+            ("pay", "--hosted", "wal1x"),
+            ("refund", "0" * 64, "--from", "shop"),
+            ("request", "--wallet", "shop"),
+        )
+    ],
 ]
 
 

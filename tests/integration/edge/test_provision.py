@@ -157,6 +157,43 @@ async def test_two_commands_do_not_provision_one_folder(
         await attempt(folder, cloud)
 
 
+@pytest.mark.parametrize(
+    ("cloud_url", "words"),
+    [
+        ("http://127.0.0.1:1", "begins with https://"),
+        ("https://", "names no host or port"),
+        ("https://cloud:0", "names no host or port"),
+        ("https://cloud:nine", "cloud:nine"),
+        ("https://127.0.0.1:1", "no cloud of this CA is found"),
+    ],
+)
+async def test_no_keys_are_made_for_a_cloud_that_is_not_there(
+    cloud: EnrolmentCloud, tmp_path: Path, cloud_url: str, words: str
+) -> None:
+    folder = tmp_path / "gateway"
+    with pytest.raises(EnrolmentFailed, match=words):
+        await attempt(folder, cloud, cloud=cloud_url)
+    assert not list(Folder(folder).token.glob("*"))
+
+
+async def test_no_keys_are_made_under_a_ca_that_is_not_the_cloud_s(
+    cloud: EnrolmentCloud, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    folder, other = tmp_path / "gateway", EnrolmentCloud(LiveIssuer("other"), tmp_path / "other")
+    await other.start()
+    await other.stop()
+    for authority, words in (
+        ("no certificate", "no certificate"),
+        (other.ca.read_text(), "of this CA"),
+    ):
+        with pytest.raises(EnrolmentFailed, match=words):
+            await attempt(folder, cloud, cloud_ca=authority)
+        assert not list(Folder(folder).token.glob("*"))
+    # The cloud is there: the keys are made, and it enrols.
+    assert await attempt(folder, cloud)
+
+
 async def test_the_commands_say_what_is_wrong(tmp_path: Path) -> None:
     command = Command(tmp_path / "gateway")
     assert (await command.edge())[0] == 2

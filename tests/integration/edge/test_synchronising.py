@@ -19,7 +19,8 @@ from tests.support.branch_local import Branch, Http, config_of, provision_light,
 from tests.support.live_issuer import LiveIssuer, funded
 from tests.support.sync_cloud import SyncCloud
 from wallet.protocol.issued import decode_list
-from wallet.store.audit import AuditHead, audit_anchor, verify_audit
+from wallet.store.audit import audit_anchor, verify_audit
+from wallet.trail import AuditHead
 
 WAIT_S = 20
 SEGMENT = {115: 4}

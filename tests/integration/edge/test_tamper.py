@@ -265,6 +265,24 @@ async def test_the_keys_are_closed_and_the_daemon_goes_on_to_say_why(
             assert (response.status, (await response.json())["code"]) == (503, "frozen-tamper")
 
 
+async def test_a_daemon_that_is_stopped_at_the_trip_drops_its_keys_first(
+    boxed: tuple[Branch, Path],
+) -> None:
+    branch, lid = boxed
+    gateway = branch.daemon.context.gateway
+    opened = branch.opened
+    lid.touch()
+    async with asyncio.timeout(WAIT_S):
+        while gateway.opened is not None:
+            await asyncio.sleep(0)
+    branch.daemon.stop()
+    await branch.ended()
+    with pytest.raises(TokenGone):
+        await opened.token.probe()
+    stored = await read_store(branch.folder)
+    assert stored.marked and "tamper.tripped" in stored.actions
+
+
 async def test_a_box_that_is_not_provisioned_freezes_too(
     template: Template, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -233,3 +234,33 @@ async def test_a_till_without_a_gateway_says_so(till: Till, tmp_path: Path) -> N
         "edge.pos.cli", "--folder", str(away), "wallet", "show", "x"
     )
     assert (code, "pos-gateway-unreachable" in errors) == (1, True)
+
+
+async def test_an_amount_that_its_currency_does_not_have_is_a_mistake_of_usage(till: Till) -> None:
+    before = await till.pos("wallet", "show", "alice")
+    for amount in ("1.234", "0", "0.00", "99999999999"):
+        for words in (
+            ("pay", "--from", "alice", "--to", "shop"),
+            ("request", "--wallet", "shop"),
+        ):
+            code, out, errors = await till.pos(*words, "--amount", amount)
+            assert (code, out) == (2, "")
+            assert errors.startswith("cbdc-pos: edge-arguments-wrong: --amount: "), errors
+    path = till.file("odd.csv", "from,to,amount\nalice,shop,1.234\n")
+    code, _, errors = await till.pos("pay", "--file", path)
+    assert (code, "edge-file-unreadable: `amount`" in errors) == (1, True)
+    assert await till.pos("wallet", "show", "alice") == before
+
+
+async def test_doctor_tries_the_cloud_that_the_gateway_was_provisioned_with(till: Till) -> None:
+    _, out, _ = await till.edge("doctor")
+    # The cloud of the template is gone; its address is in the store alone.
+    url = till.branch.opened.identity.cloud_url
+    assert f"{urlsplit(url).netloc} cannot be reached" in out
+    _, out, _ = await till.edge("doctor", "--offline")
+    assert "cannot be reached" not in out
+
+
+async def test_doctor_says_that_the_cloud_s_address_is_not_known(tmp_path: Path) -> None:
+    _, out, _ = await Command(tmp_path / "none").edge("doctor")
+    assert "the cloud's address is not known while the gateway is not open" in out

@@ -1,23 +1,33 @@
 """A gateway whose keys are in a TPM: it pays, and each trouble of the TPM seals it by its name."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from tpm2_pytss import ESAPI
 
 from edge.pos.client import Client
 from edge.pos.purse import Purse
 from edge.pos.terminal import Terminal
+from edge.store_key import open_store
+from edge.wear import Sample
+from hsm import tpm
 from hsm.api import CounterReplaced, HsmError, PolicyRefused, TokenCleared, TokenGone, TokenReplaced
 from hsm.tpm.config import NV_INDEX_DEFAULT
+from hsm.tpm.templates import counter as counter_template
 from tests.integration.edge.test_faults import order_of
 from tests.support.branch import Daemon, provisioned
 from tests.support.branch_local import Http
 from tests.support.live_issuer import funded
 from tests.support.swtpm import Swtpm, clear, extend_pcr, running_swtpm, undefine
+from tests.support.tokens import closing
+from wallet.clock import SystemClock
+from wallet.store.meta import put_meta
 
 SEALED_EXIT = 4
+MOVES = 200
 
 
 class TpmBranch:
@@ -184,3 +194,49 @@ async def test_a_gateway_that_was_resealed_pays_after_an_update(branch: TpmBranc
     assert code == 0, errors
     await daemon.start()
     await branch.open_again()
+
+
+async def test_a_counter_that_moves_too_often_is_told_by_status_and_doctor(
+    tmp_path: Path,
+) -> None:
+    with running_swtpm(tmp_path / "chip") as chip:
+        # A TPM never lets a counter begin below an old one: ours begins above these.
+        await chip.administer(count_elsewhere(MOVES))
+        settings = ("token.driver=tpm", "token.algorithm=es256", f"token.tcti={chip.tcti}")
+        async with provisioned(tmp_path, settings=settings) as (daemon, _):
+            await daemon.start()
+            _, out, _ = await daemon.command.edge("doctor", "--offline")
+            assert "how fast the counter wears is known after a day" in out
+            counter = (await daemon.wait_for(lambda status: True)).counter or 0
+            await daemon.stop()
+            await watched_since(daemon, chip, counter=counter - MOVES)
+            await daemon.start()
+            await daemon.wait_for(lambda status: status.mode == "open")
+            _, out, _ = await daemon.command.edge("status")
+            assert "wear          the counter moves" in out, out
+            _, out, _ = await daemon.command.edge("doctor", "--offline")
+            assert "look  the counter moves" in out and "worn out in" in out
+            await daemon.stop()
+
+
+def count_elsewhere(moves: int) -> Callable[[ESAPI], None]:
+    """Let another counter of the TPM move so often, and go."""
+
+    def work(esys: ESAPI) -> None:
+        handle = esys.nv_define_space(b"", counter_template(NV_INDEX_DEFAULT + 1))
+        for _ in range(moves):
+            esys.nv_increment(handle)
+        esys.nv_undefine_space(handle)
+
+    return work
+
+
+async def watched_since(daemon: Daemon, chip: Swtpm, *, counter: int) -> None:
+    """As if the gateway had remembered this count two days ago."""
+    sample = Sample(time_ms=SystemClock().now_ms() - 2 * 86_400_000, counter=counter)
+    config = chip.config(daemon.folder.token, pin=b"")
+    async with closing(await tpm.open_token(config)) as token:
+        database = await open_store(daemon.folder, token)
+        encoded = msgspec.json.encode([sample])
+        await database.write(lambda c: put_meta(c, "counter-samples", encoded))
+        await database.close()

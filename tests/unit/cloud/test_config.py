@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cloud.cli import parser
 from cloud.config import Config, load_config
 from cloud.errors import ConfigError
 
@@ -85,3 +86,15 @@ def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:
 def test_a_flag_below_a_value_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="folder is no table"):
         loaded(written(tmp_path, "folder = '/a'"), folder__name="x")
+
+
+@pytest.mark.parametrize("amount", ["12.5", "0", "-5", "x", "", "9007199254740992", "0" * 20 + "1"])
+def test_an_amount_that_is_none_is_a_mistake_of_usage(
+    amount: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["issuer", "issue", "--wallet", "w", "--reason", "r", "--officer-file", "f"]
+    with pytest.raises(SystemExit) as stopped:
+        parser().parse_args([*words, f"--amount={amount}"])
+    assert stopped.value.code == 2
+    assert "argument --amount" in capsys.readouterr().err
+    assert parser().parse_args([*words, "--amount", "9007199254740991"]).amount == 2**53 - 1

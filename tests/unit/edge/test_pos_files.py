@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from edge.errors import FileUnreadable
+from edge.errors import ArgumentsWrong, FileUnreadable
 from edge.pos.orders import Row, amount_of, count_rows, parse_amount, read_rows
 from edge.pos.purse import DeviceKey, Purse
 from edge.pos.receipts import read_receipts, read_root, save_receipt
 from edge.pos.terminal import Terminal
 from wallet.protocol.messages import decode_order, decode_request
+from wallet.protocol.money import AMOUNT_MAX
 
 
 def test_keys_are_kept_for_their_owner_alone(tmp_path: Path) -> None:
@@ -100,9 +101,16 @@ def test_a_bad_row_is_named_by_its_line(tmp_path: Path) -> None:
 def test_amounts_are_decimals_or_minor_units() -> None:
     assert amount_of(Row(amount="12.34"), "EUR") == 1_234
     assert amount_of(Row(amount_minor=5), "EUR") == 5
-    assert parse_amount("7", "JPY") == 7
     for text in ("", "1.234", "-1", "1e3"):
-        with pytest.raises(FileUnreadable):
+        with pytest.raises(FileUnreadable, match="`amount`"):
+            amount_of(Row(amount=text), "EUR")
+
+
+def test_an_amount_that_was_typed_is_named_by_its_option() -> None:
+    assert parse_amount("7", "JPY") == 7
+    assert parse_amount("10000000000.00", "EUR") == AMOUNT_MAX
+    for text in ("", "1.234", "-1", "1e3", "0", "0.00", "10000000000.01"):
+        with pytest.raises(ArgumentsWrong, match="--amount"):
             parse_amount(text, "EUR")
 
 

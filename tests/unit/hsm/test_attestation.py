@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
@@ -293,17 +294,19 @@ def test_an_endorsement_key_that_is_no_rsa_key_is_not_challenged(public: bytes) 
 # ---- the maker's word ------------------------------------------------------------------------
 def check_endorsement(
     *certificates: bytes, key: PretendedKey, roots: list[bytes], now_ms: int = NOW_MS
-) -> None:
-    verify_endorsement(certificates, endorsement_key=key.public, roots=roots, now_ms=now_ms)
+) -> list[int]:
+    path = verify_endorsement(certificates, endorsement_key=key.public, roots=roots, now_ms=now_ms)
+    return [named.serial for named in path]
 
 
 def test_the_path_of_a_trusted_maker_holds_even_padded() -> None:
     maker, key = Maker(), endorsement_key()
     leaf = maker.certify(key.private.public_key())
-    check_endorsement(
-        leaf + b"\xff" * 40, maker.above, key=key, roots=[Maker("b").root, maker.root]
-    )
-    check_endorsement(leaf, key=key, roots=[maker.above])
+    serials = [x509.load_der_x509_certificate(der).serial_number for der in (leaf, maker.above)]
+    roots = [Maker("b").root, maker.root]
+    assert check_endorsement(leaf + b"\xff" * 40, maker.above, key=key, roots=roots) == serials
+    # The root itself is not on the path: who trusts it decides about it.
+    assert check_endorsement(leaf, key=key, roots=[maker.above]) == serials[:1]
 
 
 def test_the_certificate_of_an_rsa_key_holds_too() -> None:

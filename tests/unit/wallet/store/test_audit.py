@@ -8,8 +8,6 @@ import pytest
 
 from tests.unit.wallet.store.stores import KEY
 from wallet.store.audit import (
-    GENESIS,
-    AuditHead,
     anchor_audit,
     append_audit,
     audit_head,
@@ -21,6 +19,7 @@ from wallet.store.audit import (
 from wallet.store.connection import Connection, connect
 from wallet.store.errors import Tampered
 from wallet.store.schema import migrate, migrations
+from wallet.trail import GENESIS, AuditHead
 
 
 @pytest.fixture
