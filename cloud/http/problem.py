@@ -48,6 +48,7 @@ _BY_CODE = {
     "journal-closed": 403,
     "claims-open": 409,
     "closure-open": 409,
+    "draft-expired": 409,
     "draft-stale": 409,
     "entries-held": 409,
     "epoch-open": 409,

@@ -20,7 +20,7 @@ async def post_total(
 ) -> None:
     """Post and write. Raises: LedgerError, WalletError."""
     await _post(connection, total, now_ms=now_ms)
-    window_s = await _window_s(connection, closure)
+    window_s = _window_s(closure)
     for change in total.notes:
         await _write_note(connection, closure, change, window_s=window_s, now_ms=now_ms)
     sequences = [grant.sequence for grant in total.grants if grant.sequence is not None]
@@ -62,12 +62,9 @@ def _text(wallet: bytes) -> str:
     return wallet_text(WalletId(wallet))
 
 
-async def _window_s(connection: Connection, closure: Closure) -> int:
+def _window_s(closure: Closure) -> int:
     """The claims window as it was reckoned when the epoch was closed."""
-    decided_ms: int = await connection.fetchval(
-        "SELECT decided_ms FROM epoch_closure WHERE closure_id = $1", closure.closure_id
-    )
-    return max(0, (closure.claims_until_ms or 0) - decided_ms) // 1000
+    return max(0, (closure.claims_until_ms or 0) - (closure.decided_ms or 0)) // 1000
 
 
 async def _write_note(

@@ -7,17 +7,15 @@ said, because more was claimed meanwhile, the draft is stale and has to be made 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from cloud import funding
-from cloud.database import Connection, constraints_as
+from cloud.database import Connection
 from cloud.errors import IssuerError
 from cloud.funding import Funding, FundingState
-from cloud.issuer import audit
 from cloud.issuer.desk import Desk
+from cloud.issuer.drafts import Draft, Drafts
 from cloud.issuer.gateways import find_gateway
 from cloud.issuer.officers import Officer, Role
 from cloud.reconciler import evidence
@@ -55,7 +53,7 @@ class StatementState(enum.StrEnum):
     REJECTED = "rejected"
 
 
-class StatementDraft(msgspec.Struct, frozen=True, kw_only=True):
+class StatementDraft(Draft, frozen=True, kw_only=True):
     """A draft and what became of it. Amounts are sums in minor units."""
 
     statement_id: bytes
@@ -68,13 +66,34 @@ class StatementDraft(msgspec.Struct, frozen=True, kw_only=True):
     counted: int
     refused: int
     state: StatementState
-    drafted_by: int
-    decided_by: int | None
     object: bytes | None
+
+    @property
+    def subject(self) -> str:
+        """The closure."""
+        return self.closure_id.hex()
+
+    @property
+    def detail(self) -> Mapping[str, str | int | list[str]]:
+        """What it comes to."""
+        return {
+            "statement": self.statement_id.hex(),
+            "carried": self.carried,
+            "paid_out": self.paid_out,
+            "borne": self.borne,
+        }
 
 
 GRANTS_MAX = 10_000
-_COLUMNS = ", ".join(StatementDraft.__struct_fields__)
+_DRAFTS = Drafts(
+    StatementDraft,
+    table="epoch_statement",
+    key="statement_id",
+    role=Role.RECOVERY,
+    action="statement",
+    approved=StatementState.SIGNED,
+    unknown="statement-unknown",
+)
 
 
 async def reckon(connection: Connection, desk: Desk, closure: Closure, *, hosted: Hosted) -> Total:
@@ -167,21 +186,14 @@ async def draft_statement(
     """
     officer.require(Role.RECOVERY)
     closure = await find_closure(connection, closure_id)
-    known = await _find(connection, statement_id)
-    if known is None:
+    said = {"closure_id": closure_id, "hosted": hosted.value}
+    outcome: Mapping[str, Any] = {}
+    if await _DRAFTS.known(connection, statement_id) is None:
         await _require_window_over(connection, closure, now_ms=now_ms)
-        total = await reckon(connection, desk, closure, hosted=hosted)
-        known = await _insert(
-            connection, statement_id, closure, hosted, total, officer=officer, now_ms=now_ms
-        )
-        await _audit(connection, "statement.draft", closure, known, officer, now_ms=now_ms)
-    if (known.closure_id, known.hosted, known.drafted_by) != (
-        closure_id,
-        hosted,
-        officer.officer_id,
-    ):
-        raise IssuerError("draft-conflict", "the identity names another draft")
-    return known
+        outcome = _outcome(await reckon(connection, desk, closure, hosted=hosted))
+    return await _DRAFTS.propose(
+        connection, statement_id, said, more=outcome, officer=officer, now_ms=now_ms
+    )
 
 
 async def _require_window_over(connection: Connection, closure: Closure, *, now_ms: int) -> None:
@@ -191,27 +203,17 @@ async def _require_window_over(connection: Connection, closure: Closure, *, now_
         raise IssuerError("draft-decided", "the epoch has its statement")
 
 
-async def _insert(
-    connection: Connection,
-    statement_id: bytes,
-    closure: Closure,
-    hosted: Hosted,
-    total: Total,
-    *,
-    officer: Officer,
-    now_ms: int,
-) -> StatementDraft:
+def _outcome(total: Total) -> Mapping[str, Any]:
+    """What the draft keeps of it."""
     refused = sum(1 for item in total.judged if item.code is not None)
-    with constraints_as(IssuerError, "draft-invalid"):
-        row = await connection.fetchrow(
-            "INSERT INTO epoch_statement (statement_id, closure_id, hosted, outcome, carried,"
-            " paid_out, borne, counted, refused, drafted_by, drafted_ms)"
-            f" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING {_COLUMNS}",
-            *(statement_id, closure.closure_id, hosted.value, total.digest),
-            *(sum(balance for _, balance in total.carried), total.paid_out, total.borne),
-            *(len(total.judged) - refused, refused, officer.officer_id, now_ms),
-        )
-    return _draft(row)
+    return {
+        "outcome": total.digest,
+        "carried": sum(balance for _, balance in total.carried),
+        "paid_out": total.paid_out,
+        "borne": total.borne,
+        "counted": len(total.judged) - refused,
+        "refused": refused,
+    }
 
 
 async def approve_statement(
@@ -220,10 +222,10 @@ async def approve_statement(
     """Post the claims and sign. Approving one's own approval again changes nothing.
 
     Raises: IssuerError `role-missing`, `four-eyes`, `statement-unknown`, `draft-decided`,
-    `draft-stale` where it comes to something else by now; LedgerError.
+    `draft-expired`, `draft-stale` where it comes to something else by now; LedgerError.
     """
-    draft = await _to_decide(connection, statement_id, StatementState.SIGNED, officer)
-    if draft.state is StatementState.SIGNED:
+    draft, again = await _DRAFTS.take(connection, statement_id, officer=officer, now_ms=now_ms)
+    if again:
         return draft
     closure = await find_closure(connection, draft.closure_id)
     await _require_window_over(connection, closure, now_ms=now_ms)
@@ -245,10 +247,9 @@ async def approve_statement(
         "UPDATE journal_epoch SET stated_ms = $3 WHERE journal = $1 AND epoch = $2",
         *(closure.journal, closure.epoch, now_ms),
     )
-    decided = await _decide(
-        connection, statement_id, StatementState.SIGNED, officer, object_=signed, now_ms=now_ms
+    decided = await _DRAFTS.approve(
+        connection, draft, officer=officer, now_ms=now_ms, more={"object": signed}
     )
-    await _audit(connection, "statement.approve", closure, decided, officer, now_ms=now_ms)
     body = {"journal": journal_text(closure.journal), "epoch": closure.epoch}
     await tell(connection, "journal.stated", body, now_ms=now_ms)
     return decided
@@ -276,24 +277,12 @@ async def reject_statement(
     connection: Connection, statement_id: bytes, *, officer: Officer, now_ms: int
 ) -> StatementDraft:
     """Decide against the draft; another one may follow. Raises: as `approve_statement`."""
-    draft = await _to_decide(connection, statement_id, StatementState.REJECTED, officer)
-    if draft.state is StatementState.REJECTED:
-        return draft
-    decided = await _decide(
-        connection, statement_id, StatementState.REJECTED, officer, object_=None, now_ms=now_ms
-    )
-    closure = await find_closure(connection, draft.closure_id)
-    await _audit(connection, "statement.reject", closure, decided, officer, now_ms=now_ms)
-    return decided
+    return await _DRAFTS.reject(connection, statement_id, officer=officer, now_ms=now_ms)
 
 
-async def list_statements(connection: Connection, closure_id: bytes) -> Sequence[StatementDraft]:
+async def list_statements(connection: Connection, closure_id: bytes) -> list[StatementDraft]:
     """Drafts of a closure's statement, the newest first."""
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM epoch_statement WHERE closure_id = $1 ORDER BY drafted_ms DESC",
-        closure_id,
-    )
-    return [_draft(row) for row in rows]
+    return await _DRAFTS.newest(connection, "closure_id = $1", closure_id)
 
 
 async def signed_statement(connection: Connection, closure_id: bytes) -> bytes | None:
@@ -302,71 +291,3 @@ async def signed_statement(connection: Connection, closure_id: bytes) -> bytes |
         "SELECT object FROM epoch_statement WHERE closure_id = $1 AND state = 'signed'", closure_id
     )
     return found
-
-
-async def _find(connection: Connection, statement_id: bytes) -> StatementDraft | None:
-    row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM epoch_statement WHERE statement_id = $1 FOR UPDATE", statement_id
-    )
-    return None if row is None else _draft(row)
-
-
-async def _to_decide(
-    connection: Connection, statement_id: bytes, state: StatementState, officer: Officer
-) -> StatementDraft:
-    """The draft, undecided, or decided the same by the same officer before."""
-    officer.require(Role.RECOVERY)
-    draft = await _find(connection, statement_id)
-    if draft is None:
-        raise IssuerError("statement-unknown")
-    if draft.drafted_by == officer.officer_id:
-        raise IssuerError("four-eyes", "another officer has to decide")
-    again = (draft.state, draft.decided_by) == (state, officer.officer_id)
-    if draft.state is not StatementState.DRAFT and not again:
-        raise IssuerError("draft-decided", f"the draft is {draft.state.value}")
-    return draft
-
-
-async def _decide(
-    connection: Connection,
-    statement_id: bytes,
-    state: StatementState,
-    officer: Officer,
-    *,
-    object_: bytes | None,
-    now_ms: int,
-) -> StatementDraft:
-    row = await connection.fetchrow(
-        "UPDATE epoch_statement SET state = $2, decided_by = $3, decided_ms = $4, object = $5"
-        f" WHERE statement_id = $1 RETURNING {_COLUMNS}",
-        *(statement_id, state.value, officer.officer_id, now_ms, object_),
-    )
-    return _draft(row)
-
-
-async def _audit(
-    connection: Connection,
-    action: str,
-    closure: Closure,
-    draft: StatementDraft,
-    officer: Officer,
-    *,
-    now_ms: int,
-) -> None:
-    await audit.record(
-        connection,
-        actor=officer.name,
-        action=action,
-        subject=closure.subject,
-        detail={
-            "statement": draft.statement_id.hex(),
-            "carried": draft.carried,
-            "paid_out": draft.paid_out,
-            "borne": draft.borne,
-        },
-        now_ms=now_ms,
-    )
-
-
-def _draft(row: Any) -> StatementDraft:
-    return msgspec.convert(dict(row), StatementDraft)
