@@ -54,6 +54,7 @@ _BY_CODE = {
     "epoch-open": 409,
     "statement-foreign": 403,
     "statement-pending": 409,
+    "statement-too-large": 409,
     "window-unset": 409,
     "wallet-frozen": 403,
     "wallet-closed": 403,

@@ -13,10 +13,11 @@ from cloud.issuer import gateways
 from cloud.issuer.officers import Role
 from cloud.recovery import claims, closures, statements
 from cloud.recovery.closures import Cause, Closure
-from cloud.recovery.statements import Hosted, StatementDraft
+from cloud.recovery.reckoning import Hosted, reckon
+from cloud.recovery.statements import StatementDraft
 from cloud.recovery.total import Judged
 from cloud.service import Cloud
-from wallet.protocol.entry import EntryKind, Note, Payment
+from wallet.protocol.entry import EntryKind
 from wallet.protocol.ids import JournalId, journal_text
 
 _get = partial(Route, method="GET", role=Role.RECOVERY)
@@ -53,7 +54,7 @@ def _claims(desk: RecoveryDesk) -> list[Route]:
     return [
         hand_in(path="/v1/issuer/claims", role=Role.RECOVERY),
         hand_in(path="/v1/wallets/claims", by="holder"),
-        _get(path=f"{_ONE}/claims", work=desk.claims, answer=types.ClaimsAnswer),
+        _get(path=f"{_ONE}/claims", work=desk.claims, answer=types.ClaimsAnswer, query=("first",)),
     ]
 
 
@@ -67,6 +68,12 @@ def _statements(desk: RecoveryDesk) -> list[Route]:
             answer=answer,
         ),
         _get(path=f"{_ONE}/statements", work=desk.statements, answer=types.StatementsAnswer),
+        _get(
+            path=f"{one}/claims",
+            work=desk.statement_claims,
+            answer=types.JudgedAnswer,
+            query=("first",),
+        ),
         _post(path=f"{one}/approve", work=desk.approve_statement, answer=answer),
         _post(path=f"{one}/reject", work=desk.reject_statement, answer=answer),
     ]
@@ -148,17 +155,19 @@ class RecoveryDesk:
         return types.TakenAnswer(outcomes=[outcome.value for outcome in outcomes])
 
     async def claims(self, call: Call) -> types.ClaimsAnswer:
-        """What an epoch comes to by what is claimed now, with wallets carried."""
+        """What an epoch comes to by what is claimed now, all wallets carried, and a page of it."""
         closure = await closures.find_closure(call.connection, call.identity("closure"))
-        total = await statements.reckon(
-            call.connection, self._cloud.desk, closure, hosted=Hosted.CARRY
-        )
+        total = await reckon(call.connection, self._cloud.desk, closure, hosted=Hosted.CARRY)
+        first = call.number("first", default=0)
+        page = total.judged[first : first + statements.PAGE_MAX]
         return types.ClaimsAnswer(
             carried=sum(balance for _, balance in total.carried),
             paid_out=total.paid_out,
             borne=total.borne,
             wallets=len(total.carried),
-            claims=[_claim(item) for item in total.judged],
+            outcome=total.digest.hex(),
+            claimed=len(total.judged),
+            claims=[_claim(item) for item in page],
         )
 
     async def draft_statement(self, call: Call) -> types.StatementAnswer:
@@ -178,6 +187,13 @@ class RecoveryDesk:
         """Drafts of a closure's statement."""
         found = await statements.list_statements(call.connection, call.identity("closure"))
         return types.StatementsAnswer(statements=[_statement(item) for item in found])
+
+    async def statement_claims(self, call: Call) -> types.JudgedAnswer:
+        """A page of what a draft says of each claim."""
+        found = await statements.judged_by(
+            call.connection, call.identity("statement"), first=call.number("first", default=0)
+        )
+        return types.JudgedAnswer(claims=[_claim(item) for item in found])
 
     async def approve_statement(self, call: Call) -> types.StatementAnswer:
         """Approve another officer's statement: claims are posted, and it is signed."""
@@ -213,11 +229,11 @@ def _closure(made: Closure) -> types.ClosureAnswer:
 
 
 def _claim(item: Judged) -> types.ClaimAnswer:
-    entry = item.claim.entry
     return types.ClaimAnswer(
-        index=item.claim.index,
-        kind=EntryKind(entry.kind).name.lower().replace("_", "-"),
-        amount=entry.body.order.amount_minor if isinstance(entry.body, Payment | Note) else 0,
+        claim=item.leaf.hex(),
+        index=item.index,
+        kind=EntryKind(item.kind).name.lower().replace("_", "-"),
+        amount=item.amount,
         code=item.code,
     )
 

@@ -8,11 +8,12 @@ import msgspec
 
 from cloud.http.types import Answer, Body, Identity, Name, Text
 
-CLAIMS_MAX = 20
+# With receipts of the usual size a full call is half of what a body may be.
+CLAIMS_MAX = 50
 # 16 KiB, the most that an entry of a payment or its receipt may have, as base64url.
 Octets = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$", max_length=21_846)]
 Cause = Literal["planned", "lost", "compromised", "migrated"]
-Hosted = Literal["carry", "online"]
+Hosted = Literal["carry", "online", "everybody"]
 
 
 class ClosureBody(Body, frozen=True, kw_only=True):
@@ -66,8 +67,9 @@ class TakenAnswer(Answer, frozen=True, kw_only=True):
 
 
 class ClaimAnswer(Answer, frozen=True, kw_only=True):
-    """One claim; `code` says why it does not count."""
+    """One claim, named by its entry's leaf hash; `code` says why it does not count."""
 
+    claim: Identity
     index: int
     kind: str
     amount: int
@@ -75,8 +77,14 @@ class ClaimAnswer(Answer, frozen=True, kw_only=True):
 
 
 class ClaimsAnswer(Answer, frozen=True, kw_only=True):
-    """What an epoch comes to by what is known now; amounts are sums in minor units."""
+    """What an epoch comes to by what is known now; amounts are sums in minor units.
 
+    `claims`: those from the place `first` of the query on, of all that are `claimed`. Pages of the
+    same `outcome` are pages of the same.
+    """
+
+    outcome: Identity
+    claimed: int
     carried: int
     paid_out: int
     borne: int
@@ -84,9 +92,16 @@ class ClaimsAnswer(Answer, frozen=True, kw_only=True):
     claims: list[ClaimAnswer]
 
 
+class JudgedAnswer(Answer, frozen=True, kw_only=True):
+    """Claims as a draft judges them, from the place `first` of the query on; none at the end."""
+
+    claims: list[ClaimAnswer]
+
+
 class StatementBody(Body, frozen=True, kw_only=True):
     """A draft of the statement. `hosted`: where the value of wallets goes whose keys the lost
-    gateway kept: to the next gateway, which has the keys, or to the holders' online wallets.
+    gateway kept: to the next gateway, which has the keys, or to the holders' online wallets; with
+    `everybody`, all wallets' value goes online.
     """
 
     statement_id: Identity

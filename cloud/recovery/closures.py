@@ -231,5 +231,4 @@ async def _revoke(
 
 async def _give_back(connection: Connection, closure: Closure, *, now_ms: int) -> None:
     """What was held and never signed cannot be in the journal."""
-    for held in await funding.held_for(connection, closure.journal, epoch=closure.epoch):
-        await funding.give_back(connection, held.funding_id, now_ms=now_ms)
+    await funding.give_back_held(connection, closure.journal, epoch=closure.epoch, now_ms=now_ms)

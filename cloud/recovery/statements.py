@@ -10,39 +10,24 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from cloud import funding
+import msgspec
+
 from cloud.database import Connection
 from cloud.errors import IssuerError
-from cloud.funding import Funding, FundingState
 from cloud.issuer.desk import Desk
 from cloud.issuer.drafts import Draft, Drafts
-from cloud.issuer.gateways import find_gateway
 from cloud.issuer.officers import Officer, Role
 from cloud.reconciler import evidence
 from cloud.reconciler.evidence import Evidence, suspend
 from cloud.reconciler.outbox import tell
-from cloud.reconciler.replica import load
-from cloud.recovery.accounting import Books, forks
-from cloud.recovery.claims import claims_of
-from cloud.recovery.closures import Closure, ClosureState, find_closure
+from cloud.recovery.closures import Closure, find_closure
 from cloud.recovery.posting import post_total
-from cloud.recovery.total import Total
+from cloud.recovery.reckoning import Hosted, reckon
+from cloud.recovery.total import Judged, Total
+from wallet.protocol import issued
 from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import STATEMENT_TYPE
-from wallet.protocol.keys import PublicKey, from_cose_key
-from wallet.protocol.merkle import EMPTY_ROOT
 from wallet.protocol.refusals import Code
-
-
-class Hosted(enum.StrEnum):
-    """What becomes of wallets whose keys the gateway kept.
-
-    `carry`: the next gateway has the keys, from a backup or on the same token. `online`: the keys
-    are lost, and the value goes to the holders' online wallets.
-    """
-
-    CARRY = "carry"
-    ONLINE = "online"
 
 
 class StatementState(enum.StrEnum):
@@ -84,7 +69,9 @@ class StatementDraft(Draft, frozen=True, kw_only=True):
         }
 
 
-GRANTS_MAX = 10_000
+# Half of what an envelope carries: with it a gateway opens its journal, and then it travels.
+STATEMENT_BYTES_MAX = 32 * 1024 * 1024
+PAGE_MAX = 1_000
 _DRAFTS = Drafts(
     StatementDraft,
     table="epoch_statement",
@@ -94,79 +81,6 @@ _DRAFTS = Drafts(
     approved=StatementState.SIGNED,
     unknown="statement-unknown",
 )
-
-
-async def reckon(connection: Connection, desk: Desk, closure: Closure, *, hosted: Hosted) -> Total:
-    """What a closed epoch comes to, by what is known now; nothing is written but empty accounts.
-
-    Raises: IssuerError `closure-open`, `entries-held`; ReconcilerError `replica-broken`.
-    """
-    if closure.state is not ClosureState.CLOSED:
-        raise IssuerError("closure-open", f"the closure is {closure.state.value}")
-    # Whoever hands a claim in, or redeems a note of this epoch, waits until this is decided.
-    row = await connection.fetchrow(
-        "SELECT epoch_id, journal, epoch, size, applied, root, stated_ms FROM journal_epoch"
-        " WHERE journal = $1 AND epoch = $2 FOR UPDATE",
-        *(closure.journal, closure.epoch),
-    )
-    await _require_decided(connection, row)
-    place = (closure.journal, closure.epoch)
-    replica = await load(
-        connection, desk.anchor, epoch_id=row["epoch_id"], journal=place[0], epoch=place[1]
-    )
-    gateway = await find_gateway(connection, closure.journal)
-    keys, kept = await _enrolled(connection, closure.journal)
-    books = Books(desk.anchor, replica.state, place=place, currency=gateway.currency, keys=keys)
-    grants = await _granted(connection, closure)
-    books.add_grants(grants)
-    for claim in await claims_of(connection, row):
-        await books.add(connection, claim)
-    books.bear()
-    books.pay_out(kept if hosted is Hosted.ONLINE else ())
-    return Total(
-        size=row["size"],
-        root=row["root"] or EMPTY_ROOT,
-        currency=gateway.currency,
-        carried=books.carried(),
-        redeemed=sorted(books.redeemed),
-        moves=books.moves,
-        notes=books.notes,
-        grants=grants,
-        judged=books.judged,
-        paid_out=books.paid_out,
-        borne=books.borne,
-    )
-
-
-async def _require_decided(connection: Connection, row: Any) -> None:
-    """Carried value is settled: nothing may be in it that a person has still to decide about."""
-    held: int = await connection.fetchval(
-        "SELECT count(*) FROM verdict WHERE epoch_id = $1 AND state = 'held' AND index < $2",
-        *(row["epoch_id"], row["applied"]),
-    )
-    if held:
-        raise IssuerError("entries-held", f"{held} entries wait for a decision first")
-
-
-async def _enrolled(
-    connection: Connection, journal: bytes
-) -> tuple[dict[bytes, PublicKey], list[bytes]]:
-    """Keys by wallet as the issuer enrolled them there, and the wallets whose keys were kept."""
-    rows = await connection.fetch(
-        "SELECT DISTINCT ON (wallet) wallet, cose_key, hosted FROM wallet_enrolment"
-        " WHERE journal = $1 ORDER BY wallet, enrolment_id DESC",
-        journal,
-    )
-    keys = {row["wallet"]: from_cose_key(row["cose_key"]) for row in rows}
-    return keys, [row["wallet"] for row in rows if row["hosted"]]
-
-
-async def _granted(connection: Connection, closure: Closure) -> list[Funding]:
-    """Grants that were signed and that the journal did not tell of."""
-    found = await funding.grants_from(
-        connection, closure.journal, epoch=closure.epoch, sequence=0, limit=GRANTS_MAX
-    )
-    return [grant for grant in found if grant.state is FundingState.GRANTED]
 
 
 async def draft_statement(
@@ -182,18 +96,22 @@ async def draft_statement(
     """Reckon and keep what it comes to, or answer the draft that is there.
 
     Raises: IssuerError `role-missing`, `closure-unknown`, `claims-open` before the window is over,
-    `draft-conflict`, `draft-decided` where the epoch has its statement; and as `reckon`.
+    `draft-conflict`, `draft-decided` where the epoch has its statement, `statement-too-large`; and
+    as `reckon`.
     """
     officer.require(Role.RECOVERY)
     closure = await find_closure(connection, closure_id)
     said = {"closure_id": closure_id, "hosted": hosted.value}
-    outcome: Mapping[str, Any] = {}
-    if await _DRAFTS.known(connection, statement_id) is None:
-        await _require_window_over(connection, closure, now_ms=now_ms)
-        outcome = _outcome(await reckon(connection, desk, closure, hosted=hosted))
-    return await _DRAFTS.propose(
-        connection, statement_id, said, more=outcome, officer=officer, now_ms=now_ms
+    if await _DRAFTS.known(connection, statement_id) is not None:
+        return await _DRAFTS.propose(connection, statement_id, said, officer=officer, now_ms=now_ms)
+    await _require_window_over(connection, closure, now_ms=now_ms)
+    total = await reckon(connection, desk, closure, hosted=hosted)
+    _payload(closure, total)
+    draft = await _DRAFTS.propose(
+        connection, statement_id, said, more=_outcome(total), officer=officer, now_ms=now_ms
     )
+    await _keep_judged(connection, statement_id, total)
+    return draft
 
 
 async def _require_window_over(connection: Connection, closure: Closure, *, now_ms: int) -> None:
@@ -216,6 +134,49 @@ def _outcome(total: Total) -> Mapping[str, Any]:
     }
 
 
+def _payload(closure: Closure, total: Total) -> bytes:
+    """What is signed. Raises: IssuerError `statement-too-large`."""
+    claims = {
+        2: closure.journal,
+        3: closure.epoch,
+        4: total.told["size"],
+        5: total.root,
+        6: [list(pair) for pair in total.carried],
+        7: [list(note) for note in total.redeemed],
+    }
+    payload = issued.payload(claims)
+    if len(payload) > STATEMENT_BYTES_MAX:
+        raise IssuerError(
+            "statement-too-large",
+            f"{len(payload)} bytes, at most {STATEMENT_BYTES_MAX}: pay more wallets out online",
+        )
+    return payload
+
+
+async def _keep_judged(connection: Connection, statement_id: bytes, total: Total) -> None:
+    """What the draft says of each claim, for whoever decides."""
+    columns = ["statement_id", "place", "index", "leaf", "kind", "amount", "code"]
+    rows = [
+        (statement_id, place, *msgspec.structs.astuple(item))
+        for place, item in enumerate(total.judged)
+    ]
+    await connection.copy_records_to_table("statement_claim", records=rows, columns=columns)
+
+
+async def judged_by(connection: Connection, statement_id: bytes, *, first: int) -> list[Judged]:
+    """A page of what a draft says of the claims, in their order, from the place `first` on.
+
+    Raises: IssuerError `statement-unknown`.
+    """
+    await _DRAFTS.find(connection, statement_id)
+    rows = await connection.fetch(
+        "SELECT index, leaf, kind, amount, code FROM statement_claim"
+        " WHERE statement_id = $1 AND place >= $2 ORDER BY place LIMIT $3",
+        *(statement_id, first, PAGE_MAX),
+    )
+    return [Judged(**dict(row)) for row in rows]
+
+
 async def approve_statement(
     connection: Connection, desk: Desk, statement_id: bytes, *, officer: Officer, now_ms: int
 ) -> StatementDraft:
@@ -232,17 +193,10 @@ async def approve_statement(
     total = await reckon(connection, desk, closure, hosted=draft.hosted)
     if total.digest != draft.outcome:
         raise IssuerError("draft-stale", "more was claimed meanwhile; draft it anew")
+    payload = _payload(closure, total)
     await post_total(connection, closure, total, now_ms=now_ms)
     await _convict(connection, desk, closure, total, now_ms=now_ms)
-    claims = {
-        2: closure.journal,
-        3: closure.epoch,
-        4: total.size,
-        5: total.root,
-        6: [list(pair) for pair in total.carried],
-        7: [list(note) for note in total.redeemed],
-    }
-    signed = await desk.sign(STATEMENT_TYPE, claims)
+    signed = await desk.sign_payload(STATEMENT_TYPE, payload, role=issued.ROLES[STATEMENT_TYPE])
     await connection.execute(
         "UPDATE journal_epoch SET stated_ms = $3 WHERE journal = $1 AND epoch = $2",
         *(closure.journal, closure.epoch, now_ms),
@@ -259,18 +213,14 @@ async def _convict(
     connection: Connection, desk: Desk, closure: Closure, total: Total, *, now_ms: int
 ) -> None:
     """Two claims at one index are evidence against the journal, whatever they move."""
-    for one, other in forks(total.judged):
-        epoch_id = await connection.fetchval(
-            "SELECT epoch_id FROM journal_epoch WHERE journal = $1 AND epoch = $2",
-            *(closure.journal, closure.epoch),
-        )
+    for one, other in total.forks:
         parts = evidence.of_index(
             desk.anchor,
             (one.entry.raw, one.receipt or b""),
             (other.entry.raw, other.receipt or b""),
         )
         found = Evidence(kind="fork", code=Code.PROOF_INVALID, index=one.index, parts=parts)
-        await suspend(connection, epoch_id, found, now_ms=now_ms)
+        await suspend(connection, total.told["epoch_id"], found, now_ms=now_ms)
 
 
 async def reject_statement(
