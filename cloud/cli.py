@@ -15,6 +15,7 @@ from typing import Any
 
 from cloud import commands
 from cloud.attestation_commands import add_attestation, add_level
+from cloud.compliance_commands import add_compliance
 from cloud.config import Config, load_config
 from cloud.errors import CloudError
 from cloud.issuer.officers import Role
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     _add_gateway(verbs)
     _add_issuer(verbs)
     add_attestation(verbs)
+    add_compliance(verbs)
     migrate = verbs.add_parser("migrate", help="bring the database's schema up to date")
     migrate.set_defaults(run=commands.migrate_schema)
     reconcile = verbs.add_parser("reconcile", help="journals, their sizes and states")

@@ -21,7 +21,7 @@ from wallet.protocol.money import Currency, Money, decimal_text
 OFFICERS = {
     "first": (
         *(Role.ADMIN, Role.SUPPLY, Role.GRANTS, Role.ENROLMENT, Role.POLICY, Role.LISTS),
-        Role.RECOVERY,
+        *(Role.COMPLIANCE, Role.RECOVERY),
     ),
     "second": (
         *(Role.ADMIN, Role.SUPPLY, Role.POLICY),

@@ -19,6 +19,7 @@ from cloud.clock import SystemClock
 from cloud.config import Config
 from cloud.errors import CloudError
 from cloud.http.app import application
+from cloud.http.compliance import compliance_routes
 from cloud.http.door import Door
 from cloud.http.gateways import gateway_application
 from cloud.http.officers import officer_routes
@@ -51,6 +52,7 @@ def api_application(cloud: Cloud) -> web.Application:
         *overview_routes(cloud),
         *recovery_routes(cloud),
         *trust_routes(),
+        *compliance_routes(),
         *wallet_routes(),
     ]
     add_watch(app, cloud, routes)

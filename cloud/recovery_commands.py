@@ -199,6 +199,8 @@ async def draft_statement(config: Config, options: argparse.Namespace) -> int:
     made = await Api(config, options.officer_file, timeout_s=RECKONED_S).post(path, body)
     print(f"statement {made['statement_id']}: waits for another officer")
     print(f"carried {made['carried']}, paid out {made['paid_out']}, borne {made['borne']}")
+    if made["taken_back"]:
+        print(f"taken back from payees of rejected entries: {made['taken_back']}")
     print(f"claims: {made['counted']} count, {made['refused']} do not")
     return WELL
 

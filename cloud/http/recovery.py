@@ -6,7 +6,7 @@ from functools import partial
 
 from cloud.attestation.levels import inherit_demand
 from cloud.http import recovery_types as types
-from cloud.http.octets import from_text, journal_of, to_text
+from cloud.http.octets import from_text, journal_of, kind_text, to_text
 from cloud.http.routes import Call, Route
 from cloud.http.types import TokenAnswer
 from cloud.issuer import gateways
@@ -17,7 +17,6 @@ from cloud.recovery.reckoning import Hosted, reckon
 from cloud.recovery.statements import StatementDraft
 from cloud.recovery.total import Judged
 from cloud.service import Cloud
-from wallet.protocol.entry import EntryKind
 from wallet.protocol.ids import JournalId, journal_text
 
 _get = partial(Route, method="GET", role=Role.RECOVERY)
@@ -163,6 +162,7 @@ class RecoveryDesk:
         return types.ClaimsAnswer(
             carried=sum(balance for _, balance in total.carried),
             paid_out=total.paid_out,
+            taken_back=total.taken_back,
             borne=total.borne,
             wallets=len(total.carried),
             outcome=total.digest.hex(),
@@ -232,7 +232,7 @@ def _claim(item: Judged) -> types.ClaimAnswer:
     return types.ClaimAnswer(
         claim=item.leaf.hex(),
         index=item.index,
-        kind=EntryKind(item.kind).name.lower().replace("_", "-"),
+        kind=kind_text(item.kind),
         amount=item.amount,
         code=item.code,
     )
@@ -245,6 +245,7 @@ def _statement(made: StatementDraft) -> types.StatementAnswer:
         hosted=made.hosted.value,
         carried=made.carried,
         paid_out=made.paid_out,
+        taken_back=made.taken_back,
         borne=made.borne,
         counted=made.counted,
         refused=made.refused,

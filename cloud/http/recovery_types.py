@@ -87,6 +87,7 @@ class ClaimsAnswer(Answer, frozen=True, kw_only=True):
     claimed: int
     carried: int
     paid_out: int
+    taken_back: int
     borne: int
     wallets: int
     claims: list[ClaimAnswer]
@@ -109,13 +110,17 @@ class StatementBody(Body, frozen=True, kw_only=True):
 
 
 class StatementAnswer(Answer, frozen=True, kw_only=True):
-    """A draft of a statement and what it comes to; `object` once it is signed."""
+    """A draft of a statement and what it comes to; `object` once it is signed.
+
+    `taken_back`: what rejected entries had brought, out of what their payees still have.
+    """
 
     statement_id: Identity
     closure_id: Identity
     hosted: Hosted
     carried: int
     paid_out: int
+    taken_back: int
     borne: int
     counted: int
     refused: int

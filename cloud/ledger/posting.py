@@ -34,6 +34,7 @@ class TransferKind(enum.IntEnum):
     NOTE_RETURN = 8
     COMPENSATION = 9
     RECOVERED = 10
+    REJECTED = 11
     FUND = 100
     PAY = 101
     NOTE_OUT = 102

@@ -19,6 +19,7 @@ from cloud.ledger.identities import derived, of_entry
 from cloud.ledger.posting import TransferKind
 from cloud.recovery.arrivals import Parents, parents_of, source_of
 from cloud.recovery.claims import Claim
+from cloud.recovery.rejected import Origin, Rejected
 from cloud.recovery.total import Judged, Move, NoteChange, NoteKey, Place
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import EntryKind, Note, Payment
@@ -67,7 +68,7 @@ class Books:
         self.judged: list[Judged] = []
         self.forks: list[tuple[Claim, Claim]] = []
         self._last: Claim | None = None
-        self.borne = self.paid_out = 0
+        self.borne = self.paid_out = self.taken_back = 0
 
     def account(self, wallet: bytes) -> Account:
         """The account of a wallet in the closed epoch."""
@@ -311,6 +312,36 @@ class Books:
         return (verified.journal, verified.epoch, verified.index)
 
     # ---- what it comes to -----------------------------------------------------------------
+    def take_back(self, rejected: Iterable[Rejected]) -> None:
+        """What rejected entries brought, as far as their payees still have it.
+
+        What a payee has spent by now is with somebody who kept to the policy.
+        """
+        for item in rejected:
+            order = item.order
+            amount = min(order.amount_minor, max(0, self._balances[order.payee]))
+            if amount == 0:
+                continue
+            self.taken_back += amount
+            self._balances[order.payee] -= amount
+            credit = None
+            if item.origin is Origin.HERE:
+                credit = self.account(order.payer)
+                self._balances[order.payer] += amount
+            elif item.origin is Origin.LOSS:
+                credit = loss(self._currency)
+            entry = of_entry(self._journal, epoch=self._epoch, index=item.index)
+            self.moves.append(
+                Move(
+                    identity=derived("rejected", entry),
+                    debit=self.account(order.payee),
+                    credit=credit,
+                    to_online=order.payer if credit is None else None,
+                    amount=amount,
+                    kind=TransferKind.REJECTED,
+                )
+            )
+
     def bear(self) -> None:
         """What payers spent beyond what they had, as far as anybody knows."""
         place = of_entry(self._journal, epoch=self._epoch, index=0)

@@ -15,6 +15,7 @@ from cloud.reconciler.replica import load
 from cloud.recovery.accounting import Books
 from cloud.recovery.claims import claims_of
 from cloud.recovery.closures import Closure, ClosureState
+from cloud.recovery.rejected import rejected_in
 from cloud.recovery.total import Total
 from wallet.protocol.keys import PublicKey, from_cose_key
 from wallet.protocol.merkle import EMPTY_ROOT
@@ -73,6 +74,7 @@ async def reckon(connection: Connection, desk: Desk, closure: Closure, *, hosted
     books.add_grants(grants)
     async for claims in claims_of(connection, row):
         await books.add(connection, claims)
+    books.take_back(await rejected_in(connection, row["epoch_id"]))
     books.bear()
     paid_out = {Hosted.CARRY: [], Hosted.ONLINE: kept, Hosted.EVERYBODY: books.wallets()}
     books.pay_out(paid_out[hosted])
@@ -88,6 +90,7 @@ async def reckon(connection: Connection, desk: Desk, closure: Closure, *, hosted
         judged=books.judged,
         forks=books.forks,
         paid_out=books.paid_out,
+        taken_back=books.taken_back,
         borne=books.borne,
     )
 

@@ -47,6 +47,7 @@ class StatementDraft(Draft, frozen=True, kw_only=True):
     outcome: bytes
     carried: int
     paid_out: int
+    taken_back: int
     borne: int
     counted: int
     refused: int
@@ -65,6 +66,7 @@ class StatementDraft(Draft, frozen=True, kw_only=True):
             "statement": self.statement_id.hex(),
             "carried": self.carried,
             "paid_out": self.paid_out,
+            "taken_back": self.taken_back,
             "borne": self.borne,
         }
 
@@ -128,6 +130,7 @@ def _outcome(total: Total) -> Mapping[str, Any]:
         "outcome": total.digest,
         "carried": sum(balance for _, balance in total.carried),
         "paid_out": total.paid_out,
+        "taken_back": total.taken_back,
         "borne": total.borne,
         "counted": len(total.judged) - refused,
         "refused": refused,

@@ -76,6 +76,7 @@ class Total(msgspec.Struct, frozen=True, kw_only=True):
     judged: list[Judged]
     forks: list[tuple[Claim, Claim]]
     paid_out: int
+    taken_back: int
     borne: int
 
     @property
