@@ -45,6 +45,7 @@ def add_recovery(actions: Any) -> None:
         "--receipts", type=Path, help="files as `cbdc-pos pay --receipts` writes them, or a folder"
     )
     _by_officer(claims, claim)
+    _add_refusals(actions)
     statement = actions.add_parser("statement", help="draft the statement; another officer signs")
     statement.add_argument("closure")
     statement.add_argument(
@@ -68,6 +69,22 @@ def add_recovery(actions: Any) -> None:
     successor.add_argument("closure")
     successor.add_argument("--token-file", type=Path, required=True)
     _by_officer(successor, successor_token)
+
+
+def _add_refusals(actions: Any) -> None:
+    refuse = actions.add_parser(
+        "refuse", help="draft: one claim does not count, for a reason; another officer approves"
+    )
+    refuse.add_argument("closure")
+    refuse.add_argument("claim", help="its entry's leaf hash, as `claims` shows it")
+    refuse.add_argument("--reason", required=True)
+    _by_officer(refuse, draft_refusal)
+    shown = actions.add_parser("refusals", help="claims of a closure that are, or may be, refused")
+    shown.add_argument("closure")
+    _by_officer(shown, refusals)
+    approve = actions.add_parser("approve-refusal", help="refuse a claim as another proposed")
+    approve.add_argument("draft")
+    _by_officer(approve, approve_refusal)
 
 
 def _by_officer(parser: argparse.ArgumentParser, run: Any) -> None:
@@ -179,7 +196,9 @@ async def _show(api: Api, path: str) -> None:
 def _show_claims(claims: list[dict[str, Any]]) -> None:
     for line in claims:
         verdict = "counts" if line["code"] is None else f"refused: {line['code']}"
-        print(f"entry {line['index']}  {line['kind']}  {line['amount']}  {verdict}")
+        print(
+            f"entry {line['index']}  {line['kind']}  {line['amount']}  {verdict}  {line['claim']}"
+        )
 
 
 async def judged(config: Config, options: argparse.Namespace) -> int:
@@ -189,6 +208,32 @@ async def judged(config: Config, options: argparse.Namespace) -> int:
     while claims := (await api.get(f"{path}?first={first}"))["claims"]:
         _show_claims(claims)
         first += len(claims)
+    return WELL
+
+
+async def draft_refusal(config: Config, options: argparse.Namespace) -> int:
+    """Propose to refuse a claim."""
+    body = {"draft_id": secrets.token_hex(32), "claim": options.claim, "reason": options.reason}
+    path = f"/v1/issuer/closures/{options.closure}/refusals"
+    made = await Api(config, options.officer_file).post(path, body)
+    print(f"draft {made['draft_id']}: waits for another officer")
+    return WELL
+
+
+async def refusals(config: Config, options: argparse.Namespace) -> int:
+    """Claims that are, or may be, refused."""
+    path = f"/v1/issuer/closures/{options.closure}/refusals"
+    found = await Api(config, options.officer_file).get(path)
+    for line in found["refusals"]:
+        print(f"{line['draft_id']}  claim {line['claim']}  {line['state']}  {line['reason']}")
+    return WELL
+
+
+async def approve_refusal(config: Config, options: argparse.Namespace) -> int:
+    """Refuse a claim."""
+    path = f"/v1/issuer/refusals/{options.draft}/approve"
+    made = await Api(config, options.officer_file).post(path, {})
+    print(f"claim {made['claim']}: refused")
     return WELL
 
 

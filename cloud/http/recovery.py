@@ -11,9 +11,10 @@ from cloud.http.routes import Call, Route
 from cloud.http.types import TokenAnswer
 from cloud.issuer import gateways
 from cloud.issuer.officers import Role
-from cloud.recovery import claims, closures, statements
+from cloud.recovery import claims, closures, refusals, statements
 from cloud.recovery.closures import Cause, Closure
 from cloud.recovery.reckoning import Hosted, reckon
+from cloud.recovery.refusals import ClaimRefusal
 from cloud.recovery.statements import StatementDraft
 from cloud.recovery.total import Judged
 from cloud.service import Cloud
@@ -27,7 +28,7 @@ _ONE = "/v1/issuer/closures/{closure}"
 def recovery_routes(cloud: Cloud) -> list[Route]:
     """Routes below /v1/issuer/closures, and where claims are handed in."""
     desk = RecoveryDesk(cloud)
-    return [*_closures(desk), *_claims(desk), *_statements(desk)]
+    return [*_closures(desk), *_claims(desk), *_refusals(desk), *_statements(desk)]
 
 
 def _closures(desk: RecoveryDesk) -> list[Route]:
@@ -54,6 +55,18 @@ def _claims(desk: RecoveryDesk) -> list[Route]:
         hand_in(path="/v1/issuer/claims", role=Role.RECOVERY),
         hand_in(path="/v1/wallets/claims", by="holder"),
         _get(path=f"{_ONE}/claims", work=desk.claims, answer=types.ClaimsAnswer, query=("first",)),
+    ]
+
+
+def _refusals(desk: RecoveryDesk) -> list[Route]:
+    answer, one = types.RefusalAnswer, "/v1/issuer/refusals/{draft}"
+    return [
+        _post(
+            path=f"{_ONE}/refusals", work=desk.draft_refusal, body=types.RefusalBody, answer=answer
+        ),
+        _get(path=f"{_ONE}/refusals", work=desk.refusals, answer=types.RefusalsAnswer),
+        _post(path=f"{one}/approve", work=desk.approve_refusal, answer=answer),
+        _post(path=f"{one}/reject", work=desk.reject_refusal, answer=answer),
     ]
 
 
@@ -170,6 +183,38 @@ class RecoveryDesk:
             claims=[_claim(item) for item in page],
         )
 
+    async def draft_refusal(self, call: Call) -> types.RefusalAnswer:
+        """Propose to refuse a claim, with a reason; another officer approves."""
+        made = await refusals.draft_refusal(
+            call.connection,
+            draft_id=bytes.fromhex(call.body.draft_id),
+            closure_id=call.identity("closure"),
+            leaf=bytes.fromhex(call.body.claim),
+            reason=call.body.reason,
+            officer=call.officer,
+            now_ms=call.now_ms,
+        )
+        return _refusal(made)
+
+    async def refusals(self, call: Call) -> types.RefusalsAnswer:
+        """Claims of a closure that are, or may be, refused."""
+        found = await refusals.list_refusals(call.connection, call.identity("closure"))
+        return types.RefusalsAnswer(refusals=[_refusal(item) for item in found])
+
+    async def approve_refusal(self, call: Call) -> types.RefusalAnswer:
+        """Refuse a claim as another officer proposed: it does not count any more."""
+        made = await refusals.approve_refusal(
+            call.connection, call.identity("draft"), officer=call.officer, now_ms=call.now_ms
+        )
+        return _refusal(made)
+
+    async def reject_refusal(self, call: Call) -> types.RefusalAnswer:
+        """Decide against another officer's proposal: the claim is judged as any."""
+        made = await refusals.reject_refusal(
+            call.connection, call.identity("draft"), officer=call.officer, now_ms=call.now_ms
+        )
+        return _refusal(made)
+
     async def draft_statement(self, call: Call) -> types.StatementAnswer:
         """Reckon what an epoch comes to, once the claims window is over; another officer signs."""
         made = await statements.draft_statement(
@@ -235,6 +280,16 @@ def _claim(item: Judged) -> types.ClaimAnswer:
         kind=kind_text(item.kind),
         amount=item.amount,
         code=item.code,
+    )
+
+
+def _refusal(made: ClaimRefusal) -> types.RefusalAnswer:
+    return types.RefusalAnswer(
+        draft_id=made.draft_id.hex(),
+        closure_id=made.closure_id.hex(),
+        claim=made.leaf.hex(),
+        reason=made.reason,
+        state=made.state.value,
     )
 
 

@@ -99,6 +99,30 @@ class JudgedAnswer(Answer, frozen=True, kw_only=True):
     claims: list[ClaimAnswer]
 
 
+class RefusalBody(Body, frozen=True, kw_only=True):
+    """A draft: a claim, by its entry's leaf hash, does not count once another officer approves."""
+
+    draft_id: Identity
+    claim: Identity
+    reason: Text
+
+
+class RefusalAnswer(Answer, frozen=True, kw_only=True):
+    """A draft and what became of it."""
+
+    draft_id: Identity
+    closure_id: Identity
+    claim: Identity
+    reason: str
+    state: Literal["draft", "approved", "rejected"]
+
+
+class RefusalsAnswer(Answer, frozen=True, kw_only=True):
+    """Drafts of a closure and what became of them, the newest first."""
+
+    refusals: list[RefusalAnswer]
+
+
 class StatementBody(Body, frozen=True, kw_only=True):
     """A draft of the statement. `hosted`: where the value of wallets goes whose keys the lost
     gateway kept: to the next gateway, which has the keys, or to the holders' online wallets; with

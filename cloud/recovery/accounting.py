@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from cloud.database import Connection
 from cloud.funding import Funding
@@ -34,6 +34,8 @@ from wallet.protocol.trust import ENDLESS_S
 
 # Pairs of claims at one index that are kept: one convicts.
 FORKS_MAX = 20
+# The code of a claim that officers refuse.
+REFUSED = "claim-refused"
 Sources = Mapping[bytes, NoteKey | ProtocolError]
 """Where the notes among claims come from, by the claims' leaves, or why that cannot be said."""
 
@@ -49,6 +51,7 @@ class Books:
         place: Place,
         currency: str,
         keys: Mapping[bytes, PublicKey],
+        refused: Set[bytes] = frozenset(),
     ) -> None:
         self._anchor = anchor
         self._state = state
@@ -56,6 +59,7 @@ class Books:
         self._text = journal_text(place[0])
         self._currency = currency
         self._keys = keys
+        self._refused = refused
         self._accounts: dict[bytes, Account] = {}
         self._orders: set[bytes] = set()
         self._left: set[int] = set()
@@ -120,18 +124,25 @@ class Books:
 
     def _judge(self, claims: Sequence[Claim], sources: Sources, parents: Parents) -> None:
         for claim in claims:
-            try:
-                self._count(claim, sources, parents)
-                code = None
-            except ProtocolError as error:
-                code = str(error.code)
+            code = self._judged(claim, sources, parents)
+            if code is not None:
                 self._bear_note(claim)
             self._note(claim, code)
+
+    def _judged(self, claim: Claim, sources: Sources, parents: Parents) -> str | None:
+        """Count a claim that holds; the code of one that does not."""
+        if claim.leaf in self._refused:
+            return REFUSED
+        try:
+            self._count(claim, sources, parents)
+        except ProtocolError as error:
+            return str(error.code)
+        return None
 
     def _note(self, claim: Claim, code: str | None) -> None:
         """Keep the judgement; two claims at one index convict the journal."""
         last, self._last = self._last, claim
-        if last is not None and _convict(last, claim) and len(self.forks) < FORKS_MAX:
+        if last is not None and last.convicts_with(claim) and len(self.forks) < FORKS_MAX:
             self.forks.append((last, claim))
         entry = claim.entry
         self.judged.append(
@@ -383,8 +394,3 @@ class Books:
     def carried(self) -> list[tuple[bytes, int]]:
         """Balances of the statement, in the order of wallets; empty wallets need none."""
         return [(wallet, balance) for wallet, balance in sorted(self._balances.items()) if balance]
-
-
-def _convict(one: Claim, other: Claim) -> bool:
-    """Whether two claims are receipts for two entries at one index."""
-    return one.index == other.index and None not in (one.receipt, other.receipt)

@@ -58,6 +58,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     receipt: bytes | None
     redeemed: Redeemed | None = None
 
+    def convicts_with(self, other: Claim) -> bool:
+        """Whether the two are receipts for two entries at one index."""
+        return self.index == other.index and None not in (self.receipt, other.receipt)
+
 
 # ---- handing in -----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from cloud.reconciler.replica import load
 from cloud.recovery.accounting import Books
 from cloud.recovery.claims import claims_of
 from cloud.recovery.closures import Closure, ClosureState
+from cloud.recovery.refusals import refused_in
 from cloud.recovery.rejected import rejected_in
 from cloud.recovery.total import Total
 from wallet.protocol.keys import PublicKey, from_cose_key
@@ -69,7 +70,14 @@ async def reckon(connection: Connection, desk: Desk, closure: Closure, *, hosted
     )
     gateway = await find_gateway(connection, closure.journal)
     keys, kept = await _enrolled(connection, closure.journal)
-    books = Books(desk.anchor, replica.state, place=place, currency=gateway.currency, keys=keys)
+    books = Books(
+        desk.anchor,
+        replica.state,
+        place=place,
+        currency=gateway.currency,
+        keys=keys,
+        refused=await refused_in(connection, closure.closure_id),
+    )
     grants = await funding.granted_for(connection, closure.journal, epoch=closure.epoch)
     books.add_grants(grants)
     async for claims in claims_of(connection, row):
