@@ -19,6 +19,7 @@ from cloud.compliance_commands import add_compliance
 from cloud.config import Config, load_config
 from cloud.errors import CloudError
 from cloud.issuer.officers import Role
+from cloud.lost_grant_commands import add_lost_grants
 from cloud.main import run_cloud
 from cloud.recovery_commands import add_recovery
 from hsm.api import HsmError
@@ -92,6 +93,7 @@ def _add_issuer(verbs: Any) -> None:
     drafts.add_argument("--officer-file", type=Path, required=True)
     drafts.set_defaults(run=commands.list_drafts)
     _add_officers(actions)
+    add_lost_grants(actions)
     holder = actions.add_parser("holder", help="open an online wallet for a holder")
     holder.add_argument("--name", required=True)
     holder.add_argument("--wallet", required=True)

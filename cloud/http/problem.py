@@ -32,6 +32,8 @@ _BY_CODE = {
     "unknown-quote": 404,
     "draft-unknown": 404,
     "closure-unknown": 404,
+    "grant-unknown": 404,
+    "grant-closed-already": 409,
     "statement-unknown": 404,
     "wish-unknown": 404,
     "officer-unknown": 404,

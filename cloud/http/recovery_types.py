@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from cloud.http.types import Answer, Body, Identity, Name, Text
+from cloud.http.types import Answer, Body, Count, CurrencyCode, Identity, Name, Text
 
 # With receipts of the usual size a full call is half of what a body may be.
 CLAIMS_MAX = 50
@@ -156,3 +156,59 @@ class StatementsAnswer(Answer, frozen=True, kw_only=True):
     """Drafts of a closure's statement, the newest first."""
 
     statements: list[StatementAnswer]
+
+
+# ---- lost grants ----------------------------------------------------------------------------
+
+
+class LostGrantAnswer(Answer, frozen=True, kw_only=True):
+    """A grant in a journal that nobody remembered; `offline_wallet` has the value."""
+
+    journal: str
+    epoch: int
+    sequence: int
+    offline_wallet: str
+    amount: int
+    currency: CurrencyCode
+    found_ms: int
+    closed: bool
+
+
+class LostGrantsAnswer(Answer, frozen=True, kw_only=True):
+    """Lost grants from the place `first` of the query on, open ones first; none at the end."""
+
+    grants: list[LostGrantAnswer]
+
+
+class GrantClosingBody(Body, frozen=True, kw_only=True):
+    """A draft: the value of a lost grant comes out of an online wallet, once another approves.
+
+    `taken` of it does, none without a wallet; the rest is the issuer's loss.
+    """
+
+    draft_id: Identity
+    journal: Name
+    epoch: Count
+    sequence: Count
+    wallet: Name | None = None
+    taken: Count = 0
+    reason: Text
+
+
+class GrantClosingAnswer(Answer, frozen=True, kw_only=True):
+    """A draft and what became of it."""
+
+    draft_id: Identity
+    journal: str
+    epoch: int
+    sequence: int
+    wallet: str | None
+    taken: int
+    reason: str
+    state: Literal["draft", "approved", "rejected"]
+
+
+class GrantClosingsAnswer(Answer, frozen=True, kw_only=True):
+    """Drafts that wait, the newest first."""
+
+    closings: list[GrantClosingAnswer]

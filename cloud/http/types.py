@@ -271,7 +271,8 @@ class AccountAnswer(Answer, frozen=True, kw_only=True):
 class JournalAnswer(Answer, frozen=True, kw_only=True):
     """An epoch of a journal; `reason`: the code of what it was suspended for.
 
-    `lost_grants`: grants in it that this issuer, restored from a backup, knows no payer of.
+    `lost_grants`: grants in it that this issuer, restored from a backup, knows no payer of, and
+    that nobody has closed yet.
     """
 
     journal: str

@@ -35,6 +35,7 @@ class TransferKind(enum.IntEnum):
     COMPENSATION = 9
     RECOVERED = 10
     REJECTED = 11
+    GRANT_FOUND = 12
     FUND = 100
     PAY = 101
     NOTE_OUT = 102
