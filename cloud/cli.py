@@ -113,6 +113,12 @@ def _add_officers(actions: Any) -> None:
     officer.add_argument("--token-hash", help="what `issuer token` printed; not if it stays")
     officer.add_argument("--officer-file", type=Path, required=True, help="the drafter's token")
     officer.set_defaults(run=commands.draft_officer)
+    disable = actions.add_parser(
+        "disable", help="draft: an officer may act no more; another admin approves"
+    )
+    disable.add_argument("--name", required=True)
+    disable.add_argument("--officer-file", type=Path, required=True, help="the drafter's token")
+    disable.set_defaults(run=commands.draft_disabling)
     approve = actions.add_parser("approve-officer", help="approve a draft of an officer")
     approve.add_argument("draft")
     approve.add_argument("--officer-file", type=Path, required=True)

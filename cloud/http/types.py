@@ -319,13 +319,21 @@ class OfficerBody(Body, frozen=True, kw_only=True):
     token_hash: Identity | None = None
 
 
+class DisableBody(Body, frozen=True, kw_only=True):
+    """An officer may act no more, once another administrator approves."""
+
+    draft_id: Identity
+    name: Name
+
+
 class OfficerDraftAnswer(Answer, frozen=True, kw_only=True):
-    """A draft of an officer and what became of it."""
+    """A draft of an officer and what became of it. `disabled`: the officer may act no more."""
 
     draft_id: Identity
     name: str
     roles: list[Role]
     token_hash: Identity | None
+    disabled: bool
     state: Literal["draft", "approved", "rejected"]
 
 

@@ -31,16 +31,17 @@ class OfficerState(enum.StrEnum):
 
 
 class OfficerOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """How an officer is to be: new, with other roles, or with another token.
+    """How an officer is to be: new, with other roles, with another token, or disabled for ever.
 
     `draft_id` (32 bytes) makes asking again the same draft. `token_hash`: SHA-256 of the token's
-    secret; None where the token stays.
+    secret; None where the token stays. A disabled officer has no roles.
     """
 
     draft_id: bytes
     name: str
     roles: frozenset[Role]
-    token_hash: bytes | None
+    token_hash: bytes | None = None
+    disabled: bool = False
 
 
 class OfficerDraft(Draft, frozen=True, kw_only=True):
@@ -50,6 +51,7 @@ class OfficerDraft(Draft, frozen=True, kw_only=True):
     name: str
     roles: frozenset[Role]
     token_hash: bytes | None
+    disabled: bool
     state: OfficerState
 
     @property
@@ -61,7 +63,12 @@ class OfficerDraft(Draft, frozen=True, kw_only=True):
     def detail(self) -> Mapping[str, str | int | list[str]]:
         """How the officer is to be."""
         token = "" if self.token_hash is None else self.token_hash.hex()
-        return {"roles": sorted(self.roles), "token_hash": token, "draft": self.draft_id.hex()}
+        return {
+            "roles": sorted(self.roles),
+            "token_hash": token,
+            "disabled": int(self.disabled),
+            "draft": self.draft_id.hex(),
+        }
 
 
 _DRAFTS = Drafts(
@@ -79,12 +86,21 @@ async def draft_officer(
     """Store the draft, or answer the one that is there.
 
     Raises: IssuerError `role-missing`, `officer-token-missing` (of a new officer),
-    `draft-conflict` (the identity names another draft), `draft-invalid`.
+    `officer-unknown` (of one to disable), `draft-conflict` (the identity names another draft),
+    `draft-invalid`.
     """
     officer.require(Role.ADMIN)
-    if order.token_hash is None and await _find(connection, order.name) is None:
+    known = await _find(connection, order.name)
+    if order.disabled and known is None:
+        raise IssuerError("officer-unknown", order.name)
+    if order.token_hash is None and known is None:
         raise IssuerError("officer-token-missing", "a new officer brings the hash of a token")
-    said = {"name": order.name, "roles": sorted(order.roles), "token_hash": order.token_hash}
+    said = {
+        "name": order.name,
+        "roles": sorted(order.roles),
+        "token_hash": order.token_hash,
+        "disabled": order.disabled,
+    }
     return await _DRAFTS.propose(connection, order.draft_id, said, officer=officer, now_ms=now_ms)
 
 
@@ -131,6 +147,11 @@ async def _carry_out(connection: Connection, draft: OfficerDraft, *, now_ms: int
             )
         elif known["disabled_ms"] is not None:
             raise IssuerError("officer-disabled", draft.name)
+        elif draft.disabled:
+            await connection.execute(
+                "UPDATE officer SET disabled_ms = $2 WHERE officer_id = $1",
+                *(known["officer_id"], now_ms),
+            )
         else:
             await connection.execute(
                 "UPDATE officer SET roles = $2, token_hash = coalesce($3, token_hash)"
