@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ class Api:
     async def get(self, path: str) -> Any:
         """Raises: CloudError with the code of the problem; `cloud-silent`."""
         return await self._call("GET", path, None)
+
+    async def pages(self, path: str, name: str) -> AsyncIterator[dict[str, Any]]:
+        """The lines of a list that comes in pages, under `name` in each. Raises: as `get`."""
+        first = 0
+        while lines := (await self.get(f"{path}?first={first}"))[name]:
+            for line in lines:
+                yield line
+            first += len(lines)
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """Raises: as `get`."""

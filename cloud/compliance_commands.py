@@ -46,15 +46,13 @@ def _by_officer(parser: argparse.ArgumentParser, run: Any) -> None:
 
 async def held(config: Config, options: argparse.Namespace) -> int:
     """All of them, page by page."""
-    api, first = Api(config, options.officer_file), 0
-    while entries := (await api.get(f"/v1/compliance/held?first={first}"))["entries"]:
-        for line in entries:
-            more = "" if line["decidable"] else "  a claim, when its epoch is closed"
-            print(
-                f"{line['journal']}  epoch {line['epoch']}  entry {line['index']}  {line['kind']}"
-                f"  {line['amount']}  {line['code']}{more}"
-            )
-        first += len(entries)
+    api = Api(config, options.officer_file)
+    async for line in api.pages("/v1/compliance/held", "entries"):
+        more = "" if line["decidable"] else "  a claim, when its epoch is closed"
+        print(
+            f"{line['journal']}  epoch {line['epoch']}  entry {line['index']}  {line['kind']}"
+            f"  {line['amount']}  {line['code']}{more}"
+        )
     return WELL
 
 
@@ -75,8 +73,7 @@ async def draft_decision(config: Config, options: argparse.Namespace) -> int:
 
 async def list_decisions(config: Config, options: argparse.Namespace) -> int:
     """Drafts that wait."""
-    found = await Api(config, options.officer_file).get(PATH)
-    for line in found["decisions"]:
+    async for line in Api(config, options.officer_file).pages(PATH, "decisions"):
         print(f"{line['draft_id']}  {_text(line)}  {line['reason']}")
     return WELL
 

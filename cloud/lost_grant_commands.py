@@ -44,16 +44,14 @@ def _by_officer(parser: argparse.ArgumentParser, run: Any) -> None:
 
 async def lost_grants(config: Config, options: argparse.Namespace) -> int:
     """All of them, page by page, then drafts."""
-    api, first = Api(config, options.officer_file), 0
-    while grants := (await api.get(f"{PATH}?first={first}"))["grants"]:
-        for line in grants:
-            state = "closed" if line["closed"] else "open"
-            print(
-                f"{_text(line)}  {line['amount']} {line['currency']}"
-                f"  to {line['offline_wallet']}  {state}"
-            )
-        first += len(grants)
-    for line in (await api.get(f"{PATH}/closings"))["closings"]:
+    api = Api(config, options.officer_file)
+    async for line in api.pages(PATH, "grants"):
+        state = "closed" if line["closed"] else "open"
+        print(
+            f"{_text(line)}  {line['amount']} {line['currency']}"
+            f"  to {line['offline_wallet']}  {state}"
+        )
+    async for line in api.pages(f"{PATH}/closings", "closings"):
         print(f"draft {line['draft_id']}: {_text(line)}  {_source(line)}  {line['reason']}")
     return WELL
 

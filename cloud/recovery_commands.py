@@ -107,8 +107,7 @@ async def draft_closure(config: Config, options: argparse.Namespace) -> int:
 
 async def closures(config: Config, options: argparse.Namespace) -> int:
     """Closures, the newest first."""
-    found = await Api(config, options.officer_file).get("/v1/issuer/closures")
-    for line in found["closures"]:
+    async for line in Api(config, options.officer_file).pages("/v1/issuer/closures", "closures"):
         print(
             f"{line['closure_id']}  {line['journal']}  epoch {line['epoch']}  {line['cause']}"
             f"  {line['state']}{_window(line)}"
@@ -183,7 +182,8 @@ async def _show(api: Api, path: str) -> None:
     """The sums, and the first claims of them: a draft of a statement keeps them all."""
     shown, found = 0, await api.get(path)
     while found["claims"] and shown < SHOWN_MAX:
-        _show_claims(found["claims"])
+        for line in found["claims"]:
+            _show_claim(line)
         shown += len(found["claims"])
         if shown == found["claimed"]:
             break
@@ -193,21 +193,16 @@ async def _show(api: Api, path: str) -> None:
     print(f"carried {found['carried']} of {found['wallets']} wallets, borne {found['borne']}")
 
 
-def _show_claims(claims: list[dict[str, Any]]) -> None:
-    for line in claims:
-        verdict = "counts" if line["code"] is None else f"refused: {line['code']}"
-        print(
-            f"entry {line['index']}  {line['kind']}  {line['amount']}  {verdict}  {line['claim']}"
-        )
+def _show_claim(line: dict[str, Any]) -> None:
+    verdict = "counts" if line["code"] is None else f"refused: {line['code']}"
+    print(f"entry {line['index']}  {line['kind']}  {line['amount']}  {verdict}  {line['claim']}")
 
 
 async def judged(config: Config, options: argparse.Namespace) -> int:
     """Every claim, as a draft of a statement judges it."""
-    api, first = Api(config, options.officer_file), 0
     path = f"/v1/issuer/statements/{options.statement}/claims"
-    while claims := (await api.get(f"{path}?first={first}"))["claims"]:
-        _show_claims(claims)
-        first += len(claims)
+    async for line in Api(config, options.officer_file).pages(path, "claims"):
+        _show_claim(line)
     return WELL
 
 
@@ -223,8 +218,7 @@ async def draft_refusal(config: Config, options: argparse.Namespace) -> int:
 async def refusals(config: Config, options: argparse.Namespace) -> int:
     """Claims that are, or may be, refused."""
     path = f"/v1/issuer/closures/{options.closure}/refusals"
-    found = await Api(config, options.officer_file).get(path)
-    for line in found["refusals"]:
+    async for line in Api(config, options.officer_file).pages(path, "refusals"):
         print(f"{line['draft_id']}  claim {line['claim']}  {line['state']}  {line['reason']}")
     return WELL
 

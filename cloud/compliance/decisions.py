@@ -21,7 +21,7 @@ from cloud.reconciler.outbox import tell
 from wallet.protocol.entry import Entry, EntryKind, Note, Payment, decode_entry
 from wallet.protocol.ids import journal_text
 from wallet.protocol.messages import Order
-from wallet.protocol.refusals import ProtocolError
+from wallet.protocol.refusals import Code, ProtocolError
 
 PAGE_MAX = 200
 # What brought value to a wallet of the journal that tells of it.
@@ -101,19 +101,23 @@ class HeldEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _HELD = (
-    "SELECT verdict.epoch_id, journal, epoch, verdict.index, code, decided_ms AS held_ms,"
-    " verdict.index < applied AS is_applied, entry FROM verdict JOIN journal_epoch USING (epoch_id)"
-    " CROSS JOIN LATERAL (SELECT entries[verdict.index - first + 1] AS entry FROM journal_segment"
-    "  WHERE journal_segment.epoch_id = verdict.epoch_id AND first <= verdict.index"
-    "  ORDER BY first DESC LIMIT 1) AS told WHERE verdict.state = 'held' AND stated_ms IS NULL"
+    "SELECT epoch_id, journal, epoch, index, code, decided_ms AS held_ms, index < applied"
+    " AS is_applied FROM verdict JOIN journal_epoch USING (epoch_id)"
+    " WHERE verdict.state = 'held' AND stated_ms IS NULL"
 )
+_WITH_ENTRY = (
+    "SELECT held.*, entry FROM ({held}) AS held CROSS JOIN LATERAL"
+    " (SELECT entries[held.index - first + 1] AS entry FROM journal_segment"
+    "  WHERE journal_segment.epoch_id = held.epoch_id AND first <= held.index"
+    "  ORDER BY first DESC LIMIT 1) AS told ORDER BY epoch_id, index"
+)
+_PAGE = _WITH_ENTRY.format(held=f"{_HELD} ORDER BY epoch_id, index OFFSET $1 LIMIT $2")
+_ONE = _WITH_ENTRY.format(held=f"{_HELD} AND epoch_id = $1 AND index = $2")
 
 
 async def list_held(connection: Connection, *, first: int) -> list[HeldEntry]:
     """A page of the entries that wait, from the place `first` on."""
-    rows = await connection.fetch(
-        f"{_HELD} ORDER BY verdict.epoch_id, verdict.index OFFSET $1 LIMIT $2", first, PAGE_MAX
-    )
+    rows = await connection.fetch(_PAGE, first, PAGE_MAX)
     return [_held(row) for row in rows]
 
 
@@ -132,7 +136,8 @@ async def draft_decision(
     """Propose what is to become of a held entry, or answer the draft that is there.
 
     Raises: IssuerError `role-missing`, `journal-unknown`, `entry-not-held`, `entry-not-applied`,
-    `entry-irreversible`, `draft-conflict`, `draft-invalid`.
+    `entry-irreversible`, `entry-pending` (of a note whose parent is missing: it is not rejected),
+    `draft-conflict`, `draft-invalid`.
     """
     officer.require(Role.COMPLIANCE)
     epoch_id = await _epoch(connection, journal, epoch)
@@ -158,15 +163,18 @@ async def approve_decision(
         "SELECT journal, epoch FROM journal_epoch WHERE epoch_id = $1 FOR UPDATE",
         decision.epoch_id,
     )
-    await _require_decidable(connection, decision.epoch_id, decision.index, decision.action)
-    state = "settled" if decision.action is Action.RELEASE else "rejected"
+    is_early = await _require_decidable(
+        connection, decision.epoch_id, decision.index, decision.action
+    )
+    state = "rejected" if decision.action is Action.REJECT else "settled"
     await connection.execute(
-        "UPDATE verdict SET state = $3, decided_ms = $4, told = false"
+        "UPDATE verdict SET state = $3, code = coalesce($4, code), decided_ms = $5, told = false"
         " WHERE epoch_id = $1 AND index = $2",
-        *(decision.epoch_id, decision.index, state, now_ms),
+        *(decision.epoch_id, decision.index, "pending" if is_early else state),
+        *(str(Code.PARENT_MISSING) if is_early else None, now_ms),
     )
     body = {"journal": journal_text(row["journal"]), "epoch": row["epoch"]}
-    topic = f"entry.{state}"
+    topic = f"entry.{decision.action.value}"
     await tell(connection, topic, {**body, "index": decision.index}, now_ms=now_ms)
     return await _DRAFTS.approve(connection, decision, officer=officer, now_ms=now_ms)
 
@@ -178,9 +186,9 @@ async def reject_decision(
     return await _DRAFTS.reject(connection, draft_id, officer=officer, now_ms=now_ms)
 
 
-async def list_decisions(connection: Connection) -> list[Decision]:
-    """Drafts that wait, the newest first."""
-    return await _DRAFTS.newest(connection, "state = 'draft'")
+async def list_decisions(connection: Connection, *, first: int) -> list[Decision]:
+    """A page of the drafts that wait, the newest first."""
+    return await _DRAFTS.newest(connection, "state = 'draft'", first=first)
 
 
 async def place_of(connection: Connection, decision: Decision) -> tuple[bytes, int]:
@@ -202,10 +210,9 @@ async def _epoch(connection: Connection, journal: bytes, epoch: int) -> int:
 
 async def _require_decidable(
     connection: Connection, epoch_id: int, index: int, action: Action
-) -> None:
-    row = await connection.fetchrow(
-        f"{_HELD} AND verdict.epoch_id = $1 AND verdict.index = $2", epoch_id, index
-    )
+) -> bool:
+    """Whether the entry is a note whose parent is missing."""
+    row = await connection.fetchrow(_ONE, epoch_id, index)
     if row is None:
         raise IssuerError("entry-not-held", "nothing is to be decided about this entry")
     held = _held(row)
@@ -214,6 +221,21 @@ async def _require_decidable(
     kind = None if held.entry is None else held.entry.kind
     if action is Action.REJECT and kind not in _REVERSIBLE:
         raise IssuerError("entry-irreversible", "it brought nothing to a wallet of this journal")
+    is_early = held.entry is not None and await _is_early(connection, held.entry)
+    if is_early and action is Action.REJECT:
+        raise IssuerError("entry-pending", "decide once the journal that it comes from has told")
+    return is_early
+
+
+async def _is_early(connection: Connection, entry: Entry) -> bool:
+    if not isinstance(entry.body, Note):
+        return False
+    order = entry.body.order
+    state: str | None = await connection.fetchval(
+        "SELECT state FROM note WHERE journal = $1 AND epoch = $2 AND index = $3",
+        *(order.payer_journal, order.payer_epoch, entry.body.index),
+    )
+    return state == "early"
 
 
 def _held(row: Any) -> HeldEntry:

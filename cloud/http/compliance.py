@@ -18,17 +18,12 @@ UNREADABLE = "unreadable"
 def compliance_routes() -> list[Route]:
     """Routes below /v1/compliance."""
     desk = ComplianceDesk()
-    get = partial(Route, method="GET", role=Role.COMPLIANCE)
+    page = partial(Route, method="GET", role=Role.COMPLIANCE, query=("first",))
     post = partial(Route, method="POST", role=Role.COMPLIANCE)
     path, answer = "/v1/compliance/decisions", types.DecisionAnswer
     return [
-        get(
-            path="/v1/compliance/held",
-            work=desk.held,
-            answer=types.HeldEntriesAnswer,
-            query=("first",),
-        ),
-        get(path=path, work=desk.decisions, answer=types.DecisionsAnswer),
+        page(path="/v1/compliance/held", work=desk.held, answer=types.HeldEntriesAnswer),
+        page(path=path, work=desk.decisions, answer=types.DecisionsAnswer),
         post(path=path, work=desk.draft_decision, body=types.DecisionBody, answer=answer),
         post(path=f"{path}/{{draft}}/approve", work=desk.approve_decision, answer=answer),
         post(path=f"{path}/{{draft}}/reject", work=desk.reject_decision, answer=answer),
@@ -40,12 +35,12 @@ class ComplianceDesk:
 
     async def held(self, call: Call) -> types.HeldEntriesAnswer:
         """Entries that wait for a decision."""
-        found = await decisions.list_held(call.connection, first=call.number("first", default=0))
+        found = await decisions.list_held(call.connection, first=call.first)
         return types.HeldEntriesAnswer(entries=[_held(item) for item in found])
 
     async def decisions(self, call: Call) -> types.DecisionsAnswer:
         """Drafts of decisions that wait for a second officer."""
-        found = await decisions.list_decisions(call.connection)
+        found = await decisions.list_decisions(call.connection, first=call.first)
         return types.DecisionsAnswer(decisions=[await _decision(call, item) for item in found])
 
     async def draft_decision(self, call: Call) -> types.DecisionAnswer:

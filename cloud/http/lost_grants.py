@@ -16,12 +16,12 @@ from wallet.protocol.ids import JournalId, WalletId, journal_text, wallet_text
 def lost_grant_routes() -> list[Route]:
     """Routes below /v1/issuer/lost-grants."""
     desk = LostGrantDesk()
-    get = partial(Route, method="GET", role=Role.RECOVERY)
+    page = partial(Route, method="GET", role=Role.RECOVERY, query=("first",))
     post = partial(Route, method="POST", role=Role.RECOVERY)
     path, answer = "/v1/issuer/lost-grants", types.GrantClosingAnswer
     return [
-        get(path=path, work=desk.lost_grants, answer=types.LostGrantsAnswer, query=("first",)),
-        get(path=f"{path}/closings", work=desk.closings, answer=types.GrantClosingsAnswer),
+        page(path=path, work=desk.lost_grants, answer=types.LostGrantsAnswer),
+        page(path=f"{path}/closings", work=desk.closings, answer=types.GrantClosingsAnswer),
         post(
             path=f"{path}/closings",
             work=desk.draft_closing,
@@ -38,13 +38,12 @@ class LostGrantDesk:
 
     async def lost_grants(self, call: Call) -> types.LostGrantsAnswer:
         """Lost grants, those that are not closed first."""
-        first = call.number("first", default=0)
-        found = await lost_grants.list_lost_grants(call.connection, first=first)
+        found = await lost_grants.list_lost_grants(call.connection, first=call.first)
         return types.LostGrantsAnswer(grants=[_lost(item) for item in found])
 
     async def closings(self, call: Call) -> types.GrantClosingsAnswer:
         """Drafts that wait for a second officer."""
-        found = await lost_grants.list_closings(call.connection)
+        found = await lost_grants.list_closings(call.connection, first=call.first)
         return types.GrantClosingsAnswer(closings=[_closing(item) for item in found])
 
     async def draft_closing(self, call: Call) -> types.GrantClosingAnswer:

@@ -58,6 +58,7 @@ _BY_CODE = {
     "entry-not-held": 409,
     "entry-not-applied": 409,
     "entry-irreversible": 409,
+    "entry-pending": 409,
     "epoch-open": 409,
     "statement-foreign": 403,
     "statement-pending": 409,

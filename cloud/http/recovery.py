@@ -20,7 +20,7 @@ from cloud.recovery.total import Judged
 from cloud.service import Cloud
 from wallet.protocol.ids import JournalId, journal_text
 
-_get = partial(Route, method="GET", role=Role.RECOVERY)
+_page = partial(Route, method="GET", role=Role.RECOVERY, query=("first",))
 _post = partial(Route, method="POST", role=Role.RECOVERY)
 _ONE = "/v1/issuer/closures/{closure}"
 
@@ -40,7 +40,7 @@ def _closures(desk: RecoveryDesk) -> list[Route]:
             body=types.ClosureBody,
             answer=answer,
         ),
-        _get(path="/v1/issuer/closures", work=desk.closures, answer=types.ClosuresAnswer),
+        _page(path="/v1/issuer/closures", work=desk.closures, answer=types.ClosuresAnswer),
         _post(path=f"{_ONE}/approve", work=desk.approve_closure, answer=answer),
         _post(path=f"{_ONE}/reject", work=desk.reject_closure, answer=answer),
         _post(path=f"{_ONE}/token", work=desk.successor_token, answer=TokenAnswer),
@@ -54,7 +54,7 @@ def _claims(desk: RecoveryDesk) -> list[Route]:
     return [
         hand_in(path="/v1/issuer/claims", role=Role.RECOVERY),
         hand_in(path="/v1/wallets/claims", by="holder"),
-        _get(path=f"{_ONE}/claims", work=desk.claims, answer=types.ClaimsAnswer, query=("first",)),
+        _page(path=f"{_ONE}/claims", work=desk.claims, answer=types.ClaimsAnswer),
     ]
 
 
@@ -64,7 +64,7 @@ def _refusals(desk: RecoveryDesk) -> list[Route]:
         _post(
             path=f"{_ONE}/refusals", work=desk.draft_refusal, body=types.RefusalBody, answer=answer
         ),
-        _get(path=f"{_ONE}/refusals", work=desk.refusals, answer=types.RefusalsAnswer),
+        _page(path=f"{_ONE}/refusals", work=desk.refusals, answer=types.RefusalsAnswer),
         _post(path=f"{one}/approve", work=desk.approve_refusal, answer=answer),
         _post(path=f"{one}/reject", work=desk.reject_refusal, answer=answer),
     ]
@@ -79,13 +79,8 @@ def _statements(desk: RecoveryDesk) -> list[Route]:
             body=types.StatementBody,
             answer=answer,
         ),
-        _get(path=f"{_ONE}/statements", work=desk.statements, answer=types.StatementsAnswer),
-        _get(
-            path=f"{one}/claims",
-            work=desk.statement_claims,
-            answer=types.JudgedAnswer,
-            query=("first",),
-        ),
+        _page(path=f"{_ONE}/statements", work=desk.statements, answer=types.StatementsAnswer),
+        _page(path=f"{one}/claims", work=desk.statement_claims, answer=types.JudgedAnswer),
         _post(path=f"{one}/approve", work=desk.approve_statement, answer=answer),
         _post(path=f"{one}/reject", work=desk.reject_statement, answer=answer),
     ]
@@ -112,7 +107,7 @@ class RecoveryDesk:
 
     async def closures(self, call: Call) -> types.ClosuresAnswer:
         """Closures, the newest first."""
-        found = await closures.list_closures(call.connection)
+        found = await closures.list_closures(call.connection, first=call.first)
         return types.ClosuresAnswer(closures=[_closure(item) for item in found])
 
     async def approve_closure(self, call: Call) -> types.ClosureAnswer:
@@ -170,7 +165,7 @@ class RecoveryDesk:
         """What an epoch comes to by what is claimed now, all wallets carried, and a page of it."""
         closure = await closures.find_closure(call.connection, call.identity("closure"))
         total = await reckon(call.connection, self._cloud.desk, closure, hosted=Hosted.CARRY)
-        first = call.number("first", default=0)
+        first = call.first
         page = total.judged[first : first + statements.PAGE_MAX]
         return types.ClaimsAnswer(
             carried=sum(balance for _, balance in total.carried),
@@ -198,7 +193,9 @@ class RecoveryDesk:
 
     async def refusals(self, call: Call) -> types.RefusalsAnswer:
         """Claims of a closure that are, or may be, refused."""
-        found = await refusals.list_refusals(call.connection, call.identity("closure"))
+        found = await refusals.list_refusals(
+            call.connection, call.identity("closure"), first=call.first
+        )
         return types.RefusalsAnswer(refusals=[_refusal(item) for item in found])
 
     async def approve_refusal(self, call: Call) -> types.RefusalAnswer:
@@ -230,13 +227,15 @@ class RecoveryDesk:
 
     async def statements(self, call: Call) -> types.StatementsAnswer:
         """Drafts of a closure's statement."""
-        found = await statements.list_statements(call.connection, call.identity("closure"))
+        found = await statements.list_statements(
+            call.connection, call.identity("closure"), first=call.first
+        )
         return types.StatementsAnswer(statements=[_statement(item) for item in found])
 
     async def statement_claims(self, call: Call) -> types.JudgedAnswer:
         """A page of what a draft says of each claim."""
         found = await statements.judged_by(
-            call.connection, call.identity("statement"), first=call.number("first", default=0)
+            call.connection, call.identity("statement"), first=call.first
         )
         return types.JudgedAnswer(claims=[_claim(item) for item in found])
 

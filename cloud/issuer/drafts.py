@@ -152,10 +152,17 @@ class Drafts(Generic[T]):
         return found[0] if found else None
 
     async def newest(
-        self, connection: Connection, condition: str = "true", *values: Any, limit: int = LIST_MAX
+        self,
+        connection: Connection,
+        condition: str = "true",
+        *values: Any,
+        first: int = 0,
+        limit: int = LIST_MAX,
     ) -> list[T]:
-        """Drafts that fit, the newest first."""
-        order = f"{condition} ORDER BY drafted_ms DESC, {self._key} LIMIT {limit}"
+        """A page of the drafts that fit, the newest first, from the place `first` on."""
+        order = (
+            f"{condition} ORDER BY drafted_ms DESC, {self._key} OFFSET {first:d} LIMIT {limit:d}"
+        )
         return await self.where(connection, order, *values)
 
     async def where(self, connection: Connection, condition: str, *values: Any) -> list[T]:

@@ -160,9 +160,9 @@ async def reject_closing(
     return await _DRAFTS.reject(connection, draft_id, officer=officer, now_ms=now_ms)
 
 
-async def list_closings(connection: Connection) -> list[GrantClosing]:
-    """Drafts that wait, the newest first."""
-    return await _DRAFTS.newest(connection, "state = 'draft'")
+async def list_closings(connection: Connection, *, first: int) -> list[GrantClosing]:
+    """A page of the drafts that wait, the newest first."""
+    return await _DRAFTS.newest(connection, "state = 'draft'", first=first)
 
 
 async def _find(connection: Connection, journal: bytes, epoch: int, sequence: int) -> LostGrant:

@@ -48,10 +48,10 @@ async def add_verdicts(
 
 
 async def settle_entry(connection: Connection, *, epoch_id: int, index: int, now_ms: int) -> bool:
-    """What was held or pending is settled from now on; false where it was not."""
+    """What waited for its parent is settled from now on; false where it did not."""
     found = await connection.fetchval(
         "UPDATE verdict SET state = 'settled', decided_ms = $3, told = false"
-        " WHERE epoch_id = $1 AND index = $2 AND state IN ('held', 'pending') RETURNING true",
+        " WHERE epoch_id = $1 AND index = $2 AND state = 'pending' RETURNING true",
         *(epoch_id, index, now_ms),
     )
     return bool(found)
@@ -67,7 +67,7 @@ async def settle_entries(
         " FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS given (journal, epoch, index)"
         " JOIN journal_epoch USING (journal, epoch)"
         " WHERE verdict.epoch_id = journal_epoch.epoch_id AND verdict.index = given.index"
-        " AND verdict.state IN ('held', 'pending')",
+        " AND verdict.state = 'pending'",
         *(*columns, now_ms),
     )
 

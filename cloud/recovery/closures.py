@@ -30,6 +30,7 @@ from wallet.protocol.policy import JournalLimit
 
 # An entry begins with a map of five and its kind.
 _CLOSE_LEAD = bytes((0xA5, 0x01, EntryKind.CLOSE))
+_SETTLEMENT_LEAD = bytes((0xA5, 0x01, EntryKind.SETTLEMENT))
 
 
 class Cause(enum.StrEnum):
@@ -167,9 +168,9 @@ async def find_closure(connection: Connection, closure_id: bytes) -> Closure:
     return await _DRAFTS.find(connection, closure_id)
 
 
-async def list_closures(connection: Connection) -> list[Closure]:
-    """The newest closures."""
-    return await _DRAFTS.newest(connection)
+async def list_closures(connection: Connection, *, first: int) -> list[Closure]:
+    """A page of the closures, the newest first, from the place `first` on."""
+    return await _DRAFTS.newest(connection, first=first)
 
 
 async def _end_epoch(connection: Connection, closure: Closure, *, now_ms: int) -> int:
@@ -190,12 +191,20 @@ async def _end_epoch(connection: Connection, closure: Closure, *, now_ms: int) -
 
 async def _ended_itself(connection: Connection, epoch_id: int) -> bool:
     """Whether the journal's `close` is among what it told: settlements alone may follow it."""
-    found: bool = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM journal_entry WHERE epoch_id = $1"
-        " AND substring(entry FOR 3) = $2)",
-        *(epoch_id, _CLOSE_LEAD),
-    )
-    return found
+    end = None
+    while True:
+        row = await connection.fetchrow(
+            "SELECT first, entries FROM journal_segment WHERE epoch_id = $1"
+            " AND ($2::bigint IS NULL OR first < $2) ORDER BY first DESC LIMIT 1",
+            *(epoch_id, end),
+        )
+        if row is None:
+            return False
+        leads = [bytes(entry[: len(_CLOSE_LEAD)]) for entry in row["entries"]]
+        others = [lead for lead in leads if lead != _SETTLEMENT_LEAD]
+        if others:
+            return others[-1] == _CLOSE_LEAD
+        end = row["first"]
 
 
 async def _claims_until(

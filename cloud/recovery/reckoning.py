@@ -53,16 +53,19 @@ class EnrolledKeys(Mapping[bytes, PublicKey]):
 async def reckon(connection: Connection, desk: Desk, closure: Closure, *, hosted: Hosted) -> Total:
     """What the epoch comes to.
 
-    Raises: IssuerError `closure-open`, `entries-held`; ReconcilerError `replica-broken`.
+    Raises: IssuerError `closure-open`, `closure-stated`, `entries-held`; ReconcilerError
+    `replica-broken`.
     """
     if closure.state is not ClosureState.CLOSED:
         raise IssuerError("closure-open", f"the closure is {closure.state.value}")
     # Whoever hands a claim in, or redeems a note of this epoch, waits until this is decided.
     row = await connection.fetchrow(
-        "SELECT epoch_id, journal, epoch, size, applied, root FROM journal_epoch"
+        "SELECT epoch_id, journal, epoch, size, applied, root, stated_ms FROM journal_epoch"
         " WHERE journal = $1 AND epoch = $2 FOR UPDATE",
         *(closure.journal, closure.epoch),
     )
+    if row["stated_ms"] is not None:
+        raise IssuerError("closure-stated", "the epoch has its statement, which keeps its claims")
     await _require_decided(connection, row)
     place = (closure.journal, closure.epoch)
     replica = await load(

@@ -101,9 +101,11 @@ async def reject_refusal(
     return await _DRAFTS.reject(connection, draft_id, officer=officer, now_ms=now_ms)
 
 
-async def list_refusals(connection: Connection, closure_id: bytes) -> list[ClaimRefusal]:
-    """Drafts of a closure and what became of them, the newest first."""
-    return await _DRAFTS.newest(connection, "closure_id = $1", closure_id)
+async def list_refusals(
+    connection: Connection, closure_id: bytes, *, first: int
+) -> list[ClaimRefusal]:
+    """A page of the drafts of a closure and what became of them, the newest first."""
+    return await _DRAFTS.newest(connection, "closure_id = $1", closure_id, first=first)
 
 
 async def refused_in(connection: Connection, closure_id: bytes) -> set[bytes]:

@@ -233,9 +233,11 @@ async def reject_statement(
     return await _DRAFTS.reject(connection, statement_id, officer=officer, now_ms=now_ms)
 
 
-async def list_statements(connection: Connection, closure_id: bytes) -> list[StatementDraft]:
-    """Drafts of a closure's statement, the newest first."""
-    return await _DRAFTS.newest(connection, "closure_id = $1", closure_id)
+async def list_statements(
+    connection: Connection, closure_id: bytes, *, first: int
+) -> list[StatementDraft]:
+    """A page of the drafts of a closure's statement, the newest first."""
+    return await _DRAFTS.newest(connection, "closure_id = $1", closure_id, first=first)
 
 
 async def signed_statement(connection: Connection, closure_id: bytes) -> bytes | None:

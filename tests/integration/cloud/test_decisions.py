@@ -25,6 +25,7 @@ from wallet.protocol.entry import Entry, EntryKind, decode_entry
 from wallet.protocol.ids import WalletId, journal_text, wallet_text
 from wallet.protocol.issued import VerdictState, decode_settlement
 from wallet.protocol.merkle import leaf_hash
+from wallet.protocol.refusals import Code
 
 PATH = "/v1/compliance/decisions"
 
@@ -180,6 +181,44 @@ async def test_a_rejected_arrival_goes_back_to_its_payer_or_to_who_paid_for_it(
     assert await story.online_of(CARA) == 120
 
 
+async def test_a_held_note_waits_for_its_parent_after_its_release_and_for_both_before(
+    story: Story, north: Box, south: Box
+) -> None:
+    await story.fund(south, CARA, 500)
+    await south.sync()
+    async with south.running(offline=True) as branch:
+        notes = [
+            await paid(branch, CARA, ANNA, amount, payee_journal=north.journal)
+            for amount in (120, 30)
+        ]
+    watch(story, EntryKind.TRANSFER_IN)
+    async with north.running() as branch:
+        first, second = [await redeemed(branch, note) for note in notes]
+        await exchanged(branch)
+        held, code = VerdictState.HELD, "watched"
+        assert await named(story, north) == [
+            (index_of(first), held, code),
+            (index_of(second), held, code),
+        ]
+        wrong = body(north, first, "reject")
+        assert await story.refused(story.first, PATH, wrong) == "entry-pending"
+        await decided(story, north, first, "release")
+        await exchanged(branch)
+        assert await named(story, north) == [
+            (index_of(first), VerdictState.PENDING, Code.PARENT_MISSING),
+            (index_of(second), held, code),
+        ]
+    # The parents come: what was released is settled, and what is held still waits for a person.
+    await south.sync()
+    async with north.running() as branch:
+        await exchanged(branch)
+        assert await named(story, north) == [(index_of(second), held, code)]
+        assert branch.opened.journal.state.unsettled_total == 30
+    await decided(story, north, second, "reject")
+    found = await story.where()
+    assert (found.suspense, found.in_transit, found.loss) == (0, 0, 0)
+
+
 async def test_what_cannot_be_decided_is_named(story: Story, north: Box, south: Box) -> None:
     watch(story, EntryKind.TRANSFER_OUT)
     async with north.running() as branch:
@@ -196,6 +235,8 @@ async def test_what_cannot_be_decided_is_named(story: Story, north: Box, south: 
     for draft in drafts:
         await story.done(story.first, PATH, draft)
     assert await story.refused(story.first, PATH, {**drafts[0], "index": 1}) == "draft-conflict"
+    _, page = await story.first.get(f"{PATH}?first=1")
+    assert [line["state"] for line in page["decisions"]] == ["draft"]
     one, other = (f"{PATH}/{draft['draft_id']}" for draft in drafts)
     await story.done(story.second, f"{one}/approve", {})
     assert (await story.done(story.second, f"{one}/approve", {}))["state"] == "approved"

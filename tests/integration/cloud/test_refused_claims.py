@@ -34,7 +34,7 @@ async def test_a_refused_claim_moves_nothing_and_stays_as_evidence(
         good = await paid(branch, ANNA, BERT, 300)
         bad = await paid(branch, ANNA, BERT, 200)
     path = await story.closed(north)
-    await story.hand_in(good, bad)
+    assert await story.hand_in(good, bad, good) == ["taken", "taken", "known"]
     await story.pass_window(path)
     before = await story.statement_draft(path)
     assert (before["counted"], before["carried"]) == (2, 1_000)
