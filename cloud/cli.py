@@ -15,10 +15,12 @@ from typing import Any
 
 from cloud import commands
 from cloud.attestation_commands import add_attestation, add_level
+from cloud.compliance_commands import add_compliance
 from cloud.config import Config, load_config
 from cloud.errors import CloudError
 from cloud.http.types import SUPPLY_MAX
 from cloud.issuer.officers import Role
+from cloud.lost_grant_commands import add_lost_grants
 from cloud.main import run_cloud
 from cloud.policy_commands import add_policies
 from cloud.recovery_commands import add_recovery
@@ -48,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     _add_gateway(verbs)
     _add_issuer(verbs)
     add_attestation(verbs)
+    add_compliance(verbs)
     migrate = verbs.add_parser("migrate", help="bring the database's schema up to date")
     migrate.set_defaults(run=commands.migrate_schema)
     reconcile = verbs.add_parser("reconcile", help="journals, their sizes and states")
@@ -95,6 +98,7 @@ def _add_issuer(verbs: Any) -> None:
     drafts.set_defaults(run=commands.list_drafts)
     _add_officers(actions)
     add_policies(actions)
+    add_lost_grants(actions)
     holder = actions.add_parser("holder", help="open an online wallet for a holder")
     holder.add_argument("--name", required=True)
     holder.add_argument("--wallet", required=True)
@@ -122,6 +126,12 @@ def _add_officers(actions: Any) -> None:
     officer.add_argument("--token-hash", help="what `issuer token` printed; not if it stays")
     officer.add_argument("--officer-file", type=Path, required=True, help="the drafter's token")
     officer.set_defaults(run=commands.draft_officer)
+    disable = actions.add_parser(
+        "disable", help="draft: an officer may act no more; another admin approves"
+    )
+    disable.add_argument("--name", required=True)
+    disable.add_argument("--officer-file", type=Path, required=True, help="the drafter's token")
+    disable.set_defaults(run=commands.draft_disabling)
     approve = actions.add_parser("approve-officer", help="approve a draft of an officer")
     approve.add_argument("draft")
     approve.add_argument("--officer-file", type=Path, required=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +15,43 @@ from cloud.config import Config
 from cloud.errors import CloudError, ConfigError
 
 TIMEOUT_S = 60
+# A command that makes many calls waits where it was too fast.
+TOO_MANY, AGAIN_S, TRIES_MAX = 429, 1, 10
 TOKEN_BYTES_MAX = 4096
 
 
 class Api:
     """The API of the cloud in a folder."""
 
-    def __init__(self, config: Config, token_file: Path | None = None) -> None:
+    def __init__(
+        self, config: Config, token_file: Path | None = None, *, timeout_s: int = TIMEOUT_S
+    ) -> None:
         self._config = config
+        self._timeout_s = timeout_s
         self._token_file = token_file
 
     async def get(self, path: str) -> Any:
         """Raises: CloudError with the code of the problem; `cloud-silent`."""
         return await self._call("GET", path, None)
 
+    async def pages(self, path: str, name: str) -> AsyncIterator[dict[str, Any]]:
+        """The lines of a list that comes in pages, under `name` in each. Raises: as `get`."""
+        first = 0
+        while lines := (await self.get(f"{path}?first={first}"))[name]:
+            for line in lines:
+                yield line
+            first += len(lines)
+
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """Raises: as `get`."""
         return await self._call("POST", path, body)
 
-    async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+    async def _call(
+        self, method: str, path: str, body: dict[str, Any] | None, *, tries_left: int = TRIES_MAX
+    ) -> Any:
         port, tls = self._reach()
         headers = {} if self._token_file is None else _bearer(self._token_file)
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         url = f"https://{self._config.listen.host}:{port}{path}"
         try:
             async with (
@@ -46,6 +63,9 @@ class Api:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise CloudError("cloud-silent", f"does it run? {error}") from error
         found = _decoded(content)
+        if status == TOO_MANY and tries_left:
+            await asyncio.sleep(AGAIN_S)
+            return await self._call(method, path, body, tries_left=tries_left - 1)
         if status >= 400:
             raise CloudError(found.get("code", f"status-{status}"), found.get("detail", ""))
         return found

@@ -21,7 +21,7 @@ from wallet.protocol.money import Currency, Money, decimal_text
 OFFICERS = {
     "first": (
         *(Role.ADMIN, Role.SUPPLY, Role.GRANTS, Role.ENROLMENT, Role.POLICY, Role.LISTS),
-        Role.RECOVERY,
+        *(Role.COMPLIANCE, Role.RECOVERY),
     ),
     "second": (
         *(Role.ADMIN, Role.SUPPLY, Role.POLICY),
@@ -185,6 +185,14 @@ async def draft_officer(config: Config, options: argparse.Namespace) -> int:
     return WELL
 
 
+async def draft_disabling(config: Config, options: argparse.Namespace) -> int:
+    """Draft that an officer may act no more."""
+    body = {"draft_id": secrets.token_hex(32), "name": options.name}
+    made = await Api(config, options.officer_file).post("/v1/issuer/officers/disable", body)
+    print(f"draft {made['draft_id']}: waits for another administrator")
+    return WELL
+
+
 async def approve_officer(config: Config, options: argparse.Namespace) -> int:
     """Approve the draft of an officer."""
     path = f"/v1/issuer/officers/{options.draft}/approve"
@@ -199,12 +207,14 @@ async def list_officers(config: Config, options: argparse.Namespace) -> int:
     for line in found["officers"]:
         print(_officer_text(line))
     for line in found["drafts"]:
-        print(f"draft {line['draft_id']}: {_officer_text(line)}, token {line['token_hash']}")
+        token = "" if line["disabled"] else f", token {line['token_hash']}"
+        print(f"draft {line['draft_id']}: {_officer_text(line)}{token}")
     return WELL
 
 
 def _officer_text(line: dict[str, Any]) -> str:
-    return f"{line['name']}: {' '.join(line['roles'])}"
+    may = "disabled" if line.get("disabled") else " ".join(line["roles"])
+    return f"{line['name']}: {may}"
 
 
 async def add_holder(config: Config, options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from cloud.database import Connection, constraints_as
 from cloud.errors import WalletError
 from cloud.ledger.accounts import ensure_accounts, transit_grants
 from cloud.ledger.identities import derived
-from cloud.ledger.posting import Transfer, TransferKind, post
+from cloud.ledger.posting import BATCH_MAX, Transfer, TransferKind, post
 from cloud.wallets import find_wallet
 from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import Grant
@@ -104,6 +104,16 @@ async def held_for(connection: Connection, journal: bytes, *, epoch: int) -> lis
     rows = await connection.fetch(
         f"SELECT {_COLUMNS} FROM funding WHERE journal = $1 AND epoch = $2 AND state = 'held'"
         " ORDER BY created_ms, funding_id FOR UPDATE",
+        *(journal, epoch),
+    )
+    return [_funding(row) for row in rows]
+
+
+async def granted_for(connection: Connection, journal: bytes, *, epoch: int) -> list[Funding]:
+    """Grants of an epoch that were signed and that its journal did not tell of, in order."""
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM funding WHERE journal = $1 AND epoch = $2 AND state = 'granted'"
+        " ORDER BY sequence FOR UPDATE",
         *(journal, epoch),
     )
     return [_funding(row) for row in rows]
@@ -225,6 +235,36 @@ async def give_back(connection: Connection, funding_id: bytes, *, now_ms: int) -
     )
     await _move(connection, funding, TransferKind.GRANT_RETURN, now_ms=now_ms)
     return msgspec.structs.replace(funding, state=FundingState.RETURNED)
+
+
+async def give_back_held(connection: Connection, journal: bytes, *, epoch: int, now_ms: int) -> int:
+    """Return all that was held for an epoch and never granted; gives how many holds that were.
+
+    Raises: WalletError, LedgerError.
+    """
+    rows = await connection.fetch(
+        "UPDATE funding SET state = 'returned' FROM online_wallet WHERE journal = $1"
+        " AND epoch = $2 AND funding.state = 'held' AND online_wallet.wallet = funding.wallet"
+        " RETURNING funding_id, account_id, amount, funding.currency",
+        *(journal, epoch),
+    )
+    named = [transit_grants(journal_text(journal), currency=row["currency"]) for row in rows]
+    numbers = await ensure_accounts(connection, named)
+    transfers = [
+        Transfer(
+            identity=derived(TransferKind.GRANT_RETURN.name, row["funding_id"]),
+            debit=numbers[account.name],
+            credit=row["account_id"],
+            amount=row["amount"],
+            currency=row["currency"],
+            kind=TransferKind.GRANT_RETURN,
+            created_ms=now_ms,
+        )
+        for row, account in zip(rows, named, strict=True)
+    ]
+    for at in range(0, len(transfers), BATCH_MAX):
+        await post(connection, transfers[at : at + BATCH_MAX])
+    return len(rows)
 
 
 def _require(funding: Funding, *states: FundingState) -> None:

@@ -19,8 +19,10 @@ from cloud.clock import SystemClock
 from cloud.config import Config
 from cloud.errors import CloudError
 from cloud.http.app import application
+from cloud.http.compliance import compliance_routes
 from cloud.http.door import Door
 from cloud.http.gateways import gateway_application
+from cloud.http.lost_grants import lost_grant_routes
 from cloud.http.officers import officer_routes
 from cloud.http.overview import overview_routes
 from cloud.http.people import people_routes
@@ -51,8 +53,10 @@ def api_application(cloud: Cloud) -> web.Application:
         *people_routes(),
         *overview_routes(cloud),
         *recovery_routes(cloud),
+        *lost_grant_routes(),
         *trust_routes(),
         *trail_routes(),
+        *compliance_routes(),
         *wallet_routes(),
     ]
     add_watch(app, cloud, routes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from cloud.errors import CloudError
 from cloud.http.recovery_types import CLAIMS_MAX
 from hsm.files import create_durably
 
-FILE_BYTES_MAX = 64 * 1024 * 1024
+# Entry and receipt have 16 KiB each at most; a file may have any number of lines.
+LINE_BYTES_MAX = 64 * 1024
+# What a call takes, well below the most that a body may have.
+CALL_BYTES_MAX = 256 * 1024
+# Reckoning takes time with the number of claims.
+RECKONED_S = 600
+SHOWN_MAX = 10_000
 WELL = 0
 
 
@@ -39,15 +46,20 @@ def add_recovery(actions: Any) -> None:
         "--receipts", type=Path, help="files as `cbdc-pos pay --receipts` writes them, or a folder"
     )
     _by_officer(claims, claim)
+    _add_refusals(actions)
     statement = actions.add_parser("statement", help="draft the statement; another officer signs")
     statement.add_argument("closure")
     statement.add_argument(
         "--hosted",
-        choices=("carry", "online"),
+        choices=("carry", "online", "everybody"),
         required=True,
-        help="wallets whose keys the gateway kept: carry them where the next gateway has the keys",
+        help="carry: the next gateway has the keys of hosted wallets; online: their value goes to "
+        "the holders' online wallets; everybody: so does that of all wallets",
     )
     _by_officer(statement, draft_statement)
+    shown = actions.add_parser("judged", help="every claim, as a draft of a statement judges it")
+    shown.add_argument("statement")
+    _by_officer(shown, judged)
     sign = actions.add_parser("sign", help="sign another officer's statement")
     sign.add_argument("statement")
     _by_officer(sign, sign_statement)
@@ -62,6 +74,22 @@ def add_recovery(actions: Any) -> None:
     )
     successor.add_argument("--pcr-policy", choices=PCR_POLICIES, help="other measurements")
     _by_officer(successor, successor_token)
+
+
+def _add_refusals(actions: Any) -> None:
+    refuse = actions.add_parser(
+        "refuse", help="draft: one claim does not count, for a reason; another officer approves"
+    )
+    refuse.add_argument("closure")
+    refuse.add_argument("claim", help="its entry's leaf hash, as `claims` shows it")
+    refuse.add_argument("--reason", required=True)
+    _by_officer(refuse, draft_refusal)
+    shown = actions.add_parser("refusals", help="claims of a closure that are, or may be, refused")
+    shown.add_argument("closure")
+    _by_officer(shown, refusals)
+    approve = actions.add_parser("approve-refusal", help="refuse a claim as another proposed")
+    approve.add_argument("draft")
+    _by_officer(approve, approve_refusal)
 
 
 def _by_officer(parser: argparse.ArgumentParser, run: Any) -> None:
@@ -84,8 +112,7 @@ async def draft_closure(config: Config, options: argparse.Namespace) -> int:
 
 async def closures(config: Config, options: argparse.Namespace) -> int:
     """Closures, the newest first."""
-    found = await Api(config, options.officer_file).get("/v1/issuer/closures")
-    for line in found["closures"]:
+    async for line in Api(config, options.officer_file).pages("/v1/issuer/closures", "closures"):
         print(
             f"{line['closure_id']}  {line['journal']}  epoch {line['epoch']}  {line['cause']}"
             f"  {line['state']}{_window(line)}"
@@ -110,49 +137,114 @@ def _window(line: dict[str, Any]) -> str:
 
 async def claim(config: Config, options: argparse.Namespace) -> int:
     """Hand receipts in, then show what a closure comes to."""
-    api = Api(config, options.officer_file)
+    api = Api(config, options.officer_file, timeout_s=RECKONED_S)
     if options.receipts is None and options.closure is None:
         raise CloudError("claims-unnamed", "name a closure, or receipts to hand in")
-    receipts = [] if options.receipts is None else _receipts(options.receipts)
-    for at in range(0, len(receipts), CLAIMS_MAX):
-        part = receipts[at : at + CLAIMS_MAX]
+    handed_in = 0
+    for part in [] if options.receipts is None else calls(options.receipts):
         made = await api.post("/v1/issuer/claims", {"receipts": part})
-        for number, outcome in enumerate(made["outcomes"], at + 1):
-            print(f"receipt {number}: {outcome}")
+        for outcome in made["outcomes"]:
+            handed_in += 1
+            print(f"receipt {handed_in}: {outcome}")
     if options.closure is not None:
-        _show(await api.get(f"/v1/issuer/closures/{options.closure}/claims"))
+        await _show(api, f"/v1/issuer/closures/{options.closure}/claims")
     return WELL
 
 
-def _receipts(path: Path) -> list[dict[str, str]]:
-    """Receipts of a file or of all files in a folder: JSON, one object a line. Raises: OSError."""
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    found = []
-    for file in files:
+def calls(path: Path) -> Iterator[list[dict[str, str]]]:
+    """Receipts of a file or of all files in a folder, as many at a time as one call takes.
+
+    Raises: OSError; CloudError `receipt-unreadable`.
+    """
+    part: list[dict[str, str]] = []
+    size = 0
+    for receipt in _receipts(path):
+        length = len(receipt["entry"]) + len(receipt["receipt"])
+        if part and (len(part) == CLAIMS_MAX or size + length > CALL_BYTES_MAX):
+            yield part
+            part, size = [], 0
+        part.append(receipt)
+        size += length
+    if part:
+        yield part
+
+
+def _receipts(path: Path) -> Iterator[dict[str, str]]:
+    """JSON, one object a line."""
+    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         with file.open("rb") as stream:
-            lines = stream.read(FILE_BYTES_MAX).splitlines()
-        try:
-            parsed = [json.loads(line) for line in lines if line.strip()]
-            found += [{"entry": line["entry"], "receipt": line["receipt"]} for line in parsed]
-        except (ValueError, LookupError, TypeError) as error:
-            raise CloudError("receipt-unreadable", f"{file}: {error}") from error
-    return found
+            while line := stream.readline(LINE_BYTES_MAX):
+                if not line.strip():
+                    continue
+                try:
+                    parsed = json.loads(line)
+                    yield {"entry": parsed["entry"], "receipt": parsed["receipt"]}
+                except (ValueError, LookupError, TypeError) as error:
+                    raise CloudError("receipt-unreadable", f"{file}: {error}") from error
 
 
-def _show(found: dict[str, Any]) -> None:
-    for line in found["claims"]:
-        verdict = "counts" if line["code"] is None else f"refused: {line['code']}"
-        print(f"entry {line['index']}  {line['kind']}  {line['amount']}  {verdict}")
+async def _show(api: Api, path: str) -> None:
+    """The sums, and the first claims of them: a draft of a statement keeps them all."""
+    shown, found = 0, await api.get(path)
+    while found["claims"] and shown < SHOWN_MAX:
+        for line in found["claims"]:
+            _show_claim(line)
+        shown += len(found["claims"])
+        if shown == found["claimed"]:
+            break
+        found = await api.get(f"{path}?first={shown}")
+    if shown < found["claimed"]:
+        print(f"... and {found['claimed'] - shown} more claims: see those of a statement's draft")
     print(f"carried {found['carried']} of {found['wallets']} wallets, borne {found['borne']}")
+
+
+def _show_claim(line: dict[str, Any]) -> None:
+    verdict = "counts" if line["code"] is None else f"refused: {line['code']}"
+    print(f"entry {line['index']}  {line['kind']}  {line['amount']}  {verdict}  {line['claim']}")
+
+
+async def judged(config: Config, options: argparse.Namespace) -> int:
+    """Every claim, as a draft of a statement judges it."""
+    path = f"/v1/issuer/statements/{options.statement}/claims"
+    async for line in Api(config, options.officer_file).pages(path, "claims"):
+        _show_claim(line)
+    return WELL
+
+
+async def draft_refusal(config: Config, options: argparse.Namespace) -> int:
+    """Propose to refuse a claim."""
+    body = {"draft_id": secrets.token_hex(32), "claim": options.claim, "reason": options.reason}
+    path = f"/v1/issuer/closures/{options.closure}/refusals"
+    made = await Api(config, options.officer_file).post(path, body)
+    print(f"draft {made['draft_id']}: waits for another officer")
+    return WELL
+
+
+async def refusals(config: Config, options: argparse.Namespace) -> int:
+    """Claims that are, or may be, refused."""
+    path = f"/v1/issuer/closures/{options.closure}/refusals"
+    async for line in Api(config, options.officer_file).pages(path, "refusals"):
+        print(f"{line['draft_id']}  claim {line['claim']}  {line['state']}  {line['reason']}")
+    return WELL
+
+
+async def approve_refusal(config: Config, options: argparse.Namespace) -> int:
+    """Refuse a claim."""
+    path = f"/v1/issuer/refusals/{options.draft}/approve"
+    made = await Api(config, options.officer_file).post(path, {})
+    print(f"claim {made['claim']}: refused")
+    return WELL
 
 
 async def draft_statement(config: Config, options: argparse.Namespace) -> int:
     """Reckon and draft a statement."""
     body = {"statement_id": secrets.token_hex(32), "hosted": options.hosted}
     path = f"/v1/issuer/closures/{options.closure}/statements"
-    made = await Api(config, options.officer_file).post(path, body)
+    made = await Api(config, options.officer_file, timeout_s=RECKONED_S).post(path, body)
     print(f"statement {made['statement_id']}: waits for another officer")
     print(f"carried {made['carried']}, paid out {made['paid_out']}, borne {made['borne']}")
+    if made["taken_back"]:
+        print(f"taken back from payees of rejected entries: {made['taken_back']}")
     print(f"claims: {made['counted']} count, {made['refused']} do not")
     return WELL
 
@@ -160,7 +252,7 @@ async def draft_statement(config: Config, options: argparse.Namespace) -> int:
 async def sign_statement(config: Config, options: argparse.Namespace) -> int:
     """Sign a statement."""
     path = f"/v1/issuer/statements/{options.statement}/approve"
-    made = await Api(config, options.officer_file).post(path, {})
+    made = await Api(config, options.officer_file, timeout_s=RECKONED_S).post(path, {})
     print(f"carried {made['carried']}, borne {made['borne']}: {made['state']}")
     return WELL
 

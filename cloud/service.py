@@ -15,6 +15,7 @@ from cloud.http import answers
 from cloud.issuer import lists, policies
 from cloud.issuer.desk import Desk
 from cloud.issuer.vault import Vault
+from cloud.reconciler.leaves import fill_all
 from cloud.reconciler.reconciler import Reconciler
 from cloud.reconciler.returns import return_expired_notes
 from cloud.syncing import Exchange
@@ -51,13 +52,16 @@ class Cloud:
         self.renewals: list[Callable[[], Awaitable[None]]] = []
 
     async def refresh(self) -> None:
-        """Renew what nears its end; give back notes nobody redeemed; forget old answers."""
+        """Renew what nears its end; give back notes nobody redeemed; fill the index of leaves;
+        forget old answers.
+        """
         now_ms = self.clock.now_ms()
         async with self.database.transaction() as connection:
             await self.desk.refresh(connection, now_ms=now_ms)
         async with self.database.transaction() as connection:
             await lists.refresh_lists(connection, self.desk, now_ms=now_ms)
         await return_expired_notes(self.database, now_ms=now_ms)
+        await fill_all(self.database)
         async with self.database.transaction() as connection:
             await answers.forget(connection, now_ms=now_ms)
         for renew in self.renewals:

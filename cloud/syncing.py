@@ -10,8 +10,15 @@ from cloud.attestation.reports import judge
 from cloud.database import Connection, Database
 from cloud.errors import CloudError
 from cloud.issuer.desk import Desk
-from cloud.issuer.enrolments import enrolments_for, grants_for, set_enrolled, take_wishes
+from cloud.issuer.enrolments import (
+    carry_wallets,
+    enrolments_for,
+    grants_for,
+    set_enrolled,
+    take_wishes,
+)
 from cloud.issuer.gateways import (
+    FIRST_EPOCH,
     Gateway,
     common_objects,
     find_gateway,
@@ -20,6 +27,7 @@ from cloud.issuer.gateways import (
     saw,
 )
 from cloud.issuer.restored import merge_lists, take_back
+from cloud.issuer.succession import followed_by
 from cloud.log import Log
 from cloud.trails.following import follow
 from sync.exchange import build_down, open_report
@@ -133,6 +141,7 @@ class Exchange:
         common += await open_question(connection, gateway.journal)
         if suspended or not proven:
             return common
+        await self._carry_on(connection, gateway, now_ms=now_ms)
         wishes = (up.health or {}).get("enrol")
         await take_wishes(connection, desk, gateway, wishes, now_ms=now_ms)
         chain = await renewed(
@@ -148,6 +157,14 @@ class Exchange:
             connection, desk, gateway, held=up.newest.get(NEWEST_GRANTS), now_ms=now_ms
         )
         return objects
+
+    async def _carry_on(self, connection: Connection, gateway: Gateway, *, now_ms: int) -> None:
+        """More of the wallets of the epoch before, where this one goes on."""
+        if gateway.epoch == FIRST_EPOCH:
+            return
+        before = await followed_by(connection, gateway.journal, epoch=gateway.epoch)
+        if before is not None:
+            await carry_wallets(connection, self._desk, gateway, before, now_ms=now_ms)
 
 
 def _is_kept(up: Up, outcome: Outcome) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -162,31 +162,46 @@ async def redeem_accounts(
     there is none: what was redeemed always arrives somewhere that its holder can claim.
     Raises: WalletError `wallet-conflict` when a target is of another currency.
     """
+    wanted = sorted(set(offline_wallets))
     rows = await connection.fetch(
-        "SELECT offline_wallet, wallet FROM redeem_target WHERE offline_wallet = ANY ($1)",
-        offline_wallets,
+        "SELECT offline_wallet, wallet FROM redeem_target WHERE offline_wallet = ANY ($1)", wanted
     )
     targets = {row["offline_wallet"]: row["wallet"] for row in rows}
-    found: dict[str, int] = {}
-    for offline_wallet in sorted(set(offline_wallets)):
-        target = targets.get(offline_wallet)
-        if target is None:
-            wallet = await _own_target(connection, offline_wallet, currency, now_ms)
-        else:
-            wallet = await find_wallet(connection, target)
-        if wallet.currency != currency:
-            raise WalletError("wallet-conflict", wallet.wallet)
-        found[offline_wallet] = wallet.account_id
-    return found
+    names = {text: targets.get(text, text) for text in wanted}
+    known = await _currencies(connection, names.values())
+    missing = [text for text in wanted if names[text] not in known]
+    if missing:
+        await _open_own(connection, missing, currency=currency, now_ms=now_ms)
+        known |= await _currencies(connection, missing)
+    if strange := [name for name, (_, held) in sorted(known.items()) if held != currency]:
+        raise WalletError("wallet-conflict", strange[0])
+    return {text: known[name][0] for text, name in names.items()}
 
 
-async def _own_target(
-    connection: Connection, offline_wallet: str, currency: str, now_ms: int
-) -> OnlineWallet:
-    known = await _find(connection, offline_wallet)
-    return known or await open_wallet(
-        connection, offline_wallet, holder=offline_wallet, currency=currency, now_ms=now_ms
+async def _currencies(connection: Connection, wallets: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """Account and currency of the wallets that exist, their states kept for this transaction."""
+    rows = await connection.fetch(
+        "SELECT wallet, account_id, currency FROM online_wallet WHERE wallet = ANY ($1)"
+        " ORDER BY wallet FOR SHARE",
+        sorted(set(wallets)),
     )
+    return {row["wallet"]: (row["account_id"], row["currency"]) for row in rows}
+
+
+async def _open_own(
+    connection: Connection, wallets: Sequence[str], *, currency: str, now_ms: int
+) -> None:
+    """Wallets whose holder is known by the wallet's own text. Raises: WalletError."""
+    with constraints_as(WalletError, "wallet-invalid"):
+        made = [accounts.online(wallet, currency=currency) for wallet in wallets]
+        numbers = await ensure_accounts(connection, made)
+        await connection.execute(
+            "INSERT INTO online_wallet (wallet, holder, currency, account_id, opened_ms)"
+            " SELECT wallet, wallet, $2, account_id, $4"
+            " FROM unnest($1::text[], $3::bigint[]) AS given (wallet, account_id)"
+            " ON CONFLICT DO NOTHING",
+            *(list(wallets), currency, [numbers[account.name] for account in made], now_ms),
+        )
 
 
 async def _find(connection: Connection, wallet: str) -> OnlineWallet | None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import enum
 import hashlib
-
-import msgspec
+from collections.abc import Mapping
 
 from cloud.attestation.checks import Images
 from cloud.attestation.makers import read_root
 from cloud.attestation.manifests import Manifest, floors_of, read_manifest
-from cloud.database import Connection, constraints_as
+from cloud.database import Connection
 from cloud.errors import IssuerError
 from cloud.issuer import audit
+from cloud.issuer.drafts import Draft, Drafts
 from cloud.issuer.officers import Officer, Role
 
 
@@ -36,7 +36,7 @@ class TrustState(enum.StrEnum):
     WITHDRAWN = "withdrawn"
 
 
-class TrustDraft(msgspec.Struct, frozen=True, kw_only=True):
+class TrustDraft(Draft, frozen=True, kw_only=True):
     """A file and what became of it. `content` is a root in DER, or a manifest as it came."""
 
     draft_id: bytes
@@ -44,16 +44,30 @@ class TrustDraft(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     content: bytes
     state: TrustState
-    drafted_by: int
-    decided_by: int | None
 
     @property
     def digest(self) -> str:
         """SHA-256 of the content, in hex."""
         return hashlib.sha256(self.content).hexdigest()
 
+    @property
+    def subject(self) -> str:
+        """The draft's identity."""
+        return self.draft_id.hex()
 
-_COLUMNS = ", ".join(TrustDraft.__struct_fields__)
+    @property
+    def detail(self) -> Mapping[str, str | int | list[str]]:
+        """What file it is."""
+        return {"kind": self.kind.value, "name": self.name, "sha256": self.digest}
+
+
+_DRAFTS = Drafts(
+    TrustDraft,
+    table="trust_draft",
+    role=Role.POLICY,
+    action="trust",
+    approved=TrustState.APPROVED,
+)
 
 
 async def draft_trust(
@@ -72,18 +86,8 @@ async def draft_trust(
     """
     officer.require(Role.POLICY)
     name, content = _read(kind, file)
-    with constraints_as(IssuerError, "draft-invalid"):
-        made = await connection.fetchval(
-            "INSERT INTO trust_draft (draft_id, kind, name, content, drafted_by, drafted_ms)"
-            " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (draft_id) DO NOTHING RETURNING true",
-            *(draft_id, kind.value, name, content, officer.officer_id, now_ms),
-        )
-    draft = await _draft_of(connection, draft_id)
-    if (draft.kind, draft.content, draft.drafted_by) != (kind, content, officer.officer_id):
-        raise IssuerError("draft-conflict", "the identity names another draft")
-    if made:
-        await _audit(connection, "trust.draft", draft, officer=officer, now_ms=now_ms)
-    return draft
+    said = {"kind": kind.value, "name": name, "content": content}
+    return await _DRAFTS.propose(connection, draft_id, said, officer=officer, now_ms=now_ms)
 
 
 async def approve_trust(
@@ -91,20 +95,20 @@ async def approve_trust(
 ) -> TrustDraft:
     """Let proofs be held against it. Approving one's own approval again changes nothing.
 
-    Raises: IssuerError `role-missing`, `four-eyes`, `draft-unknown`, `draft-decided`.
+    Raises: IssuerError `role-missing`, `four-eyes`, `draft-unknown`, `draft-decided`,
+    `draft-expired`.
     """
-    return await _decide(
-        connection, draft_id, TrustState.APPROVED, "trust.approve", officer, now_ms=now_ms
-    )
+    draft, again = await _DRAFTS.take(connection, draft_id, officer=officer, now_ms=now_ms)
+    if again:
+        return draft
+    return await _DRAFTS.approve(connection, draft, officer=officer, now_ms=now_ms)
 
 
 async def reject_trust(
     connection: Connection, draft_id: bytes, *, officer: Officer, now_ms: int
 ) -> TrustDraft:
     """Decide against the draft. Raises: as `approve_trust`."""
-    return await _decide(
-        connection, draft_id, TrustState.REJECTED, "trust.reject", officer, now_ms=now_ms
-    )
+    return await _DRAFTS.reject(connection, draft_id, officer=officer, now_ms=now_ms)
 
 
 async def withdraw_trust(
@@ -116,7 +120,7 @@ async def withdraw_trust(
     Raises: IssuerError `role-missing`, `draft-unknown`, `draft-undecided`.
     """
     officer.require(Role.POLICY)
-    draft = await _draft_of(connection, draft_id)
+    draft = await _DRAFTS.find(connection, draft_id)
     if draft.state is TrustState.WITHDRAWN:
         return draft
     if draft.state is not TrustState.APPROVED:
@@ -126,18 +130,20 @@ async def withdraw_trust(
         " WHERE draft_id = $1",
         *(draft_id, officer.officer_id, now_ms),
     )
-    await _audit(connection, "trust.withdraw", draft, officer=officer, now_ms=now_ms)
-    return await _draft_of(connection, draft_id)
+    await audit.record(
+        connection,
+        actor=officer.name,
+        action="trust.withdraw",
+        subject=draft.subject,
+        detail=draft.detail,
+        now_ms=now_ms,
+    )
+    return await _DRAFTS.find(connection, draft_id)
 
 
 async def list_trust(connection: Connection, *, limit: int = 500) -> list[TrustDraft]:
     """Drafts that wait and what is in force, the newest first."""
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM trust_draft WHERE state IN ('draft', 'approved')"
-        " ORDER BY drafted_ms DESC, draft_id LIMIT $1",
-        limit,
-    )
-    return [msgspec.convert(dict(row), TrustDraft) for row in rows]
+    return await _DRAFTS.newest(connection, "state IN ('draft', 'approved')", limit=limit)
 
 
 async def maker_roots(connection: Connection) -> list[bytes]:
@@ -179,51 +185,3 @@ def _read(kind: TrustKind, file: bytes) -> tuple[str, bytes]:
     if kind is TrustKind.MAKER:
         return read_root(file)
     return read_manifest(file).name, file
-
-
-async def _decide(
-    connection: Connection,
-    draft_id: bytes,
-    state: TrustState,
-    action: str,
-    officer: Officer,
-    *,
-    now_ms: int,
-) -> TrustDraft:
-    officer.require(Role.POLICY)
-    draft = await _draft_of(connection, draft_id)
-    if draft.drafted_by == officer.officer_id:
-        raise IssuerError("four-eyes", "another officer has to decide")
-    if draft.state is not TrustState.DRAFT:
-        if (draft.state, draft.decided_by) == (state, officer.officer_id):
-            return draft
-        raise IssuerError("draft-decided", f"the draft is {draft.state.value}")
-    await connection.execute(
-        "UPDATE trust_draft SET state = $2, decided_by = $3, decided_ms = $4 WHERE draft_id = $1",
-        *(draft_id, state.value, officer.officer_id, now_ms),
-    )
-    await _audit(connection, action, draft, officer=officer, now_ms=now_ms)
-    return await _draft_of(connection, draft_id)
-
-
-async def _draft_of(connection: Connection, draft_id: bytes) -> TrustDraft:
-    """The draft, locked for this transaction. Raises: IssuerError `draft-unknown`."""
-    row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM trust_draft WHERE draft_id = $1 FOR UPDATE", draft_id
-    )
-    if row is None:
-        raise IssuerError("draft-unknown")
-    return msgspec.convert(dict(row), TrustDraft)
-
-
-async def _audit(
-    connection: Connection, action: str, draft: TrustDraft, *, officer: Officer, now_ms: int
-) -> None:
-    await audit.record(
-        connection,
-        actor=officer.name,
-        action=action,
-        subject=draft.draft_id.hex(),
-        detail={"kind": draft.kind.value, "name": draft.name, "sha256": draft.digest},
-        now_ms=now_ms,
-    )

@@ -6,6 +6,7 @@ import base64
 import binascii
 
 from cloud.http.problem import RequestRefused
+from wallet.protocol.entry import EntryKind
 from wallet.protocol.ids import parse_journal, parse_wallet
 from wallet.protocol.refusals import ProtocolError
 
@@ -48,3 +49,8 @@ def journal_of(text: str) -> bytes:
         return parse_journal(text)
     except ProtocolError as error:
         raise RequestRefused("body-invalid", error.detail) from error
+
+
+def kind_text(kind: int) -> str:
+    """The kind of an entry, as wire.cddl names it."""
+    return EntryKind(kind).name.lower().replace("_", "-")

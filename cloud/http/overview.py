@@ -63,7 +63,10 @@ class Window:
         """Journals as the reconciler holds them."""
         rows = await call.connection.fetch(
             "SELECT journal, epoch, state, reason, size, (SELECT count(*) FROM lost_grant"
-            "  WHERE lost_grant.journal = made.journal AND lost_grant.epoch = made.epoch)"
+            "  WHERE lost_grant.journal = made.journal AND lost_grant.epoch = made.epoch"
+            "  AND NOT EXISTS (SELECT FROM lost_grant_closing AS closing"
+            "   WHERE closing.state = 'approved' AND (closing.journal, closing.epoch,"
+            "   closing.sequence) = (lost_grant.journal, lost_grant.epoch, lost_grant.sequence)))"
             " AS lost_grants FROM journal_epoch AS made ORDER BY epoch_id"
         )
         return types.JournalsAnswer(

@@ -25,6 +25,12 @@ def people_routes() -> list[Route]:
             body=types.OfficerBody,
             answer=answer,
         ),
+        post(
+            path="/v1/issuer/officers/disable",
+            work=desk.draft_disabling,
+            body=types.DisableBody,
+            answer=answer,
+        ),
         post(path=f"{one}/approve", work=desk.approve_officer, answer=answer),
         post(path=f"{one}/reject", work=desk.reject_officer, answer=answer),
     ]
@@ -59,6 +65,19 @@ class PeopleDesk:
         )
         return _draft(made)
 
+    async def draft_disabling(self, call: Call) -> types.OfficerDraftAnswer:
+        """Draft that an officer may act no more, for ever."""
+        order = OfficerOrder(
+            draft_id=bytes.fromhex(call.body.draft_id),
+            name=call.body.name,
+            roles=frozenset(),
+            disabled=True,
+        )
+        made = await officer_drafts.draft_officer(
+            call.connection, order, officer=call.officer, now_ms=call.now_ms
+        )
+        return _draft(made)
+
     async def approve_officer(self, call: Call) -> types.OfficerDraftAnswer:
         """Approve another administrator's draft: compare the hash with the officer's own words."""
         made = await officer_drafts.approve_officer(
@@ -80,5 +99,6 @@ def _draft(made: OfficerDraft) -> types.OfficerDraftAnswer:
         name=made.name,
         roles=sorted(made.roles),
         token_hash=None if made.token_hash is None else made.token_hash.hex(),
+        disabled=made.disabled,
         state=made.state.value,
     )

@@ -6,20 +6,21 @@ from functools import partial
 
 from cloud.attestation.levels import Level, inherit_demand
 from cloud.http import recovery_types as types
-from cloud.http.octets import from_text, journal_of, to_text
+from cloud.http.octets import from_text, journal_of, kind_text, to_text
 from cloud.http.routes import Call, Route
 from cloud.http.types import TokenAnswer
 from cloud.issuer import gateways
 from cloud.issuer.officers import Role
-from cloud.recovery import claims, closures, statements
+from cloud.recovery import claims, closures, refusals, statements
 from cloud.recovery.closures import Cause, Closure
-from cloud.recovery.statements import Hosted, StatementDraft
+from cloud.recovery.reckoning import Hosted, reckon
+from cloud.recovery.refusals import ClaimRefusal
+from cloud.recovery.statements import StatementDraft
 from cloud.recovery.total import Judged
 from cloud.service import Cloud
-from wallet.protocol.entry import EntryKind, Note, Payment
 from wallet.protocol.ids import JournalId, journal_text
 
-_get = partial(Route, method="GET", role=Role.RECOVERY)
+_page = partial(Route, method="GET", role=Role.RECOVERY, query=("first",))
 _post = partial(Route, method="POST", role=Role.RECOVERY)
 _ONE = "/v1/issuer/closures/{closure}"
 
@@ -27,7 +28,7 @@ _ONE = "/v1/issuer/closures/{closure}"
 def recovery_routes(cloud: Cloud) -> list[Route]:
     """Routes below /v1/issuer/closures, and where claims are handed in."""
     desk = RecoveryDesk(cloud)
-    return [*_closures(desk), *_claims(desk), *_statements(desk)]
+    return [*_closures(desk), *_claims(desk), *_refusals(desk), *_statements(desk)]
 
 
 def _closures(desk: RecoveryDesk) -> list[Route]:
@@ -39,7 +40,7 @@ def _closures(desk: RecoveryDesk) -> list[Route]:
             body=types.ClosureBody,
             answer=answer,
         ),
-        _get(path="/v1/issuer/closures", work=desk.closures, answer=types.ClosuresAnswer),
+        _page(path="/v1/issuer/closures", work=desk.closures, answer=types.ClosuresAnswer),
         _post(path=f"{_ONE}/approve", work=desk.approve_closure, answer=answer),
         _post(path=f"{_ONE}/reject", work=desk.reject_closure, answer=answer),
         _post(
@@ -58,7 +59,19 @@ def _claims(desk: RecoveryDesk) -> list[Route]:
     return [
         hand_in(path="/v1/issuer/claims", role=Role.RECOVERY),
         hand_in(path="/v1/wallets/claims", by="holder"),
-        _get(path=f"{_ONE}/claims", work=desk.claims, answer=types.ClaimsAnswer),
+        _page(path=f"{_ONE}/claims", work=desk.claims, answer=types.ClaimsAnswer),
+    ]
+
+
+def _refusals(desk: RecoveryDesk) -> list[Route]:
+    answer, one = types.RefusalAnswer, "/v1/issuer/refusals/{draft}"
+    return [
+        _post(
+            path=f"{_ONE}/refusals", work=desk.draft_refusal, body=types.RefusalBody, answer=answer
+        ),
+        _page(path=f"{_ONE}/refusals", work=desk.refusals, answer=types.RefusalsAnswer),
+        _post(path=f"{one}/approve", work=desk.approve_refusal, answer=answer),
+        _post(path=f"{one}/reject", work=desk.reject_refusal, answer=answer),
     ]
 
 
@@ -71,7 +84,8 @@ def _statements(desk: RecoveryDesk) -> list[Route]:
             body=types.StatementBody,
             answer=answer,
         ),
-        _get(path=f"{_ONE}/statements", work=desk.statements, answer=types.StatementsAnswer),
+        _page(path=f"{_ONE}/statements", work=desk.statements, answer=types.StatementsAnswer),
+        _page(path=f"{one}/claims", work=desk.statement_claims, answer=types.JudgedAnswer),
         _post(path=f"{one}/approve", work=desk.approve_statement, answer=answer),
         _post(path=f"{one}/reject", work=desk.reject_statement, answer=answer),
     ]
@@ -98,7 +112,7 @@ class RecoveryDesk:
 
     async def closures(self, call: Call) -> types.ClosuresAnswer:
         """Closures, the newest first."""
-        found = await closures.list_closures(call.connection)
+        found = await closures.list_closures(call.connection, first=call.first)
         return types.ClosuresAnswer(closures=[_closure(item) for item in found])
 
     async def approve_closure(self, call: Call) -> types.ClosureAnswer:
@@ -155,18 +169,55 @@ class RecoveryDesk:
         return types.TakenAnswer(outcomes=[outcome.value for outcome in outcomes])
 
     async def claims(self, call: Call) -> types.ClaimsAnswer:
-        """What an epoch comes to by what is claimed now, with wallets carried."""
+        """What an epoch comes to by what is claimed now, all wallets carried, and a page of it."""
         closure = await closures.find_closure(call.connection, call.identity("closure"))
-        total = await statements.reckon(
-            call.connection, self._cloud.desk, closure, hosted=Hosted.CARRY
-        )
+        total = await reckon(call.connection, self._cloud.desk, closure, hosted=Hosted.CARRY)
+        first = call.first
+        page = total.judged[first : first + statements.PAGE_MAX]
         return types.ClaimsAnswer(
             carried=sum(balance for _, balance in total.carried),
             paid_out=total.paid_out,
+            taken_back=total.taken_back,
             borne=total.borne,
             wallets=len(total.carried),
-            claims=[_claim(item) for item in total.judged],
+            outcome=total.digest.hex(),
+            claimed=len(total.judged),
+            claims=[_claim(item) for item in page],
         )
+
+    async def draft_refusal(self, call: Call) -> types.RefusalAnswer:
+        """Propose to refuse a claim, with a reason; another officer approves."""
+        made = await refusals.draft_refusal(
+            call.connection,
+            draft_id=bytes.fromhex(call.body.draft_id),
+            closure_id=call.identity("closure"),
+            leaf=bytes.fromhex(call.body.claim),
+            reason=call.body.reason,
+            officer=call.officer,
+            now_ms=call.now_ms,
+        )
+        return _refusal(made)
+
+    async def refusals(self, call: Call) -> types.RefusalsAnswer:
+        """Claims of a closure that are, or may be, refused."""
+        found = await refusals.list_refusals(
+            call.connection, call.identity("closure"), first=call.first
+        )
+        return types.RefusalsAnswer(refusals=[_refusal(item) for item in found])
+
+    async def approve_refusal(self, call: Call) -> types.RefusalAnswer:
+        """Refuse a claim as another officer proposed: it does not count any more."""
+        made = await refusals.approve_refusal(
+            call.connection, call.identity("draft"), officer=call.officer, now_ms=call.now_ms
+        )
+        return _refusal(made)
+
+    async def reject_refusal(self, call: Call) -> types.RefusalAnswer:
+        """Decide against another officer's proposal: the claim is judged as any."""
+        made = await refusals.reject_refusal(
+            call.connection, call.identity("draft"), officer=call.officer, now_ms=call.now_ms
+        )
+        return _refusal(made)
 
     async def draft_statement(self, call: Call) -> types.StatementAnswer:
         """Reckon what an epoch comes to, once the claims window is over; another officer signs."""
@@ -183,8 +234,17 @@ class RecoveryDesk:
 
     async def statements(self, call: Call) -> types.StatementsAnswer:
         """Drafts of a closure's statement."""
-        found = await statements.list_statements(call.connection, call.identity("closure"))
+        found = await statements.list_statements(
+            call.connection, call.identity("closure"), first=call.first
+        )
         return types.StatementsAnswer(statements=[_statement(item) for item in found])
+
+    async def statement_claims(self, call: Call) -> types.JudgedAnswer:
+        """A page of what a draft says of each claim."""
+        found = await statements.judged_by(
+            call.connection, call.identity("statement"), first=call.first
+        )
+        return types.JudgedAnswer(claims=[_claim(item) for item in found])
 
     async def approve_statement(self, call: Call) -> types.StatementAnswer:
         """Approve another officer's statement: claims are posted, and it is signed."""
@@ -220,12 +280,22 @@ def _closure(made: Closure) -> types.ClosureAnswer:
 
 
 def _claim(item: Judged) -> types.ClaimAnswer:
-    entry = item.claim.entry
     return types.ClaimAnswer(
-        index=item.claim.index,
-        kind=EntryKind(entry.kind).name.lower().replace("_", "-"),
-        amount=entry.body.order.amount_minor if isinstance(entry.body, Payment | Note) else 0,
+        claim=item.leaf.hex(),
+        index=item.index,
+        kind=kind_text(item.kind),
+        amount=item.amount,
         code=item.code,
+    )
+
+
+def _refusal(made: ClaimRefusal) -> types.RefusalAnswer:
+    return types.RefusalAnswer(
+        draft_id=made.draft_id.hex(),
+        closure_id=made.closure_id.hex(),
+        claim=made.leaf.hex(),
+        reason=made.reason,
+        state=made.state.value,
     )
 
 
@@ -236,6 +306,7 @@ def _statement(made: StatementDraft) -> types.StatementAnswer:
         hosted=made.hosted.value,
         carried=made.carried,
         paid_out=made.paid_out,
+        taken_back=made.taken_back,
         borne=made.borne,
         counted=made.counted,
         refused=made.refused,

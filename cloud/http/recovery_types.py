@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 import msgspec
 
 from cloud.attestation.manifests import PcrPolicyName
-from cloud.http.types import Answer, Body, Identity, Name, Text
+from cloud.http.types import Answer, Body, Count, CurrencyCode, Identity, Name, Text
 
-CLAIMS_MAX = 20
+# With receipts of the usual size a full call is half of what a body may be.
+CLAIMS_MAX = 50
 # 16 KiB, the most that an entry of a payment or its receipt may have, as base64url.
 Octets = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$", max_length=21_846)]
 Cause = Literal["planned", "lost", "compromised", "migrated"]
-Hosted = Literal["carry", "online"]
+Hosted = Literal["carry", "online", "everybody"]
 
 
 class ClosureBody(Body, frozen=True, kw_only=True):
@@ -74,8 +75,9 @@ class TakenAnswer(Answer, frozen=True, kw_only=True):
 
 
 class ClaimAnswer(Answer, frozen=True, kw_only=True):
-    """One claim; `code` says why it does not count."""
+    """One claim, named by its entry's leaf hash; `code` says why it does not count."""
 
+    claim: Identity
     index: int
     kind: str
     amount: int
@@ -83,18 +85,56 @@ class ClaimAnswer(Answer, frozen=True, kw_only=True):
 
 
 class ClaimsAnswer(Answer, frozen=True, kw_only=True):
-    """What an epoch comes to by what is known now; amounts are sums in minor units."""
+    """What an epoch comes to by what is known now; amounts are sums in minor units.
 
+    `claims`: those from the place `first` of the query on, of all that are `claimed`. Pages of the
+    same `outcome` are pages of the same.
+    """
+
+    outcome: Identity
+    claimed: int
     carried: int
     paid_out: int
+    taken_back: int
     borne: int
     wallets: int
     claims: list[ClaimAnswer]
 
 
+class JudgedAnswer(Answer, frozen=True, kw_only=True):
+    """Claims as a draft judges them, from the place `first` of the query on; none at the end."""
+
+    claims: list[ClaimAnswer]
+
+
+class RefusalBody(Body, frozen=True, kw_only=True):
+    """A draft: a claim, by its entry's leaf hash, does not count once another officer approves."""
+
+    draft_id: Identity
+    claim: Identity
+    reason: Text
+
+
+class RefusalAnswer(Answer, frozen=True, kw_only=True):
+    """A draft and what became of it."""
+
+    draft_id: Identity
+    closure_id: Identity
+    claim: Identity
+    reason: str
+    state: Literal["draft", "approved", "rejected"]
+
+
+class RefusalsAnswer(Answer, frozen=True, kw_only=True):
+    """Drafts of a closure and what became of them, the newest first."""
+
+    refusals: list[RefusalAnswer]
+
+
 class StatementBody(Body, frozen=True, kw_only=True):
     """A draft of the statement. `hosted`: where the value of wallets goes whose keys the lost
-    gateway kept: to the next gateway, which has the keys, or to the holders' online wallets.
+    gateway kept: to the next gateway, which has the keys, or to the holders' online wallets; with
+    `everybody`, all wallets' value goes online.
     """
 
     statement_id: Identity
@@ -102,13 +142,17 @@ class StatementBody(Body, frozen=True, kw_only=True):
 
 
 class StatementAnswer(Answer, frozen=True, kw_only=True):
-    """A draft of a statement and what it comes to; `object` once it is signed."""
+    """A draft of a statement and what it comes to; `object` once it is signed.
+
+    `taken_back`: what rejected entries had brought, out of what their payees still have.
+    """
 
     statement_id: Identity
     closure_id: Identity
     hosted: Hosted
     carried: int
     paid_out: int
+    taken_back: int
     borne: int
     counted: int
     refused: int
@@ -120,3 +164,59 @@ class StatementsAnswer(Answer, frozen=True, kw_only=True):
     """Drafts of a closure's statement, the newest first."""
 
     statements: list[StatementAnswer]
+
+
+# ---- lost grants ----------------------------------------------------------------------------
+
+
+class LostGrantAnswer(Answer, frozen=True, kw_only=True):
+    """A grant in a journal that nobody remembered; `offline_wallet` has the value."""
+
+    journal: str
+    epoch: int
+    sequence: int
+    offline_wallet: str
+    amount: int
+    currency: CurrencyCode
+    found_ms: int
+    closed: bool
+
+
+class LostGrantsAnswer(Answer, frozen=True, kw_only=True):
+    """Lost grants from the place `first` of the query on, open ones first; none at the end."""
+
+    grants: list[LostGrantAnswer]
+
+
+class GrantClosingBody(Body, frozen=True, kw_only=True):
+    """A draft: the value of a lost grant comes out of an online wallet, once another approves.
+
+    `taken` of it does, none without a wallet; the rest is the issuer's loss.
+    """
+
+    draft_id: Identity
+    journal: Name
+    epoch: Count
+    sequence: Count
+    wallet: Name | None = None
+    taken: Count = 0
+    reason: Text
+
+
+class GrantClosingAnswer(Answer, frozen=True, kw_only=True):
+    """A draft and what became of it."""
+
+    draft_id: Identity
+    journal: str
+    epoch: int
+    sequence: int
+    wallet: str | None
+    taken: int
+    reason: str
+    state: Literal["draft", "approved", "rejected"]
+
+
+class GrantClosingsAnswer(Answer, frozen=True, kw_only=True):
+    """Drafts that wait, the newest first."""
+
+    closings: list[GrantClosingAnswer]

@@ -60,6 +60,11 @@ class Call:
         """The count in the path. Raises: RequestRefused `parameter-invalid`."""
         return _count(name, self.path[name])
 
+    @property
+    def first(self) -> int:
+        """The place where a page begins. Raises: RequestRefused `parameter-invalid`."""
+        return self.number("first", default=0)
+
     def number(self, name: str, *, default: int) -> int:
         """A count of the query. Raises: RequestRefused `parameter-invalid`."""
         text = self.query.get(name)

@@ -280,7 +280,8 @@ class AccountAnswer(Answer, frozen=True, kw_only=True):
 class JournalAnswer(Answer, frozen=True, kw_only=True):
     """An epoch of a journal; `reason`: the code of what it was suspended for.
 
-    `lost_grants`: grants in it that this issuer, restored from a backup, knows no payer of.
+    `lost_grants`: grants in it that this issuer, restored from a backup, knows no payer of, and
+    that nobody has closed yet.
     """
 
     journal: str
@@ -327,13 +328,21 @@ class OfficerBody(Body, frozen=True, kw_only=True):
     token_hash: Identity | None = None
 
 
+class DisableBody(Body, frozen=True, kw_only=True):
+    """An officer may act no more, once another administrator approves."""
+
+    draft_id: Identity
+    name: Name
+
+
 class OfficerDraftAnswer(Answer, frozen=True, kw_only=True):
-    """A draft of an officer and what became of it."""
+    """A draft of an officer and what became of it. `disabled`: the officer may act no more."""
 
     draft_id: Identity
     name: str
     roles: list[Role]
     token_hash: Identity | None
+    disabled: bool
     state: Literal["draft", "approved", "rejected"]
 
 

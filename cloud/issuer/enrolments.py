@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from cloud import funding
 from cloud.database import Connection
 from cloud.errors import WalletError
@@ -12,9 +14,9 @@ from cloud.issuer import audit
 from cloud.issuer.desk import Desk
 from cloud.issuer.gateways import Gateway
 from cloud.issuer.profiles import DAY_MS
-from cloud.issuer.succession import Succession
+from cloud.issuer.succession import Succession, set_carried
 from wallet.protocol.codec import decode
-from wallet.protocol.ids import wallet_text
+from wallet.protocol.ids import journal_text, wallet_text
 from wallet.protocol.issued import ENROLMENT_TYPE, GRANT_TYPE, Enrolment
 from wallet.protocol.keys import PublicKey, from_cose_key
 from wallet.protocol.refusals import ProtocolError
@@ -22,7 +24,20 @@ from wallet.protocol.refusals import ProtocolError
 ENROLMENT_MS = 731 * DAY_MS
 GRANT_MS = 731 * DAY_MS
 TURN_MAX = 200
+# Wallets of a closed epoch that are enrolled anew at a time.
+CARRIED_MAX = 1_000
+# Behind every wallet's identifier.
+_ALL = b"\xff" * 21
 _KEY_BYTES_MAX = 128
+
+
+class _Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """A wallet to enrol."""
+
+    key: PublicKey
+    tier: int
+    label: str | None
+    hosted: bool
 
 
 async def enrol_wallet(
@@ -36,23 +51,10 @@ async def enrol_wallet(
     actor: str,
     now_ms: int,
     hosted: bool = False,
-) -> bytes:
+) -> None:
     """Sign the enrolment of a wallet in a gateway's journal; it travels at the next exchange."""
-    expires_ms = now_ms + ENROLMENT_MS
-    claims: dict[int, Any] = {
-        2: key.id,
-        3: gateway.journal,
-        4: decode(key.cose_key, bytes_max=_KEY_BYTES_MAX),
-        5: tier,
-        6: expires_ms,
-    }
-    raw = await desk.sign(ENROLMENT_TYPE, claims if label is None else {**claims, 7: label})
-    await connection.execute(
-        "INSERT INTO wallet_enrolment (journal, wallet, cose_key, tier, label, object, expires_ms,"
-        " made_by, created_ms, hosted) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-        *(gateway.journal, key.id, key.cose_key, tier, label, raw, expires_ms, actor, now_ms),
-        hosted,
-    )
+    wish = _Wish(key=key, tier=tier, label=label, hosted=hosted)
+    await _enrol(connection, desk, gateway, [wish], actor=actor, now_ms=now_ms)
     await audit.record(
         connection,
         actor=actor,
@@ -61,7 +63,44 @@ async def enrol_wallet(
         detail={"tier": tier},
         now_ms=now_ms,
     )
-    return raw
+
+
+async def _enrol(
+    connection: Connection,
+    desk: Desk,
+    gateway: Gateway,
+    wishes: Sequence[_Wish],
+    *,
+    actor: str,
+    now_ms: int,
+) -> None:
+    expires_ms = now_ms + ENROLMENT_MS
+    signed = [
+        await desk.sign(ENROLMENT_TYPE, _claims(gateway, wish, expires_ms)) for wish in wishes
+    ]
+    await connection.execute(
+        "INSERT INTO wallet_enrolment (journal, expires_ms, made_by, created_ms, wallet, cose_key,"
+        " tier, label, object, hosted) SELECT $1, $2::bigint, $3, $4::bigint, * FROM unnest("
+        "$5::bytea[], $6::bytea[], $7::int[], $8::text[], $9::bytea[], $10::boolean[])",
+        *(gateway.journal, expires_ms, actor, now_ms),
+        [wish.key.id for wish in wishes],
+        [wish.key.cose_key for wish in wishes],
+        [wish.tier for wish in wishes],
+        [wish.label for wish in wishes],
+        signed,
+        [wish.hosted for wish in wishes],
+    )
+
+
+def _claims(gateway: Gateway, wish: _Wish, expires_ms: int) -> dict[int, Any]:
+    claims: dict[int, Any] = {
+        2: wish.key.id,
+        3: gateway.journal,
+        4: decode(wish.key.cose_key, bytes_max=_KEY_BYTES_MAX),
+        5: wish.tier,
+        6: expires_ms,
+    }
+    return claims if wish.label is None else {**claims, 7: wish.label}
 
 
 async def take_wishes(
@@ -102,35 +141,46 @@ async def carry_wallets(
 ) -> None:
     """Enrol the wallets of a closed epoch in the journal that goes on, as they were enrolled there.
 
-    Asking again changes nothing. Wallets that were paid out online stay out.
+    A turn of them: the next exchange brings the next. Asking again changes nothing when all are
+    carried. Wallets whose value was paid out online because their keys are lost stay out.
     """
     if before.journal == gateway.journal:
-        # Enrolments name the journal, not the epoch: they travel once more.
-        await connection.execute(
-            "UPDATE wallet_enrolment SET applied = false WHERE journal = $1", gateway.journal
-        )
+        if before.carried_to is None:
+            # Enrolments name the journal, not the epoch: they travel once more.
+            await connection.execute(
+                "UPDATE wallet_enrolment SET applied = false WHERE journal = $1", gateway.journal
+            )
+            await set_carried(connection, before, _ALL)
         return
     rows = await connection.fetch(
-        "SELECT DISTINCT ON (wallet) wallet, cose_key, tier, label, hosted FROM wallet_enrolment"
-        " WHERE journal = $1 AND wallet NOT IN"
-        " (SELECT wallet FROM wallet_enrolment WHERE journal = $2)"
-        " ORDER BY wallet, enrolment_id DESC",
-        *(before.journal, gateway.journal),
+        "SELECT DISTINCT ON (wallet) wallet, cose_key, tier, label, hosted, EXISTS (SELECT"
+        "  FROM wallet_enrolment AS there WHERE there.journal = $2 AND there.wallet = made.wallet)"
+        " AS known FROM wallet_enrolment AS made WHERE journal = $1 AND wallet > $3"
+        " ORDER BY wallet, enrolment_id DESC LIMIT $4",
+        *(before.journal, gateway.journal, before.carried_to or b"", CARRIED_MAX),
     )
-    for row in rows:
-        if row["hosted"] and before.hosted == "online":
-            continue
-        await enrol_wallet(
-            connection,
-            desk,
-            gateway,
+    wishes = [
+        _Wish(
             key=from_cose_key(row["cose_key"]),
             tier=row["tier"],
             label=row["label"],
-            actor="recovery",
-            now_ms=now_ms,
             hosted=row["hosted"],
         )
+        for row in rows
+        if not row["known"] and (before.hosted == "carry" or not row["hosted"])
+    ]
+    if not rows:
+        return
+    await _enrol(connection, desk, gateway, wishes, actor="recovery", now_ms=now_ms)
+    await set_carried(connection, before, rows[-1]["wallet"])
+    await audit.record(
+        connection,
+        actor="recovery",
+        action="wallets.carry",
+        subject=journal_text(gateway.journal),
+        detail={"wallets": len(wishes), "closure": before.closure_id.hex()},
+        now_ms=now_ms,
+    )
 
 
 def _read(wish: object) -> tuple[PublicKey, int, str | None, bool] | None:

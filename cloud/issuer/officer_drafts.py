@@ -8,14 +8,15 @@ four eyes as well (cloud/sql/0007_officers.sql).
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
 import msgspec
 
-from cloud.database import Connection, constraints_as
+from cloud.database import Connection
 from cloud.errors import IssuerError
-from cloud.issuer import audit
+from cloud.issuer.drafts import Draft, Drafts
 from cloud.issuer.officers import Officer, Role, insert_officer
 
 ADMINS_MIN = 2
@@ -30,37 +31,53 @@ class OfficerState(enum.StrEnum):
 
 
 class OfficerOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """How an officer is to be: new, with other roles, or with another token.
+    """How an officer is to be: new, with other roles, with another token, or disabled for ever.
 
     `draft_id` (32 bytes) makes asking again the same draft. `token_hash`: SHA-256 of the token's
-    secret; None where the token stays.
+    secret; None where the token stays. A disabled officer has no roles.
     """
 
     draft_id: bytes
     name: str
     roles: frozenset[Role]
-    token_hash: bytes | None
+    token_hash: bytes | None = None
+    disabled: bool = False
 
 
-class OfficerDraft(msgspec.Struct, frozen=True, kw_only=True):
+class OfficerDraft(Draft, frozen=True, kw_only=True):
     """A draft and what became of it."""
 
     draft_id: bytes
     name: str
     roles: frozenset[Role]
     token_hash: bytes | None
+    disabled: bool
     state: OfficerState
-    drafted_by: int
-    decided_by: int | None
 
     @property
-    def order(self) -> OfficerOrder:
-        """What was asked for."""
-        values = {name: getattr(self, name) for name in OfficerOrder.__struct_fields__}
-        return OfficerOrder(**values)
+    def subject(self) -> str:
+        """The officer."""
+        return self.name
+
+    @property
+    def detail(self) -> Mapping[str, str | int | list[str]]:
+        """How the officer is to be."""
+        token = "" if self.token_hash is None else self.token_hash.hex()
+        return {
+            "roles": sorted(self.roles),
+            "token_hash": token,
+            "disabled": int(self.disabled),
+            "draft": self.draft_id.hex(),
+        }
 
 
-_COLUMNS = ", ".join(OfficerDraft.__struct_fields__)
+_DRAFTS = Drafts(
+    OfficerDraft,
+    table="officer_draft",
+    role=Role.ADMIN,
+    action="officer",
+    approved=OfficerState.APPROVED,
+)
 
 
 async def draft_officer(
@@ -69,24 +86,22 @@ async def draft_officer(
     """Store the draft, or answer the one that is there.
 
     Raises: IssuerError `role-missing`, `officer-token-missing` (of a new officer),
-    `draft-conflict` (the identity names another draft), `draft-invalid`.
+    `officer-unknown` (of one to disable), `draft-conflict` (the identity names another draft),
+    `draft-invalid`.
     """
     officer.require(Role.ADMIN)
-    if order.token_hash is None and await _find(connection, order.name) is None:
+    known = await _find(connection, order.name)
+    if order.disabled and known is None:
+        raise IssuerError("officer-unknown", order.name)
+    if order.token_hash is None and known is None:
         raise IssuerError("officer-token-missing", "a new officer brings the hash of a token")
-    with constraints_as(IssuerError, "draft-invalid"):
-        made = await connection.fetchval(
-            "INSERT INTO officer_draft (draft_id, name, roles, token_hash, drafted_by, drafted_ms)"
-            " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (draft_id) DO NOTHING RETURNING true",
-            *(order.draft_id, order.name, sorted(order.roles), order.token_hash),
-            *(officer.officer_id, now_ms),
-        )
-    draft = await _draft_of(connection, order.draft_id)
-    if (draft.order, draft.drafted_by) != (order, officer.officer_id):
-        raise IssuerError("draft-conflict", "the identity names another draft")
-    if made:
-        await _audit(connection, "officer.draft", draft, officer=officer, now_ms=now_ms)
-    return draft
+    said = {
+        "name": order.name,
+        "roles": sorted(order.roles),
+        "token_hash": order.token_hash,
+        "disabled": order.disabled,
+    }
+    return await _DRAFTS.propose(connection, order.draft_id, said, officer=officer, now_ms=now_ms)
 
 
 async def approve_officer(
@@ -95,62 +110,25 @@ async def approve_officer(
     """Let the officer be as drafted. Approving one's own approval again changes nothing.
 
     Raises: IssuerError `role-missing`, `four-eyes`, `draft-unknown`, `draft-decided`,
-    `officer-disabled`, `token-known` (another officer's), `admins-too-few`.
+    `draft-expired`, `officer-disabled`, `token-known` (another officer's), `admins-too-few`.
     """
-    draft, again = await _decide(
-        connection, draft_id, OfficerState.APPROVED, officer=officer, now_ms=now_ms
-    )
-    if not again:
-        await _carry_out(connection, draft, now_ms=now_ms)
-        await _audit(connection, "officer.approve", draft, officer=officer, now_ms=now_ms)
-    return draft
+    draft, again = await _DRAFTS.take(connection, draft_id, officer=officer, now_ms=now_ms)
+    if again:
+        return draft
+    await _carry_out(connection, draft, now_ms=now_ms)
+    return await _DRAFTS.approve(connection, draft, officer=officer, now_ms=now_ms)
 
 
 async def reject_officer(
     connection: Connection, draft_id: bytes, *, officer: Officer, now_ms: int
 ) -> OfficerDraft:
     """Decide against the draft. Raises: as `approve_officer`."""
-    draft, again = await _decide(
-        connection, draft_id, OfficerState.REJECTED, officer=officer, now_ms=now_ms
-    )
-    if not again:
-        await _audit(connection, "officer.reject", draft, officer=officer, now_ms=now_ms)
-    return draft
+    return await _DRAFTS.reject(connection, draft_id, officer=officer, now_ms=now_ms)
 
 
-async def list_officer_drafts(connection: Connection, *, limit: int = 200) -> list[OfficerDraft]:
+async def list_officer_drafts(connection: Connection) -> list[OfficerDraft]:
     """Drafts that wait, the newest first."""
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM officer_draft WHERE state = 'draft'"
-        " ORDER BY drafted_ms DESC LIMIT $1",
-        limit,
-    )
-    return [_draft(row) for row in rows]
-
-
-async def _decide(
-    connection: Connection,
-    draft_id: bytes,
-    state: OfficerState,
-    *,
-    officer: Officer,
-    now_ms: int,
-) -> tuple[OfficerDraft, bool]:
-    """The decided draft, and whether the same officer had decided the same before."""
-    officer.require(Role.ADMIN)
-    draft = await _draft_of(connection, draft_id)
-    if draft.drafted_by == officer.officer_id:
-        raise IssuerError("four-eyes", "another administrator has to decide")
-    if draft.state is not OfficerState.DRAFT:
-        if (draft.state, draft.decided_by) == (state, officer.officer_id):
-            return draft, True
-        raise IssuerError("draft-decided", f"the draft is {draft.state.value}")
-    row = await connection.fetchrow(
-        "UPDATE officer_draft SET state = $2, decided_by = $3, decided_ms = $4"
-        f" WHERE draft_id = $1 RETURNING {_COLUMNS}",
-        *(draft_id, state.value, officer.officer_id, now_ms),
-    )
-    return _draft(row), False
+    return await _DRAFTS.newest(connection, "state = 'draft'")
 
 
 async def _carry_out(connection: Connection, draft: OfficerDraft, *, now_ms: int) -> None:
@@ -169,6 +147,11 @@ async def _carry_out(connection: Connection, draft: OfficerDraft, *, now_ms: int
             )
         elif known["disabled_ms"] is not None:
             raise IssuerError("officer-disabled", draft.name)
+        elif draft.disabled:
+            await connection.execute(
+                "UPDATE officer SET disabled_ms = $2 WHERE officer_id = $1",
+                *(known["officer_id"], now_ms),
+            )
         else:
             await connection.execute(
                 "UPDATE officer SET roles = $2, token_hash = coalesce($3, token_hash)"
@@ -188,30 +171,3 @@ async def _find(connection: Connection, name: str) -> Any:
     return await connection.fetchrow(
         "SELECT officer_id, disabled_ms FROM officer WHERE name = $1", name
     )
-
-
-async def _draft_of(connection: Connection, draft_id: bytes) -> OfficerDraft:
-    row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM officer_draft WHERE draft_id = $1 FOR UPDATE", draft_id
-    )
-    if row is None:
-        raise IssuerError("draft-unknown")
-    return _draft(row)
-
-
-async def _audit(
-    connection: Connection, action: str, draft: OfficerDraft, *, officer: Officer, now_ms: int
-) -> None:
-    token = "" if draft.token_hash is None else draft.token_hash.hex()
-    await audit.record(
-        connection,
-        actor=officer.name,
-        action=action,
-        subject=draft.name,
-        detail={"roles": sorted(draft.roles), "token_hash": token, "draft": draft.draft_id.hex()},
-        now_ms=now_ms,
-    )
-
-
-def _draft(row: Any) -> OfficerDraft:
-    return msgspec.convert(dict(row), OfficerDraft)

@@ -134,18 +134,3 @@ async def authenticate(connection: Connection, token: str) -> Officer:
         raise IssuerError("token-unknown")
     roles = frozenset(Role(role) for role in row["roles"])
     return Officer(officer_id=row["officer_id"], name=row["name"], roles=roles)
-
-
-async def disable_officer(connection: Connection, *, name: str, by: Officer, now_ms: int) -> None:
-    """End what an officer may do. Raises: IssuerError `role-missing`, `officer-unknown`."""
-    by.require(Role.ADMIN)
-    changed = await connection.fetchval(
-        "UPDATE officer SET disabled_ms = $2 WHERE name = $1 AND disabled_ms IS NULL"
-        " RETURNING officer_id",
-        *(name, now_ms),
-    )
-    if changed is None:
-        raise IssuerError("officer-unknown", name)
-    await audit.record(
-        connection, actor=by.name, action="officer.disable", subject=name, detail={}, now_ms=now_ms
-    )

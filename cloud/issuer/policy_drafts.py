@@ -8,10 +8,9 @@ from typing import Any
 
 import msgspec
 
-from cloud.database import Connection, constraints_as
-from cloud.errors import IssuerError
-from cloud.issuer import audit
+from cloud.database import Connection
 from cloud.issuer.desk import Desk
+from cloud.issuer.drafts import Draft, Drafts
 from cloud.issuer.officers import Officer, Role
 from cloud.issuer.policies import WINDOWS, check_limits, next_policy, policy_in_force
 
@@ -31,19 +30,40 @@ class PolicyContent(msgspec.Struct, frozen=True, kw_only=True):
     journal: dict[int, int]
 
 
-class PolicyDraft(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyDraft(Draft, frozen=True, kw_only=True):
     """A draft and what became of it; `sequence` is the policy's, once it is signed."""
 
     draft_id: bytes
     currency: str
     content: PolicyContent
     state: PolicyState
-    drafted_by: int
-    decided_by: int | None
     sequence: int | None
 
+    @property
+    def subject(self) -> str:
+        """The draft's identity."""
+        return self.draft_id.hex()
 
-_COLUMNS = "draft_id, currency, content, state, drafted_by, decided_by, sequence"
+    @property
+    def detail(self) -> Mapping[str, str | int | list[str]]:
+        """Whose policy it is."""
+        return {"currency": self.currency}
+
+
+def _read(row: Any) -> PolicyDraft:
+    content = msgspec.json.decode(row["content"], type=PolicyContent)
+    return msgspec.convert({**dict(row), "content": content}, PolicyDraft)
+
+
+_DRAFTS = Drafts(
+    PolicyDraft,
+    table="policy_draft",
+    role=Role.POLICY,
+    action="policy",
+    approved=PolicyState.SIGNED,
+    read=_read,
+)
+VALID_DAYS = 365
 
 
 async def draft_policy(
@@ -61,21 +81,18 @@ async def draft_policy(
     """
     officer.require(Role.POLICY)
     check_limits(content.tiers, content.journal)
-    with constraints_as(IssuerError, "draft-invalid"):
-        made = await connection.fetchval(
-            "INSERT INTO policy_draft (draft_id, currency, content, valid_days, drafted_by,"
-            " drafted_ms) VALUES ($1, $2, $3, 365, $4, $5)"
-            " ON CONFLICT (draft_id) DO NOTHING RETURNING true",
-            *(draft_id, currency, msgspec.json.encode(content).decode()),
-            *(officer.officer_id, now_ms),
-        )
-    draft = await find_draft(connection, draft_id)
-    asked = (currency, content, officer.officer_id)
-    if (draft.currency, draft.content, draft.drafted_by) != asked:
-        raise IssuerError("draft-conflict", "the identity names another draft")
-    if made:
-        await _audit(connection, "policy.draft", draft, officer=officer, now_ms=now_ms)
-    return draft
+    said = {
+        "currency": currency,
+        "content": msgspec.json.encode(_ordered(content)).decode(),
+        "valid_days": VALID_DAYS,
+    }
+    return await _DRAFTS.propose(connection, draft_id, said, officer=officer, now_ms=now_ms)
+
+
+def _ordered(content: PolicyContent) -> PolicyContent:
+    """The same limits in the order of their codes, so that the same content is the same text."""
+    tiers = {tier: dict(sorted(limits.items())) for tier, limits in sorted(content.tiers.items())}
+    return PolicyContent(tiers=tiers, journal=dict(sorted(content.journal.items())))
 
 
 async def draft_window(
@@ -114,10 +131,10 @@ async def approve_policy(
     """Sign the draft as the next policy. Approving one's own approval again changes nothing.
 
     Raises: IssuerError `role-missing`, `four-eyes`, `draft-unknown`, `draft-decided`,
-    `policy-unknown`.
+    `draft-expired`, `policy-unknown`.
     """
-    draft = await _to_decide(connection, draft_id, PolicyState.SIGNED, officer)
-    if draft.state is PolicyState.SIGNED:
+    draft, again = await _DRAFTS.take(connection, draft_id, officer=officer, now_ms=now_ms)
+    if again:
         return draft
     sequence = await next_policy(
         connection,
@@ -128,8 +145,14 @@ async def approve_policy(
         actor=officer.name,
         now_ms=now_ms,
     )
-    return await _decide(
-        connection, draft_id, PolicyState.SIGNED, sequence, officer=officer, now_ms=now_ms
+    # That a policy was signed is in the audit log by itself.
+    return await _DRAFTS.approve(
+        connection,
+        draft,
+        officer=officer,
+        now_ms=now_ms,
+        more={"sequence": sequence},
+        recorded=False,
     )
 
 
@@ -137,84 +160,9 @@ async def reject_policy(
     connection: Connection, draft_id: bytes, *, officer: Officer, now_ms: int
 ) -> PolicyDraft:
     """Decide against the draft. Raises: as `approve_policy`."""
-    draft = await _to_decide(connection, draft_id, PolicyState.REJECTED, officer)
-    if draft.state is PolicyState.REJECTED:
-        return draft
-    decided = await _decide(
-        connection, draft_id, PolicyState.REJECTED, None, officer=officer, now_ms=now_ms
-    )
-    await _audit(connection, "policy.reject", decided, officer=officer, now_ms=now_ms)
-    return decided
+    return await _DRAFTS.reject(connection, draft_id, officer=officer, now_ms=now_ms)
 
 
-async def find_draft(connection: Connection, draft_id: bytes) -> PolicyDraft:
-    """The draft, locked for this transaction. Raises: IssuerError `draft-unknown`."""
-    row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM policy_draft WHERE draft_id = $1 FOR UPDATE", draft_id
-    )
-    if row is None:
-        raise IssuerError("draft-unknown")
-    return _draft(row)
-
-
-async def list_drafts(connection: Connection, *, limit: int = 100) -> list[PolicyDraft]:
+async def list_drafts(connection: Connection) -> list[PolicyDraft]:
     """Drafts, the newest first."""
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM policy_draft ORDER BY drafted_ms DESC LIMIT $1", limit
-    )
-    return [_draft(row) for row in rows]
-
-
-async def _to_decide(
-    connection: Connection, draft_id: bytes, state: PolicyState, officer: Officer
-) -> PolicyDraft:
-    """The draft, undecided, or decided the same by the same officer before."""
-    officer.require(Role.POLICY)
-    draft = await find_draft(connection, draft_id)
-    if draft.drafted_by == officer.officer_id:
-        raise IssuerError("four-eyes", "another officer has to decide")
-    again = (draft.state, draft.decided_by) == (state, officer.officer_id)
-    if draft.state is not PolicyState.DRAFT and not again:
-        raise IssuerError("draft-decided", f"the draft is {draft.state.value}")
-    return draft
-
-
-async def _decide(
-    connection: Connection,
-    draft_id: bytes,
-    state: PolicyState,
-    sequence: int | None,
-    *,
-    officer: Officer,
-    now_ms: int,
-) -> PolicyDraft:
-    row = await connection.fetchrow(
-        "UPDATE policy_draft SET state = $2, sequence = $3, decided_by = $4, decided_ms = $5"
-        f" WHERE draft_id = $1 RETURNING {_COLUMNS}",
-        *(draft_id, state.value, sequence, officer.officer_id, now_ms),
-    )
-    return _draft(row)
-
-
-async def _audit(
-    connection: Connection, action: str, draft: PolicyDraft, *, officer: Officer, now_ms: int
-) -> None:
-    await audit.record(
-        connection,
-        actor=officer.name,
-        action=action,
-        subject=draft.draft_id.hex(),
-        detail={"currency": draft.currency},
-        now_ms=now_ms,
-    )
-
-
-def _draft(row: Any) -> PolicyDraft:
-    content = msgspec.json.decode(row["content"], type=PolicyContent)
-    return PolicyDraft(
-        **{
-            **dict(row),
-            "content": content,
-            "state": PolicyState(row["state"]),
-        }
-    )
+    return await _DRAFTS.newest(connection)

@@ -16,6 +16,7 @@ class Succession(msgspec.Struct, frozen=True, kw_only=True):
     """A closure that a gateway enrols to; `statement` is None until it is signed.
 
     `hosted`: whether wallets whose keys the gateway keeps are carried, or were paid out online.
+    `carried_to`: the wallet up to which they are enrolled where it goes on.
     """
 
     closure_id: bytes
@@ -25,12 +26,14 @@ class Succession(msgspec.Struct, frozen=True, kw_only=True):
     successor: bytes | None
     statement: bytes | None
     hosted: str | None
+    carried_to: bytes | None
 
 
 _SELECT = (
     "SELECT closure_id, journal, epoch, claims_until_ms, successor, object AS statement,"
-    " hosted FROM epoch_closure LEFT JOIN (SELECT closure_id, object, hosted FROM epoch_statement"
-    " WHERE state = 'signed') AS signed USING (closure_id)"
+    " hosted, carried_to FROM epoch_closure LEFT JOIN"
+    " (SELECT closure_id, object, hosted FROM epoch_statement WHERE state = 'signed')"
+    " AS signed USING (closure_id)"
 )
 
 
@@ -65,4 +68,12 @@ async def succeed(connection: Connection, succession: Succession, journal: bytes
     await connection.execute(
         "UPDATE epoch_closure SET successor = $2 WHERE closure_id = $1",
         *(succession.closure_id, journal),
+    )
+
+
+async def set_carried(connection: Connection, succession: Succession, wallet: bytes) -> None:
+    """Wallets up to this one are enrolled in the journal that goes on."""
+    await connection.execute(
+        "UPDATE epoch_closure SET carried_to = $2 WHERE closure_id = $1",
+        *(succession.closure_id, wallet),
     )

@@ -34,6 +34,8 @@ class TransferKind(enum.IntEnum):
     NOTE_RETURN = 8
     COMPENSATION = 9
     RECOVERED = 10
+    REJECTED = 11
+    GRANT_FOUND = 12
     FUND = 100
     PAY = 101
     NOTE_OUT = 102
@@ -117,9 +119,11 @@ async def post(connection: Connection, transfers: Sequence[Transfer]) -> PostRes
     return PostResult(posted=posted, known=len(transfers) - posted)
 
 
-async def post_numbered(connection: Connection, batch: Numbered) -> int:
+async def post_numbered(
+    connection: Connection, batch: Numbered, *, transfers_max: int = BATCH_MAX
+) -> int:
     """Post a batch of columns and answer how many transfers were new. Raises: as `post`."""
-    if len(batch.identities) > BATCH_MAX:
+    if len(batch.identities) > transfers_max:
         raise LedgerError("batch-too-large", f"{len(batch.identities)} transfers")
     if any(len(identity) != _IDENTITY_BYTES for identity in batch.identities):
         raise LedgerError("transfer-invalid", f"an identity is not {_IDENTITY_BYTES} bytes")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+
+import msgspec
 
 from cloud.database import Connection
 from cloud.reconciler import evidence
@@ -23,6 +26,25 @@ Transfer = tuple[bytes, bytes]
 """Entry and receipt."""
 
 
+class Received(msgspec.Struct, frozen=True, kw_only=True):
+    """A receipt that holds, and what it says."""
+
+    transfer: Transfer
+    verified: VerifiedReceipt
+
+
+def received(anchor: TrustAnchor, transfer: Transfer) -> Received | None:
+    """The receipt, checked; None where it proves nothing."""
+    entry, receipt = transfer
+    try:
+        verified = verify_receipt(
+            receipt, entry, root=anchor, grace_s=ENDLESS_S, revoked=NOTHING_REVOKED
+        )
+    except ReceiptError:
+        return None
+    return Received(transfer=transfer, verified=verified)
+
+
 async def take(
     connection: Connection,
     anchor: TrustAnchor,
@@ -34,40 +56,54 @@ async def take(
 
     A receipt that does not hold proves nothing and is left out.
     """
-    for transfer in transfers:
-        entry, receipt = transfer
-        try:
-            verified = verify_receipt(
-                receipt, entry, root=anchor, grace_s=ENDLESS_S, revoked=NOTHING_REVOKED
-            )
-        except ReceiptError:
-            continue
-        await _take(connection, anchor, transfer, verified, now_ms=now_ms)
+    if transfers:
+        found = await asyncio.to_thread(lambda: [received(anchor, item) for item in transfers])
+        holding = [item for item in found if item is not None]
+        await keep(connection, anchor, holding, now_ms=now_ms)
 
 
-async def _take(
-    connection: Connection,
-    anchor: TrustAnchor,
-    transfer: Transfer,
-    verified: VerifiedReceipt,
-    *,
-    now_ms: int,
+async def keep(
+    connection: Connection, anchor: TrustAnchor, holding: Sequence[Received], *, now_ms: int
 ) -> None:
-    row = await connection.fetchrow(
-        "SELECT epoch_id, size FROM journal_epoch WHERE journal = $1 AND epoch = $2",
-        *(verified.journal, verified.epoch),
+    """Do what `take` does with receipts that were checked."""
+    rows = await connection.fetch(
+        "SELECT journal, epoch, epoch_id, size FROM journal_epoch WHERE (journal, epoch) IN"
+        " (SELECT * FROM unnest($1::bytea[], $2::bigint[]))",
+        *([item.verified.journal for item in holding], [item.verified.epoch for item in holding]),
     )
-    if row is None or row["size"] <= verified.index:
-        await connection.execute(
-            "INSERT INTO collected_receipt VALUES ($1, $2, $3, $4, $5, $6, $7)"
-            " ON CONFLICT DO NOTHING",
-            *(verified.journal, verified.epoch, verified.index, verified.leaf),
-            *(*transfer, now_ms),
-        )
-        return
-    held = await _held_leaf(connection, row["epoch_id"], verified.index)
-    if held != verified.leaf:
-        await _convict(connection, anchor, row["epoch_id"], verified.index, transfer, now_ms=now_ms)
+    places = {(row["journal"], row["epoch"]): row for row in rows}
+    waiting = []
+    for item in holding:
+        row = places.get((item.verified.journal, item.verified.epoch))
+        if row is None or row["size"] <= item.verified.index:
+            waiting.append(item)
+        else:
+            await _compare(connection, anchor, row["epoch_id"], item, now_ms=now_ms)
+    await _wait(connection, waiting, now_ms=now_ms)
+
+
+async def _wait(connection: Connection, waiting: Sequence[Received], *, now_ms: int) -> None:
+    """Keep receipts until their journals tell."""
+    await connection.execute(
+        "INSERT INTO collected_receipt SELECT *, $7::bigint FROM unnest($1::bytea[], $2::bigint[],"
+        " $3::bigint[], $4::bytea[], $5::bytea[], $6::bytea[]) ON CONFLICT DO NOTHING",
+        [item.verified.journal for item in waiting],
+        [item.verified.epoch for item in waiting],
+        [item.verified.index for item in waiting],
+        [item.verified.leaf for item in waiting],
+        [item.transfer[0] for item in waiting],
+        [item.transfer[1] for item in waiting],
+        now_ms,
+    )
+
+
+async def _compare(
+    connection: Connection, anchor: TrustAnchor, epoch_id: int, item: Received, *, now_ms: int
+) -> None:
+    """The journal has told of this index: of the same entry, or it is convicted."""
+    index = item.verified.index
+    if await _held_leaf(connection, epoch_id, index) != item.verified.leaf:
+        await _convict(connection, anchor, epoch_id, index, item.transfer, now_ms=now_ms)
 
 
 async def _held_leaf(connection: Connection, epoch_id: int, index: int) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from types import MappingProxyType
 
 from cloud.database import Connection
+from cloud.reconciler import leaves as leaves_index
 from cloud.reconciler.context import Facts, refundable_of
 from cloud.reconciler.evidence import stored_leaves
 from wallet.protocol.context import Refundable
@@ -14,7 +15,6 @@ from wallet.protocol.issued import Settlement, decode_list
 from wallet.protocol.lists import SignedList
 from wallet.protocol.merkle import Batch, Frontier
 
-_LEAF_BYTES = 32
 _ANY_AMOUNT = 2**62
 
 
@@ -67,6 +67,8 @@ async def facts_for(
     sizes = replayed_roots(entries).keys() - roots.keys()
     missing = _refunded(entries) - known.keys()
     payments = dict(known)
+    if missing:
+        await leaves_index.fill(connection, epoch_id)
     for leaf in missing:
         payment = await find_payment(connection, epoch_id, leaf)
         if payment is not None:
@@ -87,17 +89,9 @@ def _refunded(entries: Sequence[Entry]) -> set[bytes]:
 
 
 async def find_payment(connection: Connection, epoch_id: int, leaf: bytes) -> Refundable | None:
-    """The payment with this leaf hash; looks through the leaves, newest segments first."""
-    rows = await connection.fetch(
-        "SELECT entries, position($2::bytea IN leaves) - 1 AS place FROM journal_segment"
-        " WHERE epoch_id = $1 AND position($2::bytea IN leaves) > 0 ORDER BY first DESC",
-        *(epoch_id, leaf),
-    )
-    for row in rows:
-        # Bytes of two neighbours could look like a leaf; at a multiple of 32 stands a leaf.
-        if row["place"] % _LEAF_BYTES == 0:
-            return refundable_of(decode_entry(row["entries"][row["place"] // _LEAF_BYTES]))
-    return None
+    """The payment with this leaf hash."""
+    entry = await leaves_index.find_entry(connection, epoch_id, leaf)
+    return None if entry is None else refundable_of(decode_entry(entry))
 
 
 async def _roots(

@@ -34,6 +34,7 @@ from wallet.protocol.refusals import Code
 from wallet.protocol.snapshot import write_snapshot
 
 _SETTLEMENT = int(EntryKind.SETTLEMENT)
+_PENDING = (VerdictState.PENDING, "")
 
 
 def apply_segment(
@@ -136,7 +137,9 @@ async def _post(
     )
     # 8. Compliance.
     for index, code in (await compliance.review(connection, segment)).items():
-        matched.verdicts.setdefault(index, (VerdictState.HELD, code))
+        # Of a note whose parent is missing, a person decides all the same.
+        if matched.verdicts.get(index, _PENDING)[0] is VerdictState.PENDING:
+            matched.verdicts[index] = (VerdictState.HELD, code)
     # 9. Conservation: every entry moves what it moves from one account to another.
     batch = await collect(connection, segment, replica.accounts, matched.arrivals, now_ms=now_ms)
     await notes.resolve(connection, segment, matched, batch, now_ms=now_ms)

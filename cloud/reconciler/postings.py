@@ -61,23 +61,31 @@ class Batch:
     async def post(self, connection: Connection, *, currency: str, now_ms: int) -> None:
         """Post all of it. Raises: LedgerError."""
         for at in range(0, len(self.identities), BATCH_MAX):
-            part = slice(at, at + BATCH_MAX)
-            identities = self.identities[part]
-            await post_numbered(
-                connection,
-                Numbered(
-                    currency=currency,
-                    created_ms=now_ms,
-                    identities=identities,
-                    debits=self.debits[part],
-                    credits=self.credits[part],
-                    amounts=self.amounts[part],
-                    kinds=self.kinds[part],
-                    references=self.references[part],
-                    # The entries themselves are kept in the segment: here they would be twice.
-                    records=[None] * len(identities),
-                ),
-            )
+            part = self._part(slice(at, at + BATCH_MAX), currency=currency, now_ms=now_ms)
+            await post_numbered(connection, part)
+
+    async def post_whole(self, connection: Connection, *, currency: str, now_ms: int) -> None:
+        """Post all of it at once, however much it is: floors are checked on the net of the whole.
+
+        Raises: LedgerError.
+        """
+        whole = self._part(slice(None), currency=currency, now_ms=now_ms)
+        await post_numbered(connection, whole, transfers_max=len(self.identities))
+
+    def _part(self, part: slice, *, currency: str, now_ms: int) -> Numbered:
+        identities = self.identities[part]
+        return Numbered(
+            currency=currency,
+            created_ms=now_ms,
+            identities=identities,
+            debits=self.debits[part],
+            credits=self.credits[part],
+            amounts=self.amounts[part],
+            kinds=self.kinds[part],
+            references=self.references[part],
+            # The entries themselves are kept in the segment: here they would be twice.
+            records=[None] * len(identities),
+        )
 
 
 class Arrival:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from cloud.database import Connection
@@ -48,13 +48,28 @@ async def add_verdicts(
 
 
 async def settle_entry(connection: Connection, *, epoch_id: int, index: int, now_ms: int) -> bool:
-    """What was held or pending is settled from now on; false where it was not."""
+    """What waited for its parent is settled from now on; false where it did not."""
     found = await connection.fetchval(
         "UPDATE verdict SET state = 'settled', decided_ms = $3, told = false"
-        " WHERE epoch_id = $1 AND index = $2 AND state IN ('held', 'pending') RETURNING true",
+        " WHERE epoch_id = $1 AND index = $2 AND state = 'pending' RETURNING true",
         *(epoch_id, index, now_ms),
     )
     return bool(found)
+
+
+async def settle_entries(
+    connection: Connection, places: Sequence[tuple[bytes, int, int]], *, now_ms: int
+) -> None:
+    """As `settle_entry`, for many: journal, epoch and index of each."""
+    columns = [list(column) for column in zip(*places, strict=True)] or [[], [], []]
+    await connection.execute(
+        "UPDATE verdict SET state = 'settled', decided_ms = $4, told = false"
+        " FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS given (journal, epoch, index)"
+        " JOIN journal_epoch USING (journal, epoch)"
+        " WHERE verdict.epoch_id = journal_epoch.epoch_id AND verdict.index = given.index"
+        " AND verdict.state = 'pending'",
+        *(*columns, now_ms),
+    )
 
 
 async def settle(connection: Connection, signing: Signing, epoch_id: int, *, now_ms: int) -> bytes:

@@ -8,16 +8,18 @@ beyond what the payer had, the payees kept to the policy: the loss account bears
 
 from __future__ import annotations
 
-import itertools
+import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from cloud.database import Connection
 from cloud.funding import Funding
 from cloud.ledger.accounts import Account, loss, offline, suspense, transit_grants, transit_notes
 from cloud.ledger.identities import derived, of_entry
 from cloud.ledger.posting import TransferKind
+from cloud.recovery.arrivals import Parents, parents_of, source_of
 from cloud.recovery.claims import Claim
+from cloud.recovery.rejected import Origin, Rejected
 from cloud.recovery.total import Judged, Move, NoteChange, NoteKey, Place
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import EntryKind, Note, Payment
@@ -29,6 +31,13 @@ from wallet.protocol.receipt import NOTHING_REVOKED, ReceiptError, verify_receip
 from wallet.protocol.refusals import Code, ProtocolError
 from wallet.protocol.state import State
 from wallet.protocol.trust import ENDLESS_S
+
+# Pairs of claims at one index that are kept: one convicts.
+FORKS_MAX = 20
+# The code of a claim that officers refuse.
+REFUSED = "claim-refused"
+Sources = Mapping[bytes, NoteKey | ProtocolError]
+"""Where the notes among claims come from, by the claims' leaves, or why that cannot be said."""
 
 
 class Books:
@@ -42,6 +51,7 @@ class Books:
         place: Place,
         currency: str,
         keys: Mapping[bytes, PublicKey],
+        refused: Set[bytes] = frozenset(),
     ) -> None:
         self._anchor = anchor
         self._state = state
@@ -49,6 +59,8 @@ class Books:
         self._text = journal_text(place[0])
         self._currency = currency
         self._keys = keys
+        self._refused = refused
+        self._accounts: dict[bytes, Account] = {}
         self._orders: set[bytes] = set()
         self._left: set[int] = set()
         self._balances: defaultdict[bytes, int] = defaultdict(int)
@@ -58,16 +70,21 @@ class Books:
         self.moves: list[Move] = []
         self.notes: list[NoteChange] = []
         self.judged: list[Judged] = []
-        self.borne = self.paid_out = 0
+        self.forks: list[tuple[Claim, Claim]] = []
+        self._last: Claim | None = None
+        self.borne = self.paid_out = self.taken_back = 0
 
     def account(self, wallet: bytes) -> Account:
         """The account of a wallet in the closed epoch."""
-        return offline(
-            wallet_text(WalletId(wallet)),
-            journal=self._text,
-            epoch=self._epoch,
-            currency=self._currency,
-        )
+        known = self._accounts.get(wallet)
+        if known is None:
+            known = self._accounts[wallet] = offline(
+                wallet_text(WalletId(wallet)),
+                journal=self._text,
+                epoch=self._epoch,
+                currency=self._currency,
+            )
+        return known
 
     # ---- claims ---------------------------------------------------------------------------
     def add_grants(self, grants: Iterable[Funding]) -> None:
@@ -85,17 +102,62 @@ class Books:
                 )
             )
 
-    async def add(self, connection: Connection, claim: Claim) -> None:
-        """Judge one claim, and count it if it holds."""
-        try:
-            await self._count(connection, claim)
-            code = None
-        except ProtocolError as error:
-            code = str(error.code)
-            self._bear_note(claim)
-        self.judged.append(Judged(claim=claim, code=code))
+    async def add(self, connection: Connection, claims: Sequence[Claim]) -> None:
+        """Judge claims in their order, and count those that hold.
 
-    async def _count(self, connection: Connection, claim: Claim) -> None:
+        Signatures take time: others are served meanwhile.
+        """
+        sources = await asyncio.to_thread(self._sources, claims)
+        keys = {key for key in sources.values() if isinstance(key, tuple)}
+        parents = await parents_of(connection, keys)
+        await asyncio.to_thread(self._judge, claims, sources, parents)
+
+    def _sources(self, claims: Sequence[Claim]) -> Sources:
+        found: dict[bytes, NoteKey | ProtocolError] = {}
+        for claim in claims:
+            if isinstance(claim.entry.body, Note):
+                try:
+                    found[claim.leaf] = self._source_of(claim.entry.body)
+                except ProtocolError as error:
+                    found[claim.leaf] = error
+        return found
+
+    def _judge(self, claims: Sequence[Claim], sources: Sources, parents: Parents) -> None:
+        for claim in claims:
+            code = self._judged(claim, sources, parents)
+            if code is not None:
+                self._bear_note(claim)
+            self._note(claim, code)
+
+    def _judged(self, claim: Claim, sources: Sources, parents: Parents) -> str | None:
+        """Count a claim that holds; the code of one that does not."""
+        if claim.leaf in self._refused:
+            return REFUSED
+        try:
+            self._count(claim, sources, parents)
+        except ProtocolError as error:
+            return str(error.code)
+        return None
+
+    def _note(self, claim: Claim, code: str | None) -> None:
+        """Keep the judgement; two claims at one index convict the journal."""
+        last, self._last = self._last, claim
+        if last is not None and last.convicts_with(claim) and len(self.forks) < FORKS_MAX:
+            self.forks.append((last, claim))
+        entry = claim.entry
+        self.judged.append(
+            Judged(
+                index=claim.index,
+                leaf=claim.leaf,
+                kind=entry.kind,
+                amount=entry.body.order.amount_minor
+                if isinstance(entry.body, Payment | Note)
+                else 0,
+                code=code,
+            )
+        )
+
+    def _count(self, claim: Claim, sources: Sources, parents: Parents) -> None:
         entry = claim.entry
         match entry.kind, entry.body:
             case EntryKind.PAY, Payment(order=order):
@@ -117,7 +179,7 @@ class Books:
                     raise ProtocolError(Code.MALFORMED, "no order to redeem")
                 self._move(claim, order, to_online=order.payer, kind=TransferKind.DEFUND)
             case EntryKind.TRANSFER_IN, Note() as note:
-                await self._arrive(connection, claim, note)
+                self._arrive(claim, note, sources[claim.leaf], parents)
             case _:
                 raise ProtocolError(Code.MALFORMED, "an entry that moves no value of a holder")
 
@@ -177,20 +239,24 @@ class Books:
             credit = transit_notes(self._text, currency=self._currency)
             kind, state = TransferKind.NOTE_OUT, "out"
         else:
-            credit = suspense(journal_text(row["in_journal"]), currency=self._currency)
+            credit = suspense(journal_text(row.in_journal), currency=self._currency)
             kind, state = TransferKind.NOTE_MATCHED, "redeemed"
         self._move(claim, order, credit=credit, kind=kind)
         self._left.add(claim.index)
         key = (self._journal, self._epoch, claim.index)
         self.notes.append(NoteChange(key=key, leaf=claim.leaf, state=state, order=order, known=row))
 
-    async def _arrive(self, connection: Connection, claim: Claim, note: Note) -> None:
+    def _arrive(
+        self, claim: Claim, note: Note, key: NoteKey | ProtocolError, parents: Parents
+    ) -> None:
         """A note of another journal that came into this one."""
-        order, key = note.order, self._source_of(note)
+        if isinstance(key, ProtocolError):
+            raise key
+        order, leaf = note.order, leaf_hash(note.entry)
         self._require_wallet(order.payee)
         if key in self.redeemed:
             raise ProtocolError(Code.NOTE_REDEEMED)
-        source, state = await self._parent(connection, note, key)
+        source, state = source_of(key, leaf, parents, journal=self._text, currency=self._currency)
         self.redeemed.add(key)
         self._balances[order.payee] += order.amount_minor
         kind = {
@@ -210,7 +276,7 @@ class Books:
         self.notes.append(
             NoteChange(
                 key=key,
-                leaf=leaf_hash(note.entry),
+                leaf=leaf,
                 state=state,
                 order=order,
                 note=note,
@@ -223,13 +289,13 @@ class Books:
         row, body = claim.redeemed, claim.entry.body
         if row is None or not isinstance(body, Payment):
             return
-        self.borne += row["amount"]
+        self.borne += row.amount
         self.moves.append(
             Move(
                 identity=self._identity(claim),
-                debit=loss(row["currency"]),
-                credit=suspense(journal_text(row["in_journal"]), currency=row["currency"]),
-                amount=row["amount"],
+                debit=loss(row.currency),
+                credit=suspense(journal_text(row.in_journal), currency=row.currency),
+                amount=row.amount,
                 kind=TransferKind.COMPENSATION,
             )
         )
@@ -256,38 +322,37 @@ class Books:
             raise ProtocolError(Code.WRONG_CURRENCY)
         return (verified.journal, verified.epoch, verified.index)
 
-    async def _parent(
-        self, connection: Connection, note: Note, key: NoteKey
-    ) -> tuple[Account, str]:
-        """The account that a note comes from, and what becomes of it. Raises: ProtocolError."""
-        known = await connection.fetchrow(
-            "SELECT leaf, state FROM note WHERE journal = $1 AND epoch = $2 AND index = $3"
-            " FOR UPDATE",
-            *key,
-        )
-        if known is None:
-            return await self._early(connection, key)
-        if known["leaf"] != leaf_hash(note.entry):
-            raise ProtocolError(Code.PROOF_INVALID, "its journal tells of another entry")
-        if known["state"] == "out":
-            return transit_notes(journal_text(key[0]), currency=self._currency), "redeemed"
-        if known["state"] == "returned":
-            # It came back to the payer, and the payee had redeemed it in time.
-            return loss(self._currency), "compensated"
-        raise ProtocolError(Code.NOTE_REDEEMED)
-
-    async def _early(self, connection: Connection, key: NoteKey) -> tuple[Account, str]:
-        told = await connection.fetchrow(
-            "SELECT applied, stated_ms FROM journal_epoch WHERE journal = $1 AND epoch = $2",
-            *key[:2],
-        )
-        if told is not None and told["stated_ms"] is not None:
-            return loss(self._currency), "compensated"
-        if told is not None and told["applied"] > key[2]:
-            raise ProtocolError(Code.PROOF_INVALID, "its journal tells of another entry")
-        return suspense(self._text, currency=self._currency), "early"
-
     # ---- what it comes to -----------------------------------------------------------------
+    def take_back(self, rejected: Iterable[Rejected]) -> None:
+        """What rejected entries brought, as far as their payees still have it.
+
+        What a payee has spent by now is with somebody who kept to the policy.
+        """
+        for item in rejected:
+            order = item.order
+            amount = min(order.amount_minor, max(0, self._balances[order.payee]))
+            if amount == 0:
+                continue
+            self.taken_back += amount
+            self._balances[order.payee] -= amount
+            credit = None
+            if item.origin is Origin.HERE:
+                credit = self.account(order.payer)
+                self._balances[order.payer] += amount
+            elif item.origin is Origin.LOSS:
+                credit = loss(self._currency)
+            entry = of_entry(self._journal, epoch=self._epoch, index=item.index)
+            self.moves.append(
+                Move(
+                    identity=derived("rejected", entry),
+                    debit=self.account(order.payee),
+                    credit=credit,
+                    to_online=order.payer if credit is None else None,
+                    amount=amount,
+                    kind=TransferKind.REJECTED,
+                )
+            )
+
     def bear(self) -> None:
         """What payers spent beyond what they had, as far as anybody knows."""
         place = of_entry(self._journal, epoch=self._epoch, index=0)
@@ -322,16 +387,10 @@ class Books:
                     )
                 )
 
+    def wallets(self) -> list[bytes]:
+        """All of them."""
+        return list(self._balances)
+
     def carried(self) -> list[tuple[bytes, int]]:
         """Balances of the statement, in the order of wallets; empty wallets need none."""
         return [(wallet, balance) for wallet, balance in sorted(self._balances.items()) if balance]
-
-
-def forks(judged: Sequence[Judged]) -> list[tuple[Claim, Claim]]:
-    """Claims of two entries at one index: each pair convicts the journal."""
-    found: list[tuple[Claim, Claim]] = []
-    claims = [item.claim for item in judged]
-    for one, other in itertools.pairwise(claims):
-        if one.index == other.index and None not in (one.receipt, other.receipt):
-            found.append((one, other))
-    return found

@@ -7,23 +7,24 @@ told after the entry for which it was suspended.
 
 from __future__ import annotations
 
+import asyncio
 import enum
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from cloud.database import Connection
 from cloud.reconciler import collected
+from cloud.reconciler.collected import Received
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import Entry, decode_entry
-from wallet.protocol.merkle import leaf_hash
-from wallet.protocol.receipt import NOTHING_REVOKED, VerifiedReceipt, verify_receipt
 from wallet.protocol.refusals import ProtocolError
-from wallet.protocol.trust import ENDLESS_S
 
 Transfer = tuple[bytes, bytes]
 """Entry and receipt."""
+# Claims that are read and judged at a time: a closed epoch may have any number of them.
+PAGE = 2_000
 
 
 class Outcome(enum.StrEnum):
@@ -35,8 +36,18 @@ class Outcome(enum.StrEnum):
     LATE = "late"
 
 
+class Redeemed(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a note came in whose own journal has not told of it."""
+
+    in_journal: bytes
+    in_epoch: int
+    in_index: int
+    amount: int
+    currency: str
+
+
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry that is claimed. `redeemed`: the row of a note that came in elsewhere already.
+    """One entry that is claimed. `redeemed`: a note that came in elsewhere already.
 
     `receipt` is None of what the journal told itself.
     """
@@ -45,7 +56,14 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     leaf: bytes
     entry: Entry
     receipt: bytes | None
-    redeemed: Any = None
+    redeemed: Redeemed | None = None
+
+    def convicts_with(self, other: Claim) -> bool:
+        """Whether the two are receipts for two entries at one index."""
+        return self.index == other.index and None not in (self.receipt, other.receipt)
+
+
+# ---- handing in -----------------------------------------------------------------------------
 
 
 async def hand_in(
@@ -55,81 +73,142 @@ async def hand_in(
 
     Each is judged like one that a gateway collected: against its journal, if that has told.
     """
-    return [await _hand_in(connection, anchor, transfer, now_ms=now_ms) for transfer in transfers]
+    given = await asyncio.to_thread(lambda: [_received(anchor, item) for item in transfers])
+    received = [item for item in given if item is not None]
+    # Whoever signs the statement has locked these rows: a claim is in it, or is late.
+    rows = await connection.fetch(
+        "SELECT journal, epoch, size, stated_ms FROM journal_epoch WHERE (journal, epoch) IN"
+        " (SELECT * FROM unnest($1::bytea[], $2::bigint[])) ORDER BY epoch_id FOR SHARE",
+        *([item.verified.journal for item in received], [item.verified.epoch for item in received]),
+    )
+    places = {(row["journal"], row["epoch"]): row for row in rows}
+    known = await _known(connection, received)
+    outcomes = [_outcome(item, places, known) for item in given]
+    on_time = [
+        item
+        for item, outcome in zip(given, outcomes, strict=True)
+        if item is not None and outcome is not Outcome.LATE
+    ]
+    await collected.keep(connection, anchor, on_time, now_ms=now_ms)
+    return outcomes
 
 
-async def _hand_in(
-    connection: Connection, anchor: TrustAnchor, transfer: Transfer, *, now_ms: int
-) -> Outcome:
-    entry, receipt = transfer
+def _received(anchor: TrustAnchor, transfer: Transfer) -> Received | None:
+    """The receipt, if it holds and its entry can be read."""
     try:
-        verified = verify_receipt(
-            receipt, entry, root=anchor, grace_s=ENDLESS_S, revoked=NOTHING_REVOKED
-        )
-        decode_entry(entry)
+        decode_entry(transfer[0])
     except ProtocolError:
+        return None
+    return collected.received(anchor, transfer)
+
+
+Named = tuple[bytes, int, int, bytes]
+"""Journal, epoch, index and leaf."""
+
+
+async def _known(connection: Connection, received: Sequence[Received]) -> set[Named]:
+    """What was handed in before."""
+    rows = await connection.fetch(
+        "SELECT journal, epoch, index, leaf FROM collected_receipt"
+        " WHERE (journal, epoch, index, leaf) IN"
+        " (SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[]))",
+        [item.verified.journal for item in received],
+        [item.verified.epoch for item in received],
+        [item.verified.index for item in received],
+        [item.verified.leaf for item in received],
+    )
+    return {tuple(row) for row in rows}
+
+
+def _outcome(
+    item: Received | None, places: Mapping[tuple[bytes, int], Any], known: set[Named]
+) -> Outcome:
+    """What becomes of it; from now on it is known."""
+    if item is None:
         return Outcome.INVALID
-    # Whoever signs the statement has locked this row: a claim is in it, or is late.
-    row = await connection.fetchrow(
-        "SELECT size, stated_ms FROM journal_epoch WHERE journal = $1 AND epoch = $2 FOR SHARE",
-        *(verified.journal, verified.epoch),
-    )
-    is_told = row is not None and verified.index < row["size"]
-    known = is_told or await _is_known(connection, verified)
-    if not known and row is not None and row["stated_ms"] is not None:
+    said = item.verified
+    row = places.get((said.journal, said.epoch))
+    is_told = row is not None and said.index < row["size"]
+    named = (said.journal, said.epoch, said.index, said.leaf)
+    if is_told or named in known:
+        return Outcome.KNOWN
+    if row is not None and row["stated_ms"] is not None:
         return Outcome.LATE
-    await collected.take(connection, anchor, [transfer], now_ms=now_ms)
-    return Outcome.KNOWN if known else Outcome.TAKEN
+    known.add(named)
+    return Outcome.TAKEN
 
 
-async def _is_known(connection: Connection, verified: VerifiedReceipt) -> bool:
-    found: bool = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM collected_receipt"
-        " WHERE journal = $1 AND epoch = $2 AND index = $3 AND leaf = $4)",
-        *(verified.journal, verified.epoch, verified.index, verified.leaf),
+# ---- reading --------------------------------------------------------------------------------
+
+# All claims on an epoch, each once, however often it came. The entry for which the journal was
+# suspended is judged already, and its payee paid: what it told comes from the one after it on.
+# $1 epoch_id, $2 applied, $3 journal, $4 epoch, $5 size.
+CLAIMED = """
+    WITH told AS (
+        SELECT first + position - 1 AS index, entry FROM journal_segment,
+            LATERAL unnest(entries) WITH ORDINALITY AS part (entry, position)
+        WHERE epoch_id = $1 AND size > $2::bigint + 1 AND first + position - 1 > $2::bigint
+    ), given AS (
+        SELECT index, sha256('\\x00'::bytea || entry) AS leaf, entry, NULL::bytea AS receipt,
+            NULL::bytea AS in_journal, NULL::bigint AS in_epoch, NULL::bigint AS in_index,
+            NULL::bigint AS amount, NULL AS currency FROM told
+        UNION ALL SELECT index, leaf, entry, receipt, NULL, NULL, NULL, NULL, NULL
+        FROM collected_receipt WHERE journal = $3 AND epoch = $4 AND index >= $5
+        UNION ALL SELECT index, leaf, entry, receipt, in_journal, in_epoch, in_index, amount,
+            currency FROM note WHERE journal = $3 AND epoch = $4 AND state = 'early'
+    ), claimed AS (
+        SELECT DISTINCT ON (index, leaf) * FROM given
+        ORDER BY index, leaf, in_journal NULLS LAST, receipt NULLS LAST
     )
-    return found
+"""
 
 
-async def claims_of(connection: Connection, epoch_row: Any) -> list[Claim]:
-    """All claims on an epoch in the order of their indexes, each once, however often it came.
+def place_of(epoch_row: Any) -> tuple[Any, ...]:
+    """What `CLAIMED` asks for, of a row of `journal_epoch`."""
+    names = ("epoch_id", "applied", "journal", "epoch", "size")
+    return tuple(epoch_row[name] for name in names)
+
+
+async def claims_of(connection: Connection, epoch_row: Any) -> AsyncIterator[list[Claim]]:
+    """All claims on an epoch in the order of their indexes, a page at a time.
 
     `epoch_row`: epoch_id, journal, epoch, size and applied of `journal_epoch`.
     """
-    place = (epoch_row["journal"], epoch_row["epoch"])
-    found: dict[bytes, Claim] = {}
-    # The entry for which the journal was suspended is judged already, and its payee paid.
-    for row in await connection.fetch(
-        "SELECT index, entry, NULL AS receipt FROM journal_entry"
-        " WHERE epoch_id = $1 AND index > $2",
-        *(epoch_row["epoch_id"], epoch_row["applied"]),
-    ):
-        _add(found, row)
-    for row in await connection.fetch(
-        "SELECT index, entry, receipt FROM collected_receipt"
-        " WHERE journal = $1 AND epoch = $2 AND index >= $3",
-        *(*place, epoch_row["size"]),
-    ):
-        _add(found, row)
-    for row in await connection.fetch(
-        "SELECT * FROM note WHERE journal = $1 AND epoch = $2 AND state = 'early' FOR UPDATE",
-        *place,
-    ):
-        _add(found, row, redeemed=row)
+    await connection.execute(
+        "SELECT FROM note WHERE journal = $1 AND epoch = $2 AND state = 'early'"
+        " ORDER BY index FOR UPDATE",
+        *(epoch_row["journal"], epoch_row["epoch"]),
+    )
     # Of two notes at one index, the one that was redeemed comes first.
-    return sorted(
-        found.values(), key=lambda claim: (claim.index, claim.redeemed is None, claim.leaf)
+    cursor = await connection.cursor(
+        f"{CLAIMED} SELECT * FROM claimed ORDER BY index, in_journal IS NULL, leaf",
+        *place_of(epoch_row),
     )
+    while rows := await cursor.fetch(PAGE):
+        yield await asyncio.to_thread(_claims, rows)
 
 
-def _add(found: dict[bytes, Claim], row: Any, *, redeemed: Any = None) -> None:
-    """One claim; what cannot be read claims nothing."""
-    raw = row["entry"]
-    try:
-        entry = decode_entry(raw)
-    except ProtocolError:
-        return
-    leaf = leaf_hash(raw)
-    found[leaf] = Claim(
-        index=row["index"], leaf=leaf, entry=entry, receipt=row["receipt"], redeemed=redeemed
-    )
+def _claims(rows: Sequence[Any]) -> list[Claim]:
+    """Claims of rows; what cannot be read claims nothing."""
+    found = []
+    for row in rows:
+        try:
+            entry = decode_entry(row["entry"])
+        except ProtocolError:
+            continue
+        found.append(
+            Claim(
+                index=row["index"],
+                leaf=row["leaf"],
+                entry=entry,
+                receipt=row["receipt"],
+                redeemed=_redeemed(row),
+            )
+        )
+    return found
+
+
+def _redeemed(row: Any) -> Redeemed | None:
+    if row["in_journal"] is None:
+        return None
+    return Redeemed(**{name: row[name] for name in Redeemed.__struct_fields__})

@@ -8,15 +8,14 @@ itself, by its last entry: then everything is known, nothing is revoked, and no 
 from __future__ import annotations
 
 import enum
-from typing import Any
-
-import msgspec
+from collections.abc import Mapping
 
 from cloud import funding
-from cloud.database import Connection, constraints_as
+from cloud.database import Connection
 from cloud.errors import IssuerError
-from cloud.issuer import audit, lists, objects
+from cloud.issuer import lists, objects
 from cloud.issuer.desk import Desk
+from cloud.issuer.drafts import Draft, Drafts
 from cloud.issuer.gateways import Gateway, find_gateway
 from cloud.issuer.lists import ListChange
 from cloud.issuer.objects import policy_series
@@ -29,9 +28,9 @@ from wallet.protocol.issued import decode_policy
 from wallet.protocol.lists import ListId
 from wallet.protocol.policy import JournalLimit
 
-PAGE_MAX = 200
 # An entry begins with a map of five and its kind.
 _CLOSE_LEAD = bytes((0xA5, 0x01, EntryKind.CLOSE))
+_SETTLEMENT_LEAD = bytes((0xA5, 0x01, EntryKind.SETTLEMENT))
 
 
 class Cause(enum.StrEnum):
@@ -56,7 +55,7 @@ class ClosureState(enum.StrEnum):
     REJECTED = "rejected"
 
 
-class Closure(msgspec.Struct, frozen=True, kw_only=True):
+class Closure(Draft, frozen=True, kw_only=True):
     """A draft and what became of it. `successor`: the journal that opened with its statement."""
 
     closure_id: bytes
@@ -65,8 +64,7 @@ class Closure(msgspec.Struct, frozen=True, kw_only=True):
     cause: Cause
     reason: str
     state: ClosureState
-    drafted_by: int
-    decided_by: int | None
+    decided_ms: int | None
     claims_until_ms: int | None
     successor: bytes | None
 
@@ -75,8 +73,22 @@ class Closure(msgspec.Struct, frozen=True, kw_only=True):
         """The journal and epoch for people."""
         return f"{journal_text(self.journal)} {self.epoch}"
 
+    @property
+    def detail(self) -> Mapping[str, str | int | list[str]]:
+        """Why it ends."""
+        return {"cause": self.cause.value, "closure": self.closure_id.hex()}
 
-_COLUMNS = ", ".join(Closure.__struct_fields__)
+
+_DRAFTS = Drafts(
+    Closure,
+    table="epoch_closure",
+    key="closure_id",
+    role=Role.RECOVERY,
+    action="closure",
+    approved=ClosureState.CLOSED,
+    unknown="closure-unknown",
+    invalid="draft-conflict",
+)
 
 
 async def draft_closure(
@@ -96,21 +108,15 @@ async def draft_closure(
     """
     officer.require(Role.RECOVERY)
     gateway = await find_gateway(connection, journal)
-    with constraints_as(IssuerError, "draft-conflict"):
-        made = await connection.fetchval(
-            "INSERT INTO epoch_closure (closure_id, journal, epoch, cause, reason, drafted_by,"
-            " drafted_ms) VALUES ($1, $2, $3, $4, $5, $6, $7)"
-            " ON CONFLICT (closure_id) DO NOTHING RETURNING true",
-            *(closure_id, journal, gateway.epoch, cause.value, reason),
-            *(officer.officer_id, now_ms),
-        )
-    closure = await find_closure(connection, closure_id)
-    asked = (journal, cause, reason, officer.officer_id)
-    if (closure.journal, closure.cause, closure.reason, closure.drafted_by) != asked:
-        raise IssuerError("draft-conflict", "the identity names another draft")
-    if made:
-        await _audit(connection, "closure.draft", closure, officer=officer, now_ms=now_ms)
-    return closure
+    said = {"journal": journal, "cause": cause.value, "reason": reason}
+    return await _DRAFTS.propose(
+        connection,
+        closure_id,
+        said,
+        more={"epoch": gateway.epoch},
+        officer=officer,
+        now_ms=now_ms,
+    )
 
 
 async def approve_closure(
@@ -119,11 +125,11 @@ async def approve_closure(
     """Close the epoch. Approving one's own approval again changes nothing.
 
     Raises: IssuerError `role-missing`, `four-eyes`, `closure-unknown`, `draft-decided`,
-    `window-unset` (the policy says nothing of code 117), `epoch-open` for an orderly cause whose
-    journal has not ended its epoch, or not told so yet.
+    `draft-expired`, `window-unset` (the policy says nothing of code 117), `epoch-open` for an
+    orderly cause whose journal has not ended its epoch, or not told so yet.
     """
-    closure = await _to_decide(connection, closure_id, ClosureState.CLOSED, officer)
-    if closure.state is ClosureState.CLOSED:
+    closure, again = await _DRAFTS.take(connection, closure_id, officer=officer, now_ms=now_ms)
+    if again:
         return closure
     gateway = await find_gateway(connection, closure.journal)
     epoch_id = await _end_epoch(connection, closure, now_ms=now_ms)
@@ -138,10 +144,13 @@ async def approve_closure(
     await connection.execute(
         "UPDATE gateway SET state = 'closed' WHERE journal = $1", closure.journal
     )
-    decided = await _decide(
-        connection, closure_id, ClosureState.CLOSED, officer, until_ms=until_ms, now_ms=now_ms
+    decided = await _DRAFTS.approve(
+        connection,
+        closure,
+        officer=officer,
+        now_ms=now_ms,
+        more={"claims_until_ms": until_ms},
     )
-    await _audit(connection, "closure.approve", decided, officer=officer, now_ms=now_ms)
     body = {"journal": journal_text(closure.journal), "epoch": closure.epoch}
     await tell(connection, "journal.closed", {**body, "cause": closure.cause}, now_ms=now_ms)
     return decided
@@ -151,46 +160,17 @@ async def reject_closure(
     connection: Connection, closure_id: bytes, *, officer: Officer, now_ms: int
 ) -> Closure:
     """Decide against the draft: the gateway goes on. Raises: as `approve_closure`."""
-    closure = await _to_decide(connection, closure_id, ClosureState.REJECTED, officer)
-    if closure.state is ClosureState.REJECTED:
-        return closure
-    decided = await _decide(
-        connection, closure_id, ClosureState.REJECTED, officer, until_ms=None, now_ms=now_ms
-    )
-    await _audit(connection, "closure.reject", decided, officer=officer, now_ms=now_ms)
-    return decided
+    return await _DRAFTS.reject(connection, closure_id, officer=officer, now_ms=now_ms)
 
 
 async def find_closure(connection: Connection, closure_id: bytes) -> Closure:
     """The closure, locked for this transaction. Raises: IssuerError `closure-unknown`."""
-    row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM epoch_closure WHERE closure_id = $1 FOR UPDATE", closure_id
-    )
-    if row is None:
-        raise IssuerError("closure-unknown")
-    return _closure(row)
+    return await _DRAFTS.find(connection, closure_id)
 
 
-async def list_closures(connection: Connection) -> list[Closure]:
-    """The newest closures."""
-    rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM epoch_closure ORDER BY drafted_ms DESC LIMIT $1", PAGE_MAX
-    )
-    return [_closure(row) for row in rows]
-
-
-async def _to_decide(
-    connection: Connection, closure_id: bytes, state: ClosureState, officer: Officer
-) -> Closure:
-    """The closure, undecided, or decided the same by the same officer before."""
-    officer.require(Role.RECOVERY)
-    closure = await find_closure(connection, closure_id)
-    if closure.drafted_by == officer.officer_id:
-        raise IssuerError("four-eyes", "another officer has to decide")
-    again = (closure.state, closure.decided_by) == (state, officer.officer_id)
-    if closure.state is not ClosureState.DRAFT and not again:
-        raise IssuerError("draft-decided", f"the closure is {closure.state.value}")
-    return closure
+async def list_closures(connection: Connection, *, first: int) -> list[Closure]:
+    """A page of the closures, the newest first, from the place `first` on."""
+    return await _DRAFTS.newest(connection, first=first)
 
 
 async def _end_epoch(connection: Connection, closure: Closure, *, now_ms: int) -> int:
@@ -211,12 +191,20 @@ async def _end_epoch(connection: Connection, closure: Closure, *, now_ms: int) -
 
 async def _ended_itself(connection: Connection, epoch_id: int) -> bool:
     """Whether the journal's `close` is among what it told: settlements alone may follow it."""
-    found: bool = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM journal_entry WHERE epoch_id = $1"
-        " AND substring(entry FOR 3) = $2)",
-        *(epoch_id, _CLOSE_LEAD),
-    )
-    return found
+    end = None
+    while True:
+        row = await connection.fetchrow(
+            "SELECT first, entries FROM journal_segment WHERE epoch_id = $1"
+            " AND ($2::bigint IS NULL OR first < $2) ORDER BY first DESC LIMIT 1",
+            *(epoch_id, end),
+        )
+        if row is None:
+            return False
+        leads = [bytes(entry[: len(_CLOSE_LEAD)]) for entry in row["entries"]]
+        others = [lead for lead in leads if lead != _SETTLEMENT_LEAD]
+        if others:
+            return others[-1] == _CLOSE_LEAD
+        end = row["first"]
 
 
 async def _claims_until(
@@ -252,39 +240,4 @@ async def _revoke(
 
 async def _give_back(connection: Connection, closure: Closure, *, now_ms: int) -> None:
     """What was held and never signed cannot be in the journal."""
-    for held in await funding.held_for(connection, closure.journal, epoch=closure.epoch):
-        await funding.give_back(connection, held.funding_id, now_ms=now_ms)
-
-
-async def _decide(
-    connection: Connection,
-    closure_id: bytes,
-    state: ClosureState,
-    officer: Officer,
-    *,
-    until_ms: int | None,
-    now_ms: int,
-) -> Closure:
-    row = await connection.fetchrow(
-        "UPDATE epoch_closure SET state = $2, decided_by = $3, decided_ms = $4,"
-        f" claims_until_ms = $5 WHERE closure_id = $1 RETURNING {_COLUMNS}",
-        *(closure_id, state.value, officer.officer_id, now_ms, until_ms),
-    )
-    return _closure(row)
-
-
-async def _audit(
-    connection: Connection, action: str, closure: Closure, *, officer: Officer, now_ms: int
-) -> None:
-    await audit.record(
-        connection,
-        actor=officer.name,
-        action=action,
-        subject=closure.subject,
-        detail={"cause": closure.cause.value, "closure": closure.closure_id.hex()},
-        now_ms=now_ms,
-    )
-
-
-def _closure(row: Any) -> Closure:
-    return msgspec.convert(dict(row), Closure)
+    await funding.give_back_held(connection, closure.journal, epoch=closure.epoch, now_ms=now_ms)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cloud.database import Connection
 from cloud.funding import set_applied
 from cloud.ledger.accounts import ensure_accounts
 from cloud.reconciler.postings import Batch
-from cloud.reconciler.settling import settle_entry
+from cloud.reconciler.settling import settle_entries
+from cloud.recovery.claims import CLAIMED, place_of
 from cloud.recovery.closures import Closure
 from cloud.recovery.total import NoteChange, Total
 from cloud.wallets import redeem_accounts
@@ -19,20 +21,26 @@ async def post_total(
     connection: Connection, closure: Closure, total: Total, *, now_ms: int
 ) -> None:
     """Post and write. Raises: LedgerError, WalletError."""
+    # Before the notes are written: with that, some of them are no longer claims.
+    await _write_claims(connection, closure, total)
     await _post(connection, total, now_ms=now_ms)
-    window_s = await _window_s(connection, closure)
-    for change in total.notes:
-        await _write_note(connection, closure, change, window_s=window_s, now_ms=now_ms)
+    await _write_notes(connection, closure, total.notes)
+    await _settle_elsewhere(connection, total.notes, now_ms=now_ms)
     sequences = [grant.sequence for grant in total.grants if grant.sequence is not None]
     await set_applied(connection, closure.journal, epoch=closure.epoch, sequences=sequences)
-    await connection.executemany(
-        "INSERT INTO epoch_claim (closure_id, index, leaf, entry, code)"
-        " VALUES ($1, $2, $3, $4, $5)",
-        [
-            (closure.closure_id, claim.index, claim.leaf, claim.entry.raw, item.code)
-            for item in total.judged
-            for claim in [item.claim]
-        ],
+
+
+async def _write_claims(connection: Connection, closure: Closure, total: Total) -> None:
+    """Each claim with its entry, and why it does not count: evidence that stays."""
+    await connection.execute(
+        f"{CLAIMED} INSERT INTO epoch_claim (closure_id, index, leaf, entry, code)"
+        " SELECT $6, claimed.index, claimed.leaf, entry, code FROM claimed"
+        " JOIN unnest($7::bigint[], $8::bytea[], $9::text[]) AS judged (index, leaf, code)"
+        "  ON (claimed.index, claimed.leaf) = (judged.index, judged.leaf)",
+        *(*place_of(total.told), closure.closure_id),
+        [item.index for item in total.judged],
+        [item.leaf for item in total.judged],
+        [item.code for item in total.judged],
     )
 
 
@@ -55,52 +63,61 @@ async def _post(connection: Connection, total: Total, *, now_ms: int) -> None:
             amount=move.amount,
             kind=move.kind,
         )
-    await batch.post(connection, currency=total.currency, now_ms=now_ms)
+    # In one: what a payer spends in the first of them may come in, or be borne, in the last.
+    await batch.post_whole(connection, currency=total.currency, now_ms=now_ms)
 
 
 def _text(wallet: bytes) -> str:
     return wallet_text(WalletId(wallet))
 
 
-async def _window_s(connection: Connection, closure: Closure) -> int:
+def _window_s(closure: Closure) -> int:
     """The claims window as it was reckoned when the epoch was closed."""
-    decided_ms: int = await connection.fetchval(
-        "SELECT decided_ms FROM epoch_closure WHERE closure_id = $1", closure.closure_id
-    )
-    return max(0, (closure.claims_until_ms or 0) - decided_ms) // 1000
+    return max(0, (closure.claims_until_ms or 0) - (closure.decided_ms or 0)) // 1000
 
 
-async def _write_note(
-    connection: Connection, closure: Closure, change: NoteChange, *, window_s: int, now_ms: int
+async def _write_notes(
+    connection: Connection, closure: Closure, changes: Sequence[NoteChange]
 ) -> None:
-    if change.known is not None:
-        await _settle_elsewhere(connection, change, now_ms=now_ms)
-    order, note = change.order, change.note
-    place: tuple[Any, ...] = (None, None, None)
-    if note is not None:
-        place = (closure.journal, closure.epoch, change.in_index)
-    waits = change.state == "early" and note is not None
+    window_ms = _window_s(closure) * 1000
+    columns = zip(*[_columns(change, closure, window_ms) for change in changes], strict=True)
+    lists = [list(column) for column in columns] or [[] for _ in range(16)]
     await connection.execute(
         "INSERT INTO note (journal, epoch, index, leaf, state, payer, payee_journal, amount,"
         " currency, expires_ms, returns_ms, in_journal, in_epoch, in_index, entry, receipt)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+        " SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[], $5::text[],"
+        " $6::bytea[], $7::bytea[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[],"
+        " $12::bytea[], $13::bigint[], $14::bigint[], $15::bytea[], $16::bytea[])"
         " ON CONFLICT (journal, epoch, index) DO UPDATE SET state = excluded.state,"
         " in_journal = coalesce(excluded.in_journal, note.in_journal),"
         " in_epoch = coalesce(excluded.in_epoch, note.in_epoch),"
         " in_index = coalesce(excluded.in_index, note.in_index), entry = NULL, receipt = NULL",
+        *lists,
+    )
+
+
+def _columns(change: NoteChange, closure: Closure, window_ms: int) -> tuple[Any, ...]:
+    order, note = change.order, change.note
+    place: tuple[Any, ...] = (None, None, None)
+    if note is not None:
+        place = (closure.journal, closure.epoch, change.in_index)
+    waits = note if change.state == "early" else None
+    return (
         *(*change.key, change.leaf, change.state, order.payer, order.payee_journal),
-        *(order.amount_minor, order.currency, order.expires_ms),
-        order.expires_ms + window_s * 1000,
+        *(order.amount_minor, order.currency, order.expires_ms, order.expires_ms + window_ms),
         *place,
-        note.entry if note is not None and waits else None,
-        note.receipt if note is not None and waits else None,
+        None if waits is None else waits.entry,
+        None if waits is None else waits.receipt,
     )
 
 
-async def _settle_elsewhere(connection: Connection, change: NoteChange, *, now_ms: int) -> None:
-    """The note came into another journal before its parent was known: now it is."""
-    epoch_id = await connection.fetchval(
-        "SELECT epoch_id FROM journal_epoch WHERE journal = $1 AND epoch = $2",
-        *(change.known["in_journal"], change.known["in_epoch"]),
+async def _settle_elsewhere(
+    connection: Connection, changes: Sequence[NoteChange], *, now_ms: int
+) -> None:
+    """Notes that came into other journals before their parents were known: now they are."""
+    known = [change.known for change in changes if change.known is not None]
+    await settle_entries(
+        connection,
+        [(row.in_journal, row.in_epoch, row.in_index) for row in known],
+        now_ms=now_ms,
     )
-    await settle_entry(connection, epoch_id=epoch_id, index=change.known["in_index"], now_ms=now_ms)

@@ -10,7 +10,7 @@ import msgspec
 from cloud.funding import Funding
 from cloud.ledger.accounts import Account
 from cloud.ledger.posting import TransferKind
-from cloud.recovery.claims import Claim
+from cloud.recovery.claims import Claim, Redeemed
 from wallet.protocol.entry import Note
 from wallet.protocol.messages import Order
 
@@ -46,20 +46,26 @@ class NoteChange(msgspec.Struct, frozen=True, kw_only=True):
     order: Order
     note: Note | None = None
     in_index: int | None = None
-    known: Any = None
+    known: Redeemed | None = None
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """A claim and, where it does not count, the code why."""
+    """What a claim is of, and where it does not count, the code why."""
 
-    claim: Claim
+    index: int
+    leaf: bytes
+    kind: int
+    amount: int
     code: str | None
 
 
 class Total(msgspec.Struct, frozen=True, kw_only=True):
-    """What an epoch comes to. `carried` and `redeemed` are those of the statement, in order."""
+    """What an epoch comes to. `carried` and `redeemed` are those of the statement, in order.
 
-    size: int
+    `told`: the epoch's row of `journal_epoch`.
+    """
+
+    told: Any
     root: bytes
     currency: str
     carried: list[tuple[bytes, int]]
@@ -68,15 +74,17 @@ class Total(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[NoteChange]
     grants: list[Funding]
     judged: list[Judged]
+    forks: list[tuple[Claim, Claim]]
     paid_out: int
+    taken_back: int
     borne: int
 
     @property
     def digest(self) -> bytes:
         """SHA-256 over all that an officer approves."""
         moves = [(move.identity.hex(), *move.way, move.amount) for move in self.moves]
-        judged = [(item.claim.leaf.hex(), item.code) for item in self.judged]
+        judged = [(item.leaf.hex(), item.code) for item in self.judged]
         carried = [(wallet.hex(), balance) for wallet, balance in self.carried]
         redeemed = [(journal.hex(), epoch, index) for journal, epoch, index in self.redeemed]
-        said = [self.size, self.root.hex(), carried, redeemed, moves, judged]
+        said = [self.told["size"], self.root.hex(), carried, redeemed, moves, judged]
         return hashlib.sha256(msgspec.json.encode(said)).digest()

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from cloud.client import Api as Command
 from cloud.config import LimitsConfig
 from cloud.database import Database
 from tests.support.cloud_local import LocalCloud, NewGateway, local_cloud
@@ -221,3 +222,22 @@ async def enrolled(cloud: LocalCloud) -> NewGateway:
     gateway = NewGateway("one")
     assert (await gateway.enrol(cloud, made["token"]))[0] == 201
     return gateway
+
+
+async def test_a_command_that_calls_too_fast_waits_and_goes_on(
+    database: Database, tmp_path: Path
+) -> None:
+    limits = LimitsConfig(caller_requests_per_s=1, caller_burst=1)
+    async with local_cloud(database, tmp_path, limits=limits) as cloud:
+        (tmp_path / "transport-ca.pem").write_bytes(cloud.authority)
+        token = tmp_path / "officer.token"
+        token.write_text(await cloud.officer("ada"))
+        api = Command(cloud.cloud.config, token)
+        await api.get("/v1/issuer/account")
+        waiting = asyncio.create_task(api.get("/v1/issuer/account"))
+        # The clock stands until the command has been refused.
+        await asyncio.wait({waiting}, timeout=0.3)
+        assert not waiting.done()
+        cloud.clock.wall_ms += 1_000
+        async with asyncio.timeout(PATIENCE_S):
+            assert "currencies" in await waiting

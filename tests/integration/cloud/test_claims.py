@@ -57,8 +57,7 @@ def claim(entry: Entry, **changed: Any) -> Claim:
 
 async def codes(connection: Connection, books: Books, *entries: Entry) -> list[str | None]:
     """What each claim comes to."""
-    for entry in entries:
-        await books.add(connection, claim(entry))
+    await books.add(connection, [claim(entry) for entry in entries])
     return [item.code for item in books.judged]
 
 
@@ -193,7 +192,7 @@ async def test_what_a_suspended_journal_told_after_its_offence_is_claimed_by_its
     await north.sync(reconciling)
     async with database.transaction() as connection:
         row = await connection.fetchrow("SELECT * FROM journal_epoch")
-        found = await claims_of(connection, row)
+        found = [item async for page in claims_of(connection, row) for item in page]
     assert bad.index == row["applied"]
     assert [item.index for item in found] == [after.index]
 

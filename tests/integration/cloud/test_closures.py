@@ -1,5 +1,8 @@
 """Closing a gateway and signing its statement: who decides, in which order, what is refused."""
 
+import asyncpg
+import pytest
+
 from cloud.issuer import lists, policies
 from tests.support.recovery import ANNA, BERT, Box, Story, exchanged, paid
 from wallet.journal import Mode, Receipted
@@ -117,9 +120,20 @@ async def test_a_planned_end_is_closed_once_the_journal_has_told_of_it(
         outcome = await branch.opened.journal.submit(Close(reason=CloseReason.PLANNED))
         assert isinstance(outcome, Receipted)
         await exchanged(branch)
+        # Settlements that follow it, told by themselves, hide nothing.
+        story.cloud.clock.wall_ms += 120_000
+        await exchanged(branch)
     await story.done(story.second, f"{path}/approve", {})
     # Nothing is unknown: no window, and no receipt of the epoch loses its worth.
     assert (await story.stated(path))["carried"] == 1_000
+    assert (await story.first.get(f"{path}/claims"))[1]["code"] == "closure-stated"
+    async with story.database.transaction() as connection:
+        for change in ("SET hosted = 'online'", "SET state = 'draft'"):
+            with pytest.raises(asyncpg.PostgresError, match="decided once"):
+                async with connection.transaction():
+                    await connection.execute(f"UPDATE epoch_statement {change}")
+    _, page = await story.first.get("/v1/issuer/closures?first=1")
+    assert page == {"closures": []}
     async with story.database.transaction() as connection:
         held = await lists.held(connection, ListId.JOURNALS)
     assert held is not None and held.items == frozenset()

@@ -131,8 +131,9 @@ async def test_two_officers_close_a_gateway_by_commands(tmp_path: Path) -> None:
         statement = ("statement", closure, "--hosted", "online", *first)
         code, _, errors = await cloud.command("gateway", *statement)
         assert (code, "claims-open" in errors) == (1, True)
-        code, _, errors = await cloud.command("gateway", "sign", "0" * 64, *second)
-        assert (code, "statement-unknown" in errors) == (1, True)
+        for verb in ("sign", "judged"):
+            code, _, errors = await cloud.command("gateway", verb, "0" * 64, *second)
+            assert (code, "statement-unknown" in errors) == (1, True)
         out = await done("successor", closure, "--token-file", str(tmp_path / "next"), *first)
         assert "good for one gateway" in out
 

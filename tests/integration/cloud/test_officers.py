@@ -12,7 +12,9 @@ import asyncpg
 import pytest
 
 from cloud.database import Database
-from cloud.issuer.officers import Role, authenticate, disable_officer, new_token, token_hash
+from cloud.errors import CloudError
+from cloud.issuer.officers import Role, new_token, token_hash
+from tests.support.cloud_commands import Commands
 from tests.support.cloud_local import LocalCloud, local_cloud
 from tests.support.cloud_process import Api
 
@@ -146,15 +148,67 @@ async def test_what_cannot_be_an_officer_is_refused(cloud: LocalCloud, ada: Api,
     token = await cloud.officer("eve", Role.LISTS)
     path = await drafted(ada, order("new", "lists", token=token_hash(token).hex()))
     assert await refused(bob, f"{path}/approve") == (409, "token-known")
-    async with cloud.cloud.database.transaction() as connection:
-        admin = await authenticate(connection, await cloud.officer("root", Role.ADMIN))
-        now_ms = cloud.clock.now_ms()
-        for name in ("eve", "root"):
-            await disable_officer(connection, name=name, by=admin, now_ms=now_ms)
+    gone = {"draft_id": secrets.token_hex(32), "name": "eve"}
+    assert (await bob.post(f"{OFFICERS}/disable", gone))[0] == 201
+    assert (await ada.post(f"{OFFICERS}/{gone['draft_id']}/approve", {}))[0] == 201
     path = await drafted(ada, order("eve", "lists"))
     assert await refused(bob, f"{path}/approve") == (409, "officer-disabled")
     async with cloud.api(token) as eve:
         assert (await eve.post(OFFICERS, order("x", "lists")))[0] == 401
+
+
+async def test_an_officer_is_disabled_by_two_administrators(
+    cloud: LocalCloud, ada: Api, bob: Api
+) -> None:
+    token = await cloud.officer("eve", Role.ADMIN, Role.LISTS)
+    body = {"draft_id": secrets.token_hex(32), "name": "eve"}
+    path = f"{OFFICERS}/{body['draft_id']}"
+    unknown = {"draft_id": secrets.token_hex(32), "name": "nobody"}
+    assert await refused(ada, f"{OFFICERS}/disable", unknown) == (404, "officer-unknown")
+    async with cloud.api(token) as eve:
+        status, made = await ada.post(f"{OFFICERS}/disable", body)
+        assert (status, made["disabled"], made["roles"]) == (201, True, [])
+        # As long as another one has not approved it, nothing has changed.
+        assert (await eve.get(OFFICERS))[0] == 200
+        assert await refused(ada, f"{path}/approve") == (403, "four-eyes")
+        assert await refused(ada, f"{OFFICERS}/disable", {**body, "name": "bob"}) == (
+            409,
+            "draft-conflict",
+        )
+        for _ in range(2):
+            status, made = await bob.post(f"{path}/approve", {})
+            assert (status, made["state"]) == (201, "approved")
+        assert (await eve.get(OFFICERS))[0] == 401
+    _, shown = await bob.get(OFFICERS)
+    assert [officer["name"] for officer in shown["officers"]] == ["ada", "bob"]
+    # For ever: nobody comes back by another draft, and nobody is disabled twice.
+    again = {"draft_id": secrets.token_hex(32), "name": "eve"}
+    assert (await ada.post(f"{OFFICERS}/disable", again))[0] == 201
+    path = f"{OFFICERS}/{again['draft_id']}"
+    assert await refused(bob, f"{path}/approve") == (409, "officer-disabled")
+    # Two administrators have to remain.
+    last = {"draft_id": secrets.token_hex(32), "name": "bob"}
+    assert (await ada.post(f"{OFFICERS}/disable", last))[0] == 201
+    path = f"{OFFICERS}/{last['draft_id']}"
+    assert await refused(bob, f"{path}/approve") == (409, "admins-too-few")
+
+
+async def test_only_administrators_disable(cloud: LocalCloud, ada: Api) -> None:
+    roles = [role for role in Role if role is not Role.ADMIN]
+    body = {"draft_id": secrets.token_hex(32), "name": "ada"}
+    async with cloud.api(await cloud.officer("eve", *roles)) as eve:
+        assert await refused(eve, f"{OFFICERS}/disable", body) == (403, "role-missing")
+
+
+async def test_two_administrators_disable_by_commands(cloud: LocalCloud) -> None:
+    commands = await Commands.by(cloud, "ada", "bob", "eve")
+    out = await commands.typed("ada", "issuer", "disable", "--name", "eve")
+    draft = out.split()[1].rstrip(":")
+    assert f"draft {draft}: eve: disabled\n" in await commands.typed("bob", "issuer", "officers")
+    out = await commands.typed("bob", "issuer", "approve-officer", draft)
+    assert out == "eve: disabled\n"
+    with pytest.raises(CloudError, match="token-unknown"):
+        await commands.typed("eve", "issuer", "officers")
 
 
 async def test_two_administrators_always_remain(cloud: LocalCloud, ada: Api, bob: Api) -> None:

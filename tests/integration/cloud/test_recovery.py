@@ -29,6 +29,7 @@ from tests.support.recovery import (
 from wallet.journal import Receipted
 from wallet.protocol.fork import ForkKind, verify_fork
 from wallet.protocol.ids import WalletId
+from wallet.protocol.merkle import leaf_hash
 
 PIN = "2468"
 
@@ -204,7 +205,8 @@ async def test_a_holder_hands_in_receipts_as_an_officer_does(story: Story, north
         assert await story.hand_in(made, by=holder) == ["taken"]
     _, page = await story.first.get(f"{path}/claims")
     assert (page["carried"], page["wallets"]) == (1_000, 2)
-    assert page["claims"] == [{"index": made.index, "kind": "pay", "amount": 10, "code": None}]
+    line = {"index": made.index, "kind": "pay", "amount": 10, "code": None}
+    assert page["claims"] == [{"claim": leaf_hash(made.entry).hex(), **line}]
 
 
 async def test_receipts_of_a_closed_journal_come_with_the_report_of_another_gateway(

@@ -1,0 +1,90 @@
+"""Notes of other journals that are claimed to have come in: what is known of their origin."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from cloud.database import Connection
+from cloud.ledger.accounts import Account, loss, suspense, transit_notes
+from cloud.recovery.total import NoteKey
+from wallet.protocol.ids import journal_text
+from wallet.protocol.refusals import Code, ProtocolError
+
+
+class Parent(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a note. `leaf` and `state` are None where nobody has told of it.
+
+    `applied`: entries of its journal's epoch that the rules accepted; `is_stated`: that epoch has
+    its statement.
+    """
+
+    leaf: bytes | None = None
+    state: str | None = None
+    applied: int = 0
+    is_stated: bool = False
+
+
+_UNKNOWN = Parent()
+Parents = Mapping[NoteKey, Parent]
+
+
+async def parents_of(connection: Connection, keys: Collection[NoteKey]) -> Parents:
+    """What is known of notes, which are locked for this transaction."""
+    if not keys:
+        return {}
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    rows = await connection.fetch(
+        "SELECT journal, epoch, index, leaf, state FROM note WHERE (journal, epoch, index) IN"
+        " (SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]))"
+        " ORDER BY journal, epoch, index FOR UPDATE",
+        *columns,
+    )
+    told = await connection.fetch(
+        "SELECT journal, epoch, applied, stated_ms IS NOT NULL AS is_stated FROM journal_epoch"
+        " WHERE (journal, epoch) IN (SELECT * FROM unnest($1::bytea[], $2::bigint[]))",
+        *columns[:2],
+    )
+    found = {_key(row): {"leaf": row["leaf"], "state": row["state"]} for row in rows}
+    epochs = {(row["journal"], row["epoch"]): row for row in told}
+    return {key: _parent(found.get(key, {}), epochs.get(key[:2])) for key in keys}
+
+
+def _key(row: Any) -> NoteKey:
+    return (row["journal"], row["epoch"], row["index"])
+
+
+def _parent(known: dict[str, Any], epoch: Any) -> Parent:
+    if epoch is None:
+        return Parent(**known)
+    return Parent(**known, applied=epoch["applied"], is_stated=epoch["is_stated"])
+
+
+def source_of(
+    key: NoteKey, leaf: bytes, parents: Parents, *, journal: str, currency: str
+) -> tuple[Account, str]:
+    """The account that a note comes from, and what becomes of it. Raises: ProtocolError.
+
+    `journal`: the text of the one into which it came.
+    """
+    parent = parents.get(key, _UNKNOWN)
+    if parent.state is None:
+        return _early(key, parent, journal=journal, currency=currency)
+    if parent.leaf != leaf:
+        raise ProtocolError(Code.PROOF_INVALID, "its journal tells of another entry")
+    if parent.state == "out":
+        return transit_notes(journal_text(key[0]), currency=currency), "redeemed"
+    if parent.state == "returned":
+        # It came back to the payer, and the payee had redeemed it in time.
+        return loss(currency), "compensated"
+    raise ProtocolError(Code.NOTE_REDEEMED)
+
+
+def _early(key: NoteKey, parent: Parent, *, journal: str, currency: str) -> tuple[Account, str]:
+    if parent.is_stated:
+        return loss(currency), "compensated"
+    if parent.applied > key[2]:
+        raise ProtocolError(Code.PROOF_INVALID, "its journal tells of another entry")
+    return suspense(journal, currency=currency), "early"

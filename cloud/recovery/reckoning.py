@@ -1,0 +1,127 @@
+"""What a closed epoch comes to, by all that is known now. Nothing is written but empty accounts."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cloud import funding
+from cloud.database import Connection
+from cloud.errors import IssuerError
+from cloud.issuer.desk import Desk
+from cloud.issuer.gateways import find_gateway
+from cloud.reconciler.replica import load
+from cloud.recovery.accounting import Books
+from cloud.recovery.claims import claims_of
+from cloud.recovery.closures import Closure, ClosureState
+from cloud.recovery.refusals import refused_in
+from cloud.recovery.rejected import rejected_in
+from cloud.recovery.total import Total
+from wallet.protocol.keys import PublicKey, from_cose_key
+from wallet.protocol.merkle import EMPTY_ROOT
+
+
+class Hosted(enum.StrEnum):
+    """Which wallets are paid out to their holders' online wallets instead of being carried.
+
+    `carry`: none; the next gateway has the hosted wallets' keys, from a backup or on the same
+    token. `online`: those whose keys the gateway kept, because the keys are lost. `everybody`: all.
+    """
+
+    CARRY = "carry"
+    ONLINE = "online"
+    EVERYBODY = "everybody"
+
+
+class EnrolledKeys(Mapping[bytes, PublicKey]):
+    """Keys by wallet, read when they are asked for: an epoch may have any number of wallets."""
+
+    def __init__(self, cose_keys: Mapping[bytes, bytes]) -> None:
+        self._cose_keys = cose_keys
+
+    def __getitem__(self, wallet: bytes) -> PublicKey:
+        return from_cose_key(self._cose_keys[wallet])
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._cose_keys)
+
+    def __len__(self) -> int:
+        return len(self._cose_keys)
+
+
+async def reckon(connection: Connection, desk: Desk, closure: Closure, *, hosted: Hosted) -> Total:
+    """What the epoch comes to.
+
+    Raises: IssuerError `closure-open`, `closure-stated`, `entries-held`; ReconcilerError
+    `replica-broken`.
+    """
+    if closure.state is not ClosureState.CLOSED:
+        raise IssuerError("closure-open", f"the closure is {closure.state.value}")
+    # Whoever hands a claim in, or redeems a note of this epoch, waits until this is decided.
+    row = await connection.fetchrow(
+        "SELECT epoch_id, journal, epoch, size, applied, root, stated_ms FROM journal_epoch"
+        " WHERE journal = $1 AND epoch = $2 FOR UPDATE",
+        *(closure.journal, closure.epoch),
+    )
+    if row["stated_ms"] is not None:
+        raise IssuerError("closure-stated", "the epoch has its statement, which keeps its claims")
+    await _require_decided(connection, row)
+    place = (closure.journal, closure.epoch)
+    replica = await load(
+        connection, desk.anchor, epoch_id=row["epoch_id"], journal=place[0], epoch=place[1]
+    )
+    gateway = await find_gateway(connection, closure.journal)
+    keys, kept = await _enrolled(connection, closure.journal)
+    books = Books(
+        desk.anchor,
+        replica.state,
+        place=place,
+        currency=gateway.currency,
+        keys=keys,
+        refused=await refused_in(connection, closure.closure_id),
+    )
+    grants = await funding.granted_for(connection, closure.journal, epoch=closure.epoch)
+    books.add_grants(grants)
+    async for claims in claims_of(connection, row):
+        await books.add(connection, claims)
+    books.take_back(await rejected_in(connection, row["epoch_id"]))
+    books.bear()
+    paid_out = {Hosted.CARRY: [], Hosted.ONLINE: kept, Hosted.EVERYBODY: books.wallets()}
+    books.pay_out(paid_out[hosted])
+    return Total(
+        told=row,
+        root=row["root"] or EMPTY_ROOT,
+        currency=gateway.currency,
+        carried=books.carried(),
+        redeemed=sorted(books.redeemed),
+        moves=books.moves,
+        notes=books.notes,
+        grants=grants,
+        judged=books.judged,
+        forks=books.forks,
+        paid_out=books.paid_out,
+        taken_back=books.taken_back,
+        borne=books.borne,
+    )
+
+
+async def _require_decided(connection: Connection, row: Any) -> None:
+    """Carried value is settled: nothing may be in it that a person has still to decide about."""
+    held: int = await connection.fetchval(
+        "SELECT count(*) FROM verdict WHERE epoch_id = $1 AND state = 'held' AND index < $2",
+        *(row["epoch_id"], row["applied"]),
+    )
+    if held:
+        raise IssuerError("entries-held", f"{held} entries wait for a decision first")
+
+
+async def _enrolled(connection: Connection, journal: bytes) -> tuple[EnrolledKeys, list[bytes]]:
+    """Keys as the issuer enrolled them there, and the wallets whose keys were kept."""
+    rows = await connection.fetch(
+        "SELECT DISTINCT ON (wallet) wallet, cose_key, hosted FROM wallet_enrolment"
+        " WHERE journal = $1 ORDER BY wallet, enrolment_id DESC",
+        journal,
+    )
+    keys = EnrolledKeys({row["wallet"]: row["cose_key"] for row in rows})
+    return keys, [row["wallet"] for row in rows if row["hosted"]]

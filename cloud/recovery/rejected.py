@@ -1,0 +1,58 @@
+"""Entries of a closed epoch that officers rejected: where what they brought goes to."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from cloud.database import Connection
+from wallet.protocol.entry import Note, Payment, decode_entry
+from wallet.protocol.messages import Order
+
+
+class Origin(enum.StrEnum):
+    """Where a rejected entry's value came from, and goes back to.
+
+    `here`: the payer's wallet in this journal. `online`: a payer elsewhere, whose journal goes on
+    as it is. `loss`: the issuer, which paid because the payer had the note back already.
+    """
+
+    HERE = "here"
+    ONLINE = "online"
+    LOSS = "loss"
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry that brought value to a wallet of its journal."""
+
+    index: int
+    order: Order
+    origin: Origin
+
+
+async def rejected_in(connection: Connection, epoch_id: int) -> list[Rejected]:
+    """Entries of an epoch that officers rejected, in their order."""
+    rows = await connection.fetch(
+        "SELECT decided.index, entry FROM entry_decision AS decided CROSS JOIN LATERAL"
+        " (SELECT entries[decided.index - first + 1] AS entry FROM journal_segment"
+        "  WHERE journal_segment.epoch_id = decided.epoch_id AND first <= decided.index"
+        "  ORDER BY first DESC LIMIT 1) AS told"
+        " WHERE epoch_id = $1 AND action = 'reject' AND state = 'approved' ORDER BY decided.index",
+        epoch_id,
+    )
+    found = []
+    for row in rows:
+        body = decode_entry(row["entry"]).body
+        assert isinstance(body, Payment | Note)  # nothing else is rejected
+        origin = await _origin(connection, body) if isinstance(body, Note) else Origin.HERE
+        found.append(Rejected(index=row["index"], order=body.order, origin=origin))
+    return found
+
+
+async def _origin(connection: Connection, note: Note) -> Origin:
+    state = await connection.fetchval(
+        "SELECT state FROM note WHERE journal = $1 AND epoch = $2 AND index = $3",
+        *(note.order.payer_journal, note.order.payer_epoch, note.index),
+    )
+    return Origin.LOSS if state == "compensated" else Origin.ONLINE
