@@ -20,6 +20,7 @@ from cloud.issuer.gateways import (
     saw,
 )
 from cloud.issuer.restored import merge_lists, take_back
+from cloud.issuer.suspensions import list_suspended
 from cloud.log import Log
 from sync.exchange import build_down, open_up
 from wallet.protocol.entry import EntryKind, decode_entry
@@ -116,6 +117,8 @@ class Exchange:
     ) -> list[bytes]:
         desk, up = self._desk, verified.claims
         entered = _entered(up)
+        # What this report convicted others learn by the list, and this gateway by this answer.
+        await list_suspended(connection, desk, now_ms=now_ms)
         await saw(connection, gateway.journal, now_ms=now_ms)
         enrolments = [body for body in entered if isinstance(body, Enrolment)]
         await set_enrolled(connection, gateway, enrolments)

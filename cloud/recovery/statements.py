@@ -20,7 +20,7 @@ from cloud.issuer import audit
 from cloud.issuer.desk import Desk
 from cloud.issuer.gateways import find_gateway
 from cloud.issuer.officers import Officer, Role
-from cloud.reconciler import evidence
+from cloud.reconciler import forks as proofs
 from cloud.reconciler.evidence import Evidence, suspend
 from cloud.reconciler.outbox import tell
 from cloud.reconciler.replica import load
@@ -263,7 +263,7 @@ async def _convict(
             "SELECT epoch_id FROM journal_epoch WHERE journal = $1 AND epoch = $2",
             *(closure.journal, closure.epoch),
         )
-        parts = evidence.of_index(
+        parts = proofs.of_index(
             desk.anchor,
             (one.entry.raw, one.receipt or b""),
             (other.entry.raw, other.receipt or b""),
