@@ -17,6 +17,7 @@ from cloud import commands
 from cloud.attestation_commands import add_attestation, add_level
 from cloud.config import Config, load_config
 from cloud.errors import CloudError
+from cloud.evidence_commands import add_evidence
 from cloud.issuer.officers import Role
 from cloud.main import run_cloud
 from cloud.recovery_commands import add_recovery
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     _add_gateway(verbs)
     _add_issuer(verbs)
     add_attestation(verbs)
+    add_evidence(verbs)
     migrate = verbs.add_parser("migrate", help="bring the database's schema up to date")
     migrate.set_defaults(run=commands.migrate_schema)
     reconcile = verbs.add_parser("reconcile", help="journals, their sizes and states")
@@ -135,6 +137,10 @@ def main() -> int:
     """The command; its exit code."""
     options = parser().parse_args()
     try:
+        if "alone" in options:
+            # It needs neither configuration nor cloud, and whoever runs it has none.
+            alone: Callable[[argparse.Namespace], int] = options.alone
+            return alone(options)
         config = config_of(options)
         if options.command == "run":
             run_cloud(config)

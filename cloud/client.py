@@ -23,18 +23,20 @@ class Api:
         self._config = config
         self._token_file = token_file
 
-    async def get(self, path: str) -> Any:
+    async def get(self, path: str, *, timeout_s: int = TIMEOUT_S) -> Any:
         """Raises: CloudError with the code of the problem; `cloud-silent`."""
-        return await self._call("GET", path, None)
+        return await self._call("GET", path, None, timeout_s=timeout_s)
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """Raises: as `get`."""
-        return await self._call("POST", path, body)
+        return await self._call("POST", path, body, timeout_s=TIMEOUT_S)
 
-    async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+    async def _call(
+        self, method: str, path: str, body: dict[str, Any] | None, *, timeout_s: int
+    ) -> Any:
         port, tls = self._reach()
         headers = {} if self._token_file is None else _bearer(self._token_file)
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
         url = f"https://{self._config.listen.host}:{port}{path}"
         try:
             async with (

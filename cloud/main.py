@@ -20,6 +20,7 @@ from cloud.config import Config
 from cloud.errors import CloudError
 from cloud.http.app import application
 from cloud.http.door import Door
+from cloud.http.evidence import evidence_routes
 from cloud.http.gateways import gateway_application
 from cloud.http.officers import officer_routes
 from cloud.http.overview import overview_routes
@@ -47,6 +48,7 @@ def api_application(cloud: Cloud) -> web.Application:
     app = application(limited(cloud.config.limits, cloud.clock))
     routes = [
         *officer_routes(cloud),
+        *evidence_routes(cloud),
         *people_routes(),
         *overview_routes(cloud),
         *recovery_routes(cloud),

@@ -22,6 +22,7 @@ _COUNT = {"type": "integer", "minimum": 0, "maximum": 999_999_999_999_999}
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "closure": _IDENTITY,
     "draft": _IDENTITY,
+    "evidence": _COUNT,
     "funding": _IDENTITY,
     "journal": _NAME,
     "quote": _IDENTITY,

@@ -34,6 +34,7 @@ _BY_CODE = {
     "closure-unknown": 404,
     "statement-unknown": 404,
     "wish-unknown": 404,
+    "evidence-unknown": 404,
     "officer-unknown": 404,
     "officer-exists": 409,
     "officer-disabled": 409,
