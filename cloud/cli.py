@@ -18,6 +18,7 @@ from cloud.attestation_commands import add_attestation, add_level
 from cloud.compliance_commands import add_compliance
 from cloud.config import Config, load_config
 from cloud.errors import CloudError
+from cloud.evidence_commands import add_evidence
 from cloud.http.types import SUPPLY_MAX
 from cloud.issuer.officers import Role
 from cloud.lost_grant_commands import add_lost_grants
@@ -51,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     _add_issuer(verbs)
     add_attestation(verbs)
     add_compliance(verbs)
+    add_evidence(verbs)
     migrate = verbs.add_parser("migrate", help="bring the database's schema up to date")
     migrate.set_defaults(run=commands.migrate_schema)
     reconcile = verbs.add_parser("reconcile", help="journals, their sizes and states")
@@ -158,6 +160,10 @@ def main() -> int:
     """The command; its exit code."""
     options = parser().parse_args()
     try:
+        if "alone" in options:
+            # It needs neither configuration nor cloud, and whoever runs it has none.
+            alone: Callable[[argparse.Namespace], int] = options.alone
+            return alone(options)
         config = config_of(options)
         if options.command == "run":
             run_cloud(config)

@@ -21,6 +21,7 @@ from cloud.errors import CloudError
 from cloud.http.app import application
 from cloud.http.compliance import compliance_routes
 from cloud.http.door import Door
+from cloud.http.evidence import evidence_routes
 from cloud.http.gateways import gateway_application
 from cloud.http.lost_grants import lost_grant_routes
 from cloud.http.officers import officer_routes
@@ -50,6 +51,7 @@ def api_application(cloud: Cloud) -> web.Application:
     app = application(limited(cloud.config.limits, cloud.clock))
     routes = [
         *officer_routes(cloud),
+        *evidence_routes(cloud),
         *people_routes(),
         *overview_routes(cloud),
         *recovery_routes(cloud),

@@ -14,7 +14,9 @@ from cloud.errors import ConfigError
 from cloud.http import answers
 from cloud.issuer import lists, policies
 from cloud.issuer.desk import Desk
+from cloud.issuer.suspensions import list_suspended
 from cloud.issuer.vault import Vault
+from cloud.reconciler import stragglers
 from cloud.reconciler.leaves import fill_all
 from cloud.reconciler.reconciler import Reconciler
 from cloud.reconciler.returns import return_expired_notes
@@ -58,7 +60,9 @@ class Cloud:
         now_ms = self.clock.now_ms()
         async with self.database.transaction() as connection:
             await self.desk.refresh(connection, now_ms=now_ms)
+        await stragglers.sweep(self.database, self.desk.anchor, now_ms=now_ms)
         async with self.database.transaction() as connection:
+            await list_suspended(connection, self.desk, now_ms=now_ms)
             await lists.refresh_lists(connection, self.desk, now_ms=now_ms)
         await return_expired_notes(self.database, now_ms=now_ms)
         await fill_all(self.database)

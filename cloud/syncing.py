@@ -28,6 +28,7 @@ from cloud.issuer.gateways import (
 )
 from cloud.issuer.restored import merge_lists, take_back
 from cloud.issuer.succession import followed_by
+from cloud.issuer.suspensions import list_suspended
 from cloud.log import Log
 from cloud.trails.following import follow
 from sync.exchange import build_down, open_report
@@ -128,6 +129,8 @@ class Exchange:
     ) -> list[bytes]:
         desk, up = self._desk, verified.claims
         entered = _entered(up)
+        # What this report convicted others learn by the list, and this gateway by this answer.
+        await list_suspended(connection, desk, now_ms=now_ms)
         await saw(connection, gateway.journal, now_ms=now_ms)
         enrolments = [body for body in entered if isinstance(body, Enrolment)]
         await set_enrolled(connection, gateway, enrolments)

@@ -23,6 +23,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "closure": _IDENTITY,
     "draft": _IDENTITY,
     "finding": _COUNT,
+    "evidence": _COUNT,
     "funding": _IDENTITY,
     "journal": _NAME,
     "quote": _IDENTITY,

@@ -36,6 +36,7 @@ _BY_CODE = {
     "grant-closed-already": 409,
     "statement-unknown": 404,
     "wish-unknown": 404,
+    "evidence-unknown": 404,
     "officer-unknown": 404,
     "officer-exists": 409,
     "officer-disabled": 409,

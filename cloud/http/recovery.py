@@ -11,6 +11,7 @@ from cloud.http.routes import Call, Route
 from cloud.http.types import TokenAnswer
 from cloud.issuer import gateways
 from cloud.issuer.officers import Role
+from cloud.issuer.suspensions import list_suspended
 from cloud.recovery import claims, closures, refusals, statements
 from cloud.recovery.closures import Cause, Closure
 from cloud.recovery.reckoning import Hosted, reckon
@@ -166,6 +167,7 @@ class RecoveryDesk:
         outcomes = await claims.hand_in(
             call.connection, self._cloud.desk.anchor, transfers, now_ms=call.now_ms
         )
+        await list_suspended(call.connection, self._cloud.desk, now_ms=call.now_ms)
         return types.TakenAnswer(outcomes=[outcome.value for outcome in outcomes])
 
     async def claims(self, call: Call) -> types.ClaimsAnswer:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cloud.reconciler.context import Facts, IssuerContext, refundable_of
+from cloud.reconciler.context import Facts, IssuerContext
 from cloud.reconciler.facts import refunds
 from wallet.protocol.entry import Entry
 from wallet.protocol.refusals import Refusal
+from wallet.protocol.replaying import refundable_of
 from wallet.protocol.rules import apply
 from wallet.protocol.state import Decision, State
 

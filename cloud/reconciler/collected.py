@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from cloud.database import Connection
-from cloud.reconciler import evidence
-from cloud.reconciler.evidence import Evidence, suspend
+from cloud.reconciler import forks
+from cloud.reconciler.evidence import Evidence, is_convicted, suspend
+from cloud.reconciler.stored import held_entry, held_leaf, held_root, stored_leaves
 from cloud.reconciler.values import Segment
+from wallet.protocol.breach import breach_pair
 from wallet.protocol.certificates import TrustAnchor
-from wallet.protocol.merkle import leaf_hash
+from wallet.protocol.entry import Close
+from wallet.protocol.evidence import verify_evidence
 from wallet.protocol.receipt import (
     NOTHING_REVOKED,
     ReceiptError,
     VerifiedReceipt,
     verify_receipt,
 )
-from wallet.protocol.refusals import Code
+from wallet.protocol.refusals import Code, ProtocolError
 from wallet.protocol.trust import ENDLESS_S
 
 Transfer = tuple[bytes, bytes]
@@ -67,7 +71,7 @@ async def keep(
 ) -> None:
     """Do what `take` does with receipts that were checked."""
     rows = await connection.fetch(
-        "SELECT journal, epoch, epoch_id, size FROM journal_epoch WHERE (journal, epoch) IN"
+        "SELECT journal, epoch, epoch_id, size, ended FROM journal_epoch WHERE (journal, epoch) IN"
         " (SELECT * FROM unnest($1::bytea[], $2::bigint[]))",
         *([item.verified.journal for item in holding], [item.verified.epoch for item in holding]),
     )
@@ -75,44 +79,109 @@ async def keep(
     waiting = []
     for item in holding:
         row = places.get((item.verified.journal, item.verified.epoch))
-        if row is None or row["size"] <= item.verified.index:
+        told = 0 if row is None else row["size"]
+        if told > item.verified.index:
+            await _compare(connection, anchor, row, item, now_ms=now_ms)
+        elif row is not None and row["ended"] is not None:
+            await _compare_end(connection, anchor, row, item, now_ms=now_ms)
+        if told < item.verified.size:
             waiting.append(item)
-        else:
-            await _compare(connection, anchor, row["epoch_id"], item, now_ms=now_ms)
-    await _wait(connection, waiting, now_ms=now_ms)
+    if waiting:
+        await _wait(connection, waiting, now_ms=now_ms)
 
 
 async def _wait(connection: Connection, waiting: Sequence[Received], *, now_ms: int) -> None:
-    """Keep receipts until their journals tell."""
+    """Keep receipts until their journals tell all that they are over."""
     await connection.execute(
-        "INSERT INTO collected_receipt SELECT *, $7::bigint FROM unnest($1::bytea[], $2::bigint[],"
-        " $3::bigint[], $4::bytea[], $5::bytea[], $6::bytea[]) ON CONFLICT DO NOTHING",
+        "INSERT INTO collected_receipt"
+        " (journal, epoch, index, leaf, entry, receipt, size, received_ms)"
+        " SELECT *, $8::bigint FROM unnest($1::bytea[], $2::bigint[], $3::bigint[],"
+        " $4::bytea[], $5::bytea[], $6::bytea[], $7::bigint[]) ON CONFLICT DO NOTHING",
         [item.verified.journal for item in waiting],
         [item.verified.epoch for item in waiting],
         [item.verified.index for item in waiting],
         [item.verified.leaf for item in waiting],
         [item.transfer[0] for item in waiting],
         [item.transfer[1] for item in waiting],
+        [item.verified.size for item in waiting],
         now_ms,
     )
 
 
 async def _compare(
-    connection: Connection, anchor: TrustAnchor, epoch_id: int, item: Received, *, now_ms: int
+    connection: Connection, anchor: TrustAnchor, row: Any, item: Received, *, now_ms: int
 ) -> None:
-    """The journal has told of this index: of the same entry, or it is convicted."""
-    index = item.verified.index
-    if await _held_leaf(connection, epoch_id, index) != item.verified.leaf:
-        await _convict(connection, anchor, epoch_id, index, item.transfer, now_ms=now_ms)
+    """The journal has told of this index: of the same entry, in the same tree, or it is convicted.
+
+    `row`: epoch_id and size of its epoch.
+    """
+    said, epoch_id = item.verified, row["epoch_id"]
+    if await held_leaf(connection, epoch_id, said.index) != said.leaf:
+        await _convict_entry(connection, anchor, epoch_id, item, now_ms=now_ms)
+    elif said.size <= row["size"] and await held_root(connection, epoch_id, said.size) != said.root:
+        await _convict_root(connection, anchor, epoch_id, item, now_ms=now_ms)
 
 
-async def _held_leaf(connection: Connection, epoch_id: int, index: int) -> bytes:
-    found: bytes = await connection.fetchval(
-        "SELECT substring(leaves FROM (32 * ($2 - first) + 1)::int FOR 32) FROM journal_segment"
-        " WHERE epoch_id = $1 AND first <= $2 AND size > $2",
-        *(epoch_id, index),
+async def compare_again(
+    connection: Connection, anchor: TrustAnchor, row: Any, *, now_ms: int
+) -> None:
+    """A receipt that was kept while its journal told of its place.
+
+    `row`: epoch_id and size of its epoch, and the row of the receipt.
+    """
+    item = _known(anchor, row)
+    await _compare(connection, anchor, row, item, now_ms=now_ms)
+    if item.verified.size <= row["size"]:
+        await connection.execute(
+            "DELETE FROM collected_receipt"
+            " WHERE journal = $1 AND epoch = $2 AND index = $3 AND leaf = $4",
+            *(row["journal"], row["epoch"], row["index"], row["leaf"]),
+        )
+
+
+async def _compare_end(
+    connection: Connection, anchor: TrustAnchor, row: Any, item: Received, *, now_ms: int
+) -> None:
+    """The journal has told of its end before this index: a settlement may follow, nothing else."""
+    end = await held_entry(connection, row["epoch_id"], row["ended"])
+    assert end is not None  # the journal has told of it
+    proof = breach_pair(end, item.transfer)
+    try:
+        verify_evidence(proof, root=anchor)
+    except ProtocolError:
+        return
+    found = Evidence(
+        kind="hidden-entry", code=Code.WRONG_JOURNAL, index=item.verified.index, parts=(proof,)
     )
-    return found
+    await suspend(connection, row["epoch_id"], found, now_ms=now_ms)
+
+
+async def check_end(
+    connection: Connection, anchor: TrustAnchor, segment: Segment, *, now_ms: int
+) -> None:
+    """A journal that has ended its epoch: remember where, and look at what was handed in behind."""
+    ended = [entry.index for entry in segment.entries if isinstance(entry.body, Close)]
+    if not ended:
+        return
+    await connection.execute(
+        "UPDATE journal_epoch SET ended = $2 WHERE epoch_id = $1", segment.epoch_id, ended[0]
+    )
+    rows = await connection.fetch(
+        "SELECT entry, receipt FROM collected_receipt"
+        " WHERE journal = $1 AND epoch = $2 AND index >= $3",
+        *(segment.journal, segment.epoch, segment.size),
+    )
+    told = {"epoch_id": segment.epoch_id, "ended": ended[0]}
+    for row in rows:
+        item = _known(anchor, row)
+        await _compare_end(connection, anchor, told, item, now_ms=now_ms)
+
+
+def _known(anchor: TrustAnchor, row: Any) -> Received:
+    """A receipt that was kept."""
+    item = received(anchor, (row["entry"], row["receipt"]))
+    assert item is not None  # it was checked before it was kept
+    return item
 
 
 async def check_own(
@@ -120,28 +189,48 @@ async def check_own(
 ) -> None:
     """Hold what this journal tells now against the receipts that were handed in before."""
     rows = await connection.fetch(
-        "DELETE FROM collected_receipt"
-        " WHERE journal = $1 AND epoch = $2 AND index >= $3 AND index < $4"
-        " RETURNING index, entry, receipt",
+        "SELECT index, leaf, entry, receipt FROM collected_receipt"
+        " WHERE journal = $1 AND epoch = $2 AND index < $4"
+        " AND (index >= $3 OR size <= $4)",
         *(segment.journal, segment.epoch, segment.first, segment.size),
     )
+    if not rows:
+        return
+    told = {"epoch_id": segment.epoch_id, "size": segment.size}
     for row in rows:
-        index, transfer = row["index"], (row["entry"], row["receipt"])
-        if segment.leaves[index - segment.first] != leaf_hash(row["entry"]):
-            await _convict(connection, anchor, segment.epoch_id, index, transfer, now_ms=now_ms)
+        await _compare(connection, anchor, told, _known(anchor, row), now_ms=now_ms)
+    await connection.execute(
+        "DELETE FROM collected_receipt WHERE journal = $1 AND epoch = $2 AND index < $3"
+        " AND (size IS NULL OR size <= $3)",
+        *(segment.journal, segment.epoch, segment.size),
+    )
 
 
-async def _convict(
-    connection: Connection,
-    anchor: TrustAnchor,
-    epoch_id: int,
-    index: int,
-    transfer: Transfer,
-    *,
-    now_ms: int,
+async def _convict_entry(
+    connection: Connection, anchor: TrustAnchor, epoch_id: int, item: Received, *, now_ms: int
 ) -> None:
-    held = await evidence.held_entry(connection, epoch_id, index)
+    """A receipt of an entry that the journal does not tell of."""
+    kind, index = "hidden-entry", item.verified.index
+    if await is_convicted(connection, epoch_id, kind):
+        return
+    held = await held_entry(connection, epoch_id, index)
     assert held is not None  # the journal has told of this index
-    parts = evidence.of_index(anchor, transfer, held)
-    found = Evidence(kind="hidden-entry", code=Code.PROOF_INVALID, index=index, parts=parts)
+    parts = forks.of_index(anchor, item.transfer, held)
+    found = Evidence(kind=kind, code=Code.PROOF_INVALID, index=index, parts=parts)
+    await suspend(connection, epoch_id, found, now_ms=now_ms)
+
+
+async def _convict_root(
+    connection: Connection, anchor: TrustAnchor, epoch_id: int, item: Received, *, now_ms: int
+) -> None:
+    """A receipt of an entry that the journal tells of, in a tree that it does not."""
+    if await is_convicted(connection, epoch_id, "fork"):
+        return
+    row = await connection.fetchrow(
+        "SELECT size, checkpoint FROM journal_epoch WHERE epoch_id = $1", epoch_id
+    )
+    leaves = await stored_leaves(connection, epoch_id, end=row["size"])
+    given = forks.checkpoint_of(item.transfer[1], item.verified.root)
+    parts = forks.of_roots(anchor, given, row["checkpoint"], leaves)
+    found = Evidence(kind="fork", code=Code.PROOF_INVALID, index=None, parts=parts)
     await suspend(connection, epoch_id, found, now_ms=now_ms)

@@ -9,13 +9,11 @@ import msgspec
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.context import Refundable, Source
 from wallet.protocol.cose import Sign1
-from wallet.protocol.entry import Entry, EntryKind, ListUpdate, Note, Payment
+from wallet.protocol.entry import ListUpdate, Note
 from wallet.protocol.keys import PublicKey
 from wallet.protocol.lists import Held, SignedList
 from wallet.protocol.receipt import NO_CHAINS
 from wallet.protocol.trust import ENDLESS_S, check_note, check_role
-
-_TO_WALLETS_HERE = (EntryKind.PAY, EntryKind.TRANSFER_IN)
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,17 +95,3 @@ class ReplayContext(IssuerContext):
             index=note.index,
             not_after_s=ENDLESS_S,
         )
-
-
-def refundable_of(entry: Entry) -> Refundable | None:
-    """What a refund may name of an entry; None of what is no payment to a wallet here."""
-    body = entry.body
-    if not isinstance(body, Payment | Note) or entry.kind not in _TO_WALLETS_HERE:
-        return None
-    order = body.order
-    return Refundable(
-        payer=order.payer,
-        payee=order.payee,
-        amount_minor=order.amount_minor,
-        time_ms=entry.time_ms,
-    )

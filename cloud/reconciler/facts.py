@@ -7,13 +7,13 @@ from types import MappingProxyType
 
 from cloud.database import Connection
 from cloud.reconciler import leaves as leaves_index
-from cloud.reconciler.context import Facts, refundable_of
-from cloud.reconciler.evidence import stored_leaves
+from cloud.reconciler.context import Facts
+from cloud.reconciler.stored import stored_leaves
 from wallet.protocol.context import Refundable
 from wallet.protocol.entry import Entry, ListUpdate, Payment, decode_entry
 from wallet.protocol.issued import Settlement, decode_list
 from wallet.protocol.lists import SignedList
-from wallet.protocol.merkle import Batch, Frontier
+from wallet.protocol.replaying import refundable_of, roots_at
 
 _ANY_AMOUNT = 2**62
 
@@ -76,7 +76,7 @@ async def facts_for(
     return Facts(
         payments=payments,
         roots=await _roots(connection, epoch_id, entries, sizes, leaves) if sizes else roots,
-        lists=await _lists(connection, updates),
+        lists=await lists_named(connection, updates),
     )
 
 
@@ -114,20 +114,14 @@ async def _roots(
     missing = sizes - found.keys()
     if missing:
         before = await stored_leaves(connection, epoch_id, end=entries[0].index)
-        found |= _computed(missing, [*before, *leaves])
+        found |= roots_at(missing, [*before, *leaves])
     return found
 
 
-def _computed(sizes: Set[int], leaves: Sequence[bytes]) -> dict[int, bytes]:
-    """Roots of the tree at sizes up to its own."""
-    found, frontier = {}, Frontier()
-    for size in sorted(size for size in sizes if size <= len(leaves)):
-        batch = Batch(frontier, leaves[frontier.size : size])
-        found[size], frontier = batch.root, batch.frontier
-    return found
-
-
-async def _lists(connection: Connection, updates: Sequence[ListUpdate]) -> dict[bytes, SignedList]:
+async def lists_named(
+    connection: Connection, updates: Sequence[ListUpdate]
+) -> dict[bytes, SignedList]:
+    """The lists that entries name, by their hashes, as far as they are known."""
     found = {}
     for update in updates:
         rows = await connection.fetch(

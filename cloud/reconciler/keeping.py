@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from cloud.database import Connection
-from cloud.ledger.accounts import ensure_accounts, loss
-from cloud.ledger.identities import derived, of_entry
-from cloud.ledger.posting import TransferKind
-from cloud.reconciler import collected, notes
+from cloud.reconciler import collected, notes, violations
 from cloud.reconciler.applying import apply_entries
 from cloud.reconciler.compliance import Compliance
 from cloud.reconciler.context import Facts, IssuerContext
-from cloud.reconciler.evidence import Evidence, suspend
+from cloud.reconciler.evidence import suspend
 from cloud.reconciler.outbox import tell
-from cloud.reconciler.postings import Batch, collect
+from cloud.reconciler.postings import collect
 from cloud.reconciler.reading import Reading
 from cloud.reconciler.replica import Replica
 from cloud.reconciler.restored import take_grants
@@ -22,15 +19,13 @@ from cloud.reconciler.segment import New
 from cloud.reconciler.settling import add_verdicts
 from cloud.reconciler.successors import require_successor
 from cloud.reconciler.values import Segment, Violation
-from cloud.wallets import redeem_accounts
 from wallet.protocol.certificates import TrustAnchor
-from wallet.protocol.entry import EntryKind, Payment
+from wallet.protocol.entry import EntryKind
 from wallet.protocol.envelope import Up
-from wallet.protocol.ids import journal_text, wallet_text
+from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import VerdictState
 from wallet.protocol.keys import PublicKey
 from wallet.protocol.policy import JournalLimit
-from wallet.protocol.refusals import Code
 from wallet.protocol.snapshot import write_snapshot
 
 _SETTLEMENT = int(EntryKind.SETTLEMENT)
@@ -65,6 +60,7 @@ def apply_segment(
         )
     elif reading.problem is not None:
         violation = Violation(index=first + accepted, code=reading.problem, detail="", entry=None)
+    peaks = b"".join(replica.frontier.peaks)
     replica.frontier, replica.size = new.frontier, reading.checkpoint.size
     replica.counter = reading.checkpoint.counter
     state = replica.state
@@ -81,6 +77,7 @@ def apply_segment(
         checkpoint=reading.checkpoint,
         checkpoint_raw=up.checkpoint,
         claims_window_s=state.journal_limit(JournalLimit.CLAIMS_WINDOW_S),
+        peaks=peaks,
         violation=violation,
         snapshot=_snapshot(replica),
     )
@@ -114,6 +111,8 @@ async def keep(
     await _store(connection, segment, now_ms=now_ms)
     # 7. Receipts that others handed in are in this journal.
     await collected.check_own(connection, anchor, segment, now_ms=now_ms)
+    if replica.state.closed:
+        await collected.check_end(connection, anchor, segment, now_ms=now_ms)
     return segment.violation is not None or any(
         decision.kind != _SETTLEMENT for decision in segment.decisions
     )
@@ -142,11 +141,13 @@ async def _post(
             matched.verdicts[index] = (VerdictState.HELD, code)
     # 9. Conservation: every entry moves what it moves from one account to another.
     batch = await collect(connection, segment, replica.accounts, matched.arrivals, now_ms=now_ms)
-    await notes.resolve(connection, segment, matched, batch, now_ms=now_ms)
+    source = (segment.journal, segment.epoch)
+    await notes.resolve(connection, source, matched.resolved, batch, now_ms=now_ms)
     if segment.violation is not None:
-        matched.verdicts |= _rejections(segment, segment.violation)
-        matched.convicted.append(_violation_evidence(segment, segment.violation))
-        await _compensate(connection, replica, segment, segment.violation, batch, now_ms=now_ms)
+        state, violation = replica.state, segment.violation
+        matched.verdicts |= violations.verdicts(segment, violation)
+        matched.convicted.append(violations.evidence_of(state, segment, violation))
+        await violations.compensate(connection, state, segment, violation, batch, now_ms=now_ms)
     await take_grants(connection, segment, batch, now_ms=now_ms)
     if batch.identities:
         await batch.post(connection, currency=segment.currency, now_ms=now_ms)
@@ -155,64 +156,10 @@ async def _post(
         await suspend(connection, segment.epoch_id, found, now_ms=now_ms)
 
 
-def _rejections(segment: Segment, violation: Violation) -> dict[int, tuple[VerdictState, str]]:
-    """The violation is rejected; about what follows it in the segment a person decides."""
-    verdicts = {
-        index: (VerdictState.HELD, str(Code.FROZEN_BY_ISSUER))
-        for index in range(violation.index + 1, segment.size)
-    }
-    return {violation.index: (VerdictState.REJECTED, violation.code), **verdicts}
-
-
-def _violation_evidence(segment: Segment, violation: Violation) -> Evidence:
-    raw = segment.raws[violation.index - segment.first]
-    return Evidence(
-        kind="violation",
-        code=violation.code,
-        index=violation.index,
-        parts=(raw, segment.checkpoint_raw),
-    )
-
-
-async def _compensate(
-    connection: Connection,
-    replica: Replica,
-    segment: Segment,
-    violation: Violation,
-    batch: Batch,
-    *,
-    now_ms: int,
-) -> None:
-    """A payee who kept to the policy is paid from the loss account; supply stays what it was.
-
-    The payee is one who is enrolled here, and no other than the payer. A note is redeemed by its
-    own journal and stays pending there.
-    """
-    entry = violation.entry
-    if entry is None or entry.kind != EntryKind.PAY or not isinstance(entry.body, Payment):
-        return
-    order = entry.body.order
-    payee = replica.state.wallets.get(order.payee)
-    if payee is None or payee.key is None or order.currency != segment.currency:
-        return
-    text = wallet_text(order.payee)
-    bearing = loss(segment.currency)
-    online = await redeem_accounts(connection, [text], currency=segment.currency, now_ms=now_ms)
-    numbers = await ensure_accounts(connection, [bearing])
-    identity = of_entry(segment.journal, epoch=segment.epoch, index=violation.index)
-    batch.add(
-        derived("compensation", identity),
-        debit=numbers[bearing.name],
-        credit=online[text],
-        amount=order.amount_minor,
-        kind=TransferKind.COMPENSATION,
-        reference=order.reference,
-    )
-
-
 async def _store(connection: Connection, segment: Segment, *, now_ms: int) -> None:
     await connection.execute(
-        "INSERT INTO journal_segment VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO journal_segment (epoch_id, first, size, entries, leaves, checkpoint,"
+        " received_ms, peaks) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         segment.epoch_id,
         segment.first,
         segment.size,
@@ -220,6 +167,7 @@ async def _store(connection: Connection, segment: Segment, *, now_ms: int) -> No
         b"".join(segment.leaves),
         segment.checkpoint_raw,
         now_ms,
+        segment.peaks,
     )
     await connection.execute(
         "UPDATE journal_epoch SET size = $2, applied = $3, root = $4, counter = $5,"

@@ -11,7 +11,7 @@ from cloud.database import Connection
 from cloud.errors import DatabaseError
 from cloud.ledger.accounts import ensure_accounts, suspense
 from cloud.ledger.posting import TransferKind
-from cloud.reconciler import evidence
+from cloud.reconciler import hidden
 from cloud.reconciler.evidence import Evidence, suspend
 from cloud.reconciler.postings import (
     Arrival,
@@ -22,9 +22,10 @@ from cloud.reconciler.postings import (
     source_of_note,
 )
 from cloud.reconciler.settling import settle_entry
+from cloud.reconciler.stored import held_entry, held_leaf
 from cloud.reconciler.values import Segment
 from wallet.protocol.certificates import TrustAnchor
-from wallet.protocol.entry import Entry, EntryKind, Note, Payment
+from wallet.protocol.entry import Entry, EntryKind, Note, Payment, decode_note
 from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import VerdictState
 from wallet.protocol.merkle import leaf_hash
@@ -122,34 +123,40 @@ async def _parent(
     matched: Matched,
 ) -> None:
     """A note was redeemed before its parent came. Is this the parent, or another entry?"""
-    place = index - segment.first
+    place, source = index - segment.first, (segment.journal, segment.epoch)
     if segment.leaves[place] != row["leaf"]:
         # The receipt says what the journal does not: it hides an entry, or has forked. The payee
         # kept to the policy and is paid.
-        held = segment.raws[place], await _receipt_here(connection, segment, index)
-        parts = evidence.of_index(anchor, (row["entry"], row["receipt"]), held)
+        held = segment.raws[place], await hidden.receipt_here(connection, segment, index)
         matched.convicted.append(
-            Evidence(kind="hidden-entry", code=Code.PROOF_INVALID, index=index, parts=parts)
+            hidden.entry(anchor, (row["entry"], row["receipt"]), held, index=index)
         )
-        await _resolve(connection, segment, index, "compensated")
+        await set_resolved(connection, source, index, "compensated")
         matched.resolved.append((borne_note(row["currency"]), row))
     elif place < len(segment.entries):
-        await _resolve(connection, segment, index, "redeemed")
-        source = source_of_note(segment.journal, row["currency"])
-        matched.resolved.append((source, row))
+        await set_resolved(connection, source, index, "redeemed")
+        matched.resolved.append((source_of_note(segment.journal, row["currency"]), row))
+    elif place == len(segment.entries) and not comes_home(row["entry"], row["receipt"]):
+        # It should not have left. What follows it waits for a person, with the journal.
+        await set_resolved(connection, source, index, "compensated")
+        matched.resolved.append((borne_note(row["currency"]), row))
 
 
-async def _resolve(connection: Connection, segment: Segment, index: int, state: str) -> None:
+def comes_home(entry: bytes, receipt: bytes) -> bool:
+    """Whether a note's payee is its payer, who need not have kept to the policy."""
+    order = decode_note(entry, receipt).order
+    return order.payer == order.payee
+
+
+async def set_resolved(
+    connection: Connection, place: tuple[bytes, int], index: int, state: str
+) -> None:
+    """An early note waits no more. `place`: journal and epoch that it left."""
     await connection.execute(
         "UPDATE note SET state = $4, entry = NULL, receipt = NULL"
         " WHERE journal = $1 AND epoch = $2 AND index = $3",
-        *(segment.journal, segment.epoch, index, state),
+        *(*place, index, state),
     )
-
-
-async def _receipt_here(connection: Connection, segment: Segment, index: int) -> bytes:
-    leaves = await evidence.stored_leaves(connection, segment.epoch_id, end=segment.first)
-    return evidence.receipt_under(segment.checkpoint_raw, leaves + segment.leaves, index)
 
 
 async def _insert(connection: Connection, segment: Segment, rows: list[Row]) -> set[Key]:
@@ -225,7 +232,7 @@ async def _told_rows(
     connection: Connection, places: Sequence[tuple[bytes, int]], locking: str
 ) -> dict[tuple[bytes, int], Any]:
     rows = await connection.fetch(
-        "SELECT journal, epoch, epoch_id, state, applied, stated_ms FROM journal_epoch"
+        "SELECT journal, epoch, epoch_id, state, size, applied, stated_ms FROM journal_epoch"
         " WHERE (journal, epoch) IN (SELECT * FROM unnest($1::bytea[], $2::bigint[]))"
         f" ORDER BY epoch_id {locking}",
         *[list(column) for column in zip(*places, strict=True)],
@@ -250,12 +257,17 @@ async def _unknown(
         # Late: its epoch was closed, and the statement says nothing of it.
         await _bear(connection, row, matched, segment.currency)
         return
-    if source is None or source["applied"] <= row.key[2]:
-        matched.arrivals[index] = early_note(segment)
-        matched.verdicts[index] = (VerdictState.PENDING, Code.PARENT_MISSING)
-        return
-    await _bear(connection, row, matched, segment.currency)
-    await _convict_source(connection, anchor, row, source["epoch_id"], now_ms=now_ms)
+    if source is not None and source["size"] > row.key[2]:
+        if await held_leaf(connection, source["epoch_id"], row.key[2]) != row.leaf:
+            await _bear(connection, row, matched, segment.currency)
+            await _convict_source(connection, anchor, row, source["epoch_id"], now_ms=now_ms)
+            return
+        if source["applied"] == row.key[2] and row.order.payer != row.order.payee:
+            # The entry for which its journal was suspended.
+            await _bear(connection, row, matched, segment.currency)
+            return
+    matched.arrivals[index] = early_note(segment)
+    matched.verdicts[index] = (VerdictState.PENDING, Code.PARENT_MISSING)
 
 
 async def _redeem(
@@ -273,8 +285,8 @@ async def _redeem(
     index = row.arrived.index
     if known["leaf"] != row.leaf:
         await _bear(connection, row, matched, segment.currency)
-        (source,) = (await _told(connection, [row.key])).values()
-        await _convict_source(connection, anchor, row, source["epoch_id"], now_ms=now_ms)
+        epoch_id = await hidden.epoch_of(connection, row.key, now_ms=now_ms)
+        await _convict_source(connection, anchor, row, epoch_id, known=known, now_ms=now_ms)
     elif known["state"] == "out":
         await connection.execute(
             "UPDATE note SET state = 'redeemed', in_journal = $4, in_epoch = $5, in_index = $6"
@@ -291,7 +303,7 @@ async def _redeem(
         matched.verdicts[index] = (VerdictState.REJECTED, Code.NOTE_REDEEMED)
         matched.convicted.append(
             Evidence(
-                kind="violation",
+                kind="note-replayed",
                 code=Code.NOTE_REDEEMED,
                 index=index,
                 parts=(row.arrived.raw, segment.checkpoint_raw),
@@ -312,33 +324,49 @@ async def _bear(connection: Connection, row: Row, matched: Matched, currency: st
 
 
 async def _convict_source(
-    connection: Connection, anchor: TrustAnchor, row: Row, epoch_id: int, *, now_ms: int
+    connection: Connection,
+    anchor: TrustAnchor,
+    row: Row,
+    epoch_id: int,
+    *,
+    known: Any = None,
+    now_ms: int,
 ) -> None:
     """The journal that a note's receipt names tells of another entry at that index.
 
-    Where holders alone claimed the other entry, there is no receipt of it here any more.
+    `known`: another note of that index, redeemed before its journal told. Where holders alone
+    claimed the other entry, there is no receipt of it here any more.
     """
-    held = await evidence.held_entry(connection, epoch_id, row.key[2])
+    held = await held_entry(connection, epoch_id, row.key[2])
+    if held is None and known is not None and known["entry"] is not None:
+        held = known["entry"], known["receipt"]
     assert row.arrived is not None  # the caller has looked
     if held is None:
         return
     note = row.arrived.body
     assert isinstance(note, Note)  # the caller has looked
-    parts = evidence.of_index(anchor, (note.entry, note.receipt), held)
-    found = Evidence(kind="hidden-entry", code=Code.PROOF_INVALID, index=row.key[2], parts=parts)
+    found = hidden.entry(anchor, (note.entry, note.receipt), held, index=row.key[2])
     await suspend(connection, epoch_id, found, now_ms=now_ms)
 
 
 async def resolve(
-    connection: Connection, segment: Segment, matched: Matched, batch: Batch, *, now_ms: int
+    connection: Connection,
+    place: tuple[bytes, int],
+    resolved: Sequence[tuple[Arrival, Any]],
+    batch: Batch,
+    *,
+    now_ms: int,
 ) -> None:
-    """Take early notes out of suspense, and settle them where they came in."""
-    for source, row in matched.resolved:
+    """Take early notes out of suspense, and settle them where they came in.
+
+    `place`: journal and epoch that they left; `resolved`: what each is paid from, and its row.
+    """
+    for source, row in resolved:
         waiting = suspense(journal_text(row["in_journal"]), currency=row["currency"])
         numbers = await ensure_accounts(connection, [source.account, waiting])
         borne = source.kind is TransferKind.COMPENSATION
         batch.add(
-            note_identity(segment.journal, epoch=segment.epoch, index=row["index"]),
+            note_identity(place[0], epoch=place[1], index=row["index"]),
             debit=numbers[source.account.name],
             credit=numbers[waiting.name],
             amount=row["amount"],

@@ -171,7 +171,7 @@ class Reconciler:
                 problem = Code.FROZEN_BY_ISSUER if suspended else Code.WRONG_JOURNAL
                 return Ingested(acknowledged=row["size"], problem=problem)
             # 3. The root. 4. Counter, one root at one size.
-            found = await check_segment(connection, self._anchor, replica, row, up, reading)
+            found = await check_segment(connection, self._anchor, replica, row, report.up, reading)
             if isinstance(found, Evidence):
                 await suspend(connection, replica.epoch_id, found, now_ms=now_ms)
                 return Ingested(acknowledged=row["size"], problem=found.code)

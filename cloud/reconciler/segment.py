@@ -7,14 +7,15 @@ from typing import Any
 import msgspec
 
 from cloud.database import Connection
-from cloud.reconciler import evidence
+from cloud.reconciler import forks
 from cloud.reconciler.evidence import Evidence
 from cloud.reconciler.facts import asks
 from cloud.reconciler.reading import Reading
 from cloud.reconciler.replica import Replica
+from cloud.reconciler.stored import held_entry, stored_leaves
 from cloud.reconciler.values import Ingested
 from wallet.protocol.certificates import TrustAnchor
-from wallet.protocol.envelope import Up
+from wallet.protocol.envelope import Up, VerifiedUp
 from wallet.protocol.merkle import Batch, Frontier
 from wallet.protocol.refusals import Code
 
@@ -42,10 +43,11 @@ async def check_segment(
     anchor: TrustAnchor,
     replica: Replica,
     row: Any,
-    up: Up,
+    report: VerifiedUp,
     reading: Reading,
 ) -> New | Ingested | Evidence:
     """What is new, the answer where nothing can be kept, or what convicts the journal."""
+    up = report.claims
     first, end, size = up.acknowledged_size, reading.checkpoint.size, row["size"]
     if first > size:
         # It believes that more is held than is: it learns the size, and sends again from there.
@@ -53,7 +55,7 @@ async def check_segment(
     overlap = min(size, end) - first
     before: list[bytes] = []
     if overlap or end < size:
-        before = await evidence.stored_leaves(connection, replica.epoch_id, end=min(size, end))
+        before = await stored_leaves(connection, replica.epoch_id, end=min(size, end))
         different = _first_difference(before[first:], reading.leaves)
         if different is not None:
             return await _other_entry(connection, anchor, replica, up, reading, first + different)
@@ -61,14 +63,14 @@ async def check_segment(
     fresh = Batch(replica.frontier, reading.leaves[overlap:])
     root = fresh.root if end >= size else Batch(Frontier(), before).root
     if reading.checkpoint.root != root:
-        return _other_root(row, up, reading)
+        return await _other_root(connection, anchor, replica, row, report, reading)
     # 4. The counter never falls.
     if end > size and reading.checkpoint.counter < row["counter"]:
         return Evidence(
             kind="fork",
             code=Code.FROZEN_ROLLBACK,
             index=None,
-            parts=evidence.of_counter(row["checkpoint"], up.checkpoint),
+            parts=forks.of_counter(row["checkpoint"], up.checkpoint),
         )
     return New(skipped=overlap, frontier=fresh.frontier)
 
@@ -89,20 +91,31 @@ async def _other_entry(
     index: int,
 ) -> Evidence:
     """Another entry at an index that is held, under a signed checkpoint."""
-    before = await evidence.stored_leaves(connection, replica.epoch_id, end=up.acknowledged_size)
+    before = await stored_leaves(connection, replica.epoch_id, end=up.acknowledged_size)
     given = (
         up.entries[index - up.acknowledged_size],
-        evidence.receipt_under(up.checkpoint, before + reading.leaves, index),
+        forks.receipt_under(up.checkpoint, before + reading.leaves, index),
     )
-    held = await evidence.held_entry(connection, replica.epoch_id, index)
-    parts = (*given, up.checkpoint) if held is None else evidence.of_index(anchor, held, given)
+    held = await held_entry(connection, replica.epoch_id, index)
+    parts = (*given, up.checkpoint) if held is None else forks.of_index(anchor, held, given)
     return Evidence(kind="fork", code=Code.PROOF_INVALID, index=index, parts=parts)
 
 
-def _other_root(row: Any, up: Up, reading: Reading) -> Evidence:
+async def _other_root(
+    connection: Connection,
+    anchor: TrustAnchor,
+    replica: Replica,
+    row: Any,
+    report: VerifiedUp,
+    reading: Reading,
+) -> Evidence:
     """A signed root that the entries do not give."""
-    if reading.checkpoint.size == row["size"]:
-        parts = evidence.of_size(row["checkpoint"], up.checkpoint)
+    up, size = report.claims, row["size"]
+    if reading.checkpoint.size <= size:
+        leaves = await stored_leaves(connection, replica.epoch_id, end=size)
+        parts = forks.of_roots(anchor, up.checkpoint, row["checkpoint"], leaves)
     else:
-        parts = (row["checkpoint"] or b"", up.checkpoint, *up.entries)
+        before = await stored_leaves(connection, replica.epoch_id, end=up.acknowledged_size)
+        bare = (row["checkpoint"] or b"", up.checkpoint, *up.entries)
+        parts = forks.of_report(anchor, report.raw, row["checkpoint"], before=before, bare=bare)
     return Evidence(kind="fork", code=Code.PROOF_INVALID, index=None, parts=parts)

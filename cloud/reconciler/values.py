@@ -34,7 +34,8 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """The new part of a report after the rules: entries from `first` on, accepted or not.
 
-    `entries` and `decisions` are those that were accepted. `snapshot`: the state after them, where
+    `entries` and `decisions` are those that were accepted. `peaks`: the perfect subtrees before
+    `first`, 32 bytes each. `snapshot`: the state after them, where
     one is due.
     """
 
@@ -50,6 +51,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: VerifiedCheckpoint
     checkpoint_raw: bytes
     claims_window_s: int | None
+    peaks: bytes
     violation: Violation | None = None
     snapshot: bytes | None = None
 

@@ -17,7 +17,7 @@ from cloud.errors import IssuerError
 from cloud.issuer.desk import Desk
 from cloud.issuer.drafts import Draft, Drafts
 from cloud.issuer.officers import Officer, Role
-from cloud.reconciler import evidence
+from cloud.reconciler import forks as proofs
 from cloud.reconciler.evidence import Evidence, suspend
 from cloud.reconciler.outbox import tell
 from cloud.recovery.closures import Closure, find_closure
@@ -217,7 +217,7 @@ async def _convict(
 ) -> None:
     """Two claims at one index are evidence against the journal, whatever they move."""
     for one, other in total.forks:
-        parts = evidence.of_index(
+        parts = proofs.of_index(
             desk.anchor,
             (one.entry.raw, one.receipt or b""),
             (other.entry.raw, other.receipt or b""),

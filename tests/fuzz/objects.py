@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tests.vectors.files import PROTOCOL, load
+from wallet.protocol.breach import breach_entry, breach_pair, breach_replay, breach_report
 from wallet.protocol.certificates import TrustAnchor, parse_certificate
 from wallet.protocol.codec import decode, decode_shallow
 from wallet.protocol.cose import decode_sign1
 from wallet.protocol.entry import decode_entry, decode_note
 from wallet.protocol.envelope import DOWN_TYPE, verify_down, verify_up
+from wallet.protocol.evidence import verify_evidence
 from wallet.protocol.fork import verify_fork
 from wallet.protocol.issued import decode_issued
 from wallet.protocol.keys import from_cose_key
@@ -79,6 +82,7 @@ DECODERS: dict[str, Decoder] = {
     "checkpoint-checked": lambda data: verify_checkpoint(data, root=root(), grace_s=GRACE_S),
     "receipt-checked": _verify_receipt,
     "entry-checked": _verify_entry,
+    "evidence": lambda data: verify_evidence(data, root=root(), grace_s=GRACE_S),
     "fork": lambda data: verify_fork(data, root=root(), grace_s=GRACE_S),
     "up": lambda data: verify_up(data, root=root()),
     "down": lambda data: verify_down(data, root=root()),
@@ -102,9 +106,30 @@ def valid_objects() -> tuple[bytes, ...]:
         found += [receipt["receipt"] for receipt in journal["receipts"]]
         found += [journal["key"]["cose_key"], *journal["x5chain"]]
     found += [case["fork"] for case in _file("forks")["cases"]]
+    found += [evidence.hex() for evidence in honest_evidence()]
     for case in _file("sync")["envelopes"]:
         found += [case["plain"], case["zstd"], case["sealed"]]
     return tuple(sorted({bytes.fromhex(text) for text in found}))
+
+
+@functools.cache
+def honest_evidence() -> tuple[bytes, ...]:
+    """What somebody may put together of journals that kept to the rules: it proves nothing."""
+    found: list[bytes] = []
+    for journal in _file("journal")["journals"]:
+        entries = [bytes.fromhex(entry["entry"]) for entry in journal["entries"]]
+        transfers = [
+            (bytes.fromhex(made["entry"]), bytes.fromhex(made["receipt"]))
+            for made in journal["receipts"]
+        ]
+        found += [breach_entry(transfer) for transfer in transfers]
+        found += [breach_pair(*pair) for pair in itertools.pairwise(transfers)]
+        head = bytes.fromhex(journal["checkpoints"][-1]["checkpoint"])
+        size = decode_checkpoint(head).head.size
+        found.append(breach_replay(head, entries[:size], rest=[], lists=[]))
+    for case in _file("sync")["envelopes"]:
+        found.append(breach_report(bytes.fromhex(case["plain"]), None, left=[]))
+    return tuple(found)
 
 
 def mutated(valid: bytes, choice: random.Random) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzz.objects import DECODERS, mutated, valid_objects
+from tests.fuzz.objects import DECODERS, honest_evidence, mutated, valid_objects
 from wallet.protocol.codec import decode, encode
 from wallet.protocol.messages import decode_order, decode_order_strictly
 from wallet.protocol.patterns import read_order
@@ -41,6 +41,14 @@ def test_mutated_objects_are_read_or_refused(
 def test_valid_objects_of_any_kind_are_read_or_refused(name: str) -> None:
     for valid in valid_objects():
         attempt(name, valid)
+
+
+@given(valid=st.sampled_from(honest_evidence()), choice=st.randoms(use_true_random=False))
+def test_nothing_that_is_made_of_honest_journals_is_evidence(
+    valid: bytes, choice: random.Random
+) -> None:
+    for data in (valid, mutated(valid, choice)):
+        assert attempt("evidence", data) is None
 
 
 @given(valid=st.sampled_from(valid_objects()), choice=st.randoms(use_true_random=False))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cloud.reconciler.context import Facts, IssuerContext, refundable_of
+from cloud.reconciler.context import Facts, IssuerContext
 from tests.sim.naive import Sheet
 from tests.support.world import picture
 from wallet.protocol import rules
@@ -21,6 +21,7 @@ from wallet.protocol.ids import JournalId, WalletId
 from wallet.protocol.lists import SignedList
 from wallet.protocol.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from wallet.protocol.refusals import Refusal
+from wallet.protocol.replaying import refundable_of
 from wallet.protocol.rules import Proposal
 from wallet.protocol.snapshot import read_snapshot, write_snapshot
 from wallet.protocol.state import Decision, State

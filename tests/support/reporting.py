@@ -23,8 +23,8 @@ from wallet.protocol.checkpoint import (
     checkpoint_protected,
     checkpoint_signed_bytes,
 )
-from wallet.protocol.envelope import Up, VerifiedUp
-from wallet.protocol.issued import Settlement, Statement, decode_settlement
+from wallet.protocol.envelope import UP_TYPE, Up, VerifiedUp, up_payload
+from wallet.protocol.issued import Grant, Settlement, Statement, decode_settlement
 from wallet.protocol.merkle import Batch, Frontier
 
 SUPPLY = 1_000_000
@@ -53,11 +53,14 @@ class Branch:
         epoch: int = 1,
         journal: dict[Any, int] | None = None,
         statement: Statement | None = None,
+        currency: str = EURO,
     ) -> None:
         self.book = Book(name, epoch=epoch)
-        self.book.accept(self.book.opening(policy_of({}, journal), statement))
+        policy = policy_of({}, journal, currency=currency)
+        self.book.accept(self.book.opening(policy, statement))
+        self.currency = currency
         self.acknowledged = 0
-        self.grants = 0
+        self.granted: list[tuple[FundingRequest, Grant]] = []
 
     @property
     def size(self) -> int:
@@ -71,29 +74,41 @@ class Branch:
 
     async def fund(self, database: Database, key: Key, amount: int) -> None:
         """Hold the amount online, and apply its grant."""
+        self.grant(key, amount)
+        await self.hold(database, len(self.granted) - 1)
+
+    def grant(self, key: Key, amount: int) -> None:
+        """Apply a grant whose amount is still to be held online."""
+        number = len(self.granted)
         request = FundingRequest(
-            funding_id=self.book.journal + self.grants.to_bytes(12, "big"),
-            wallet="bank",
+            funding_id=self.book.journal + number.to_bytes(12, "big"),
+            wallet=bank_of(self.currency),
             journal=self.book.journal,
             epoch=self.book.epoch,
             offline_wallet=key.public.id,
             amount=amount,
         )
-        grant = self.book.grant(key, amount)
-        async with database.transaction() as connection:
-            await hold(connection, request, now_ms=NOW_MS)
-            await set_granted(
-                connection,
-                request.funding_id,
-                sequence=self.grants,
-                grant_cose=grant.signed.raw,
-            )
-        self.grants += 1
+        grant = self.book.grant(key, amount, currency=self.currency)
+        self.granted.append((request, grant))
         self.book.accept(grant)
+
+    async def hold(self, database: Database, first: int = 0) -> None:
+        """Hold online what was granted, from one grant on."""
+        for sequence, (request, grant) in enumerate(self.granted[first:], first):
+            async with database.transaction() as connection:
+                await hold(connection, request, now_ms=NOW_MS)
+                await set_granted(
+                    connection,
+                    request.funding_id,
+                    sequence=sequence,
+                    grant_cose=grant.signed.raw,
+                )
 
     def pay_out(self, payer: Key, payee: Key, other: Branch, amount: int) -> int:
         """A transfer-out; its index."""
-        order = self.book.pay(payer, payee, amount, payee_journal=other.book.journal)
+        order = self.book.pay(
+            payer, payee, amount, payee_journal=other.book.journal, currency=self.currency
+        )
         return self.book.accept(order).index
 
     def take_in(self, other: Branch, index: int) -> int:
@@ -134,8 +149,10 @@ class Branch:
             "newest": {},
             **changed,
         }
-        certificate = journal_chain(self.book.identity.chain, ANCHOR)
-        return VerifiedUp(claims=Up(**claims), certificate=certificate)
+        made, owner = Up(**claims), self.book.identity
+        certificate = journal_chain(owner.chain, ANCHOR)
+        raw = owner.key.sign_object(UP_TYPE, up_payload(made), owner.chain)
+        return VerifiedUp(claims=made, certificate=certificate, raw=raw)
 
     async def sync(
         self, reconciler: Reconciler, *, now_ms: int = NOW_MS, **changed: Any
@@ -160,18 +177,24 @@ class Branch:
         return settlement
 
 
-async def open_bank(database: Database) -> None:
+def bank_of(currency: str) -> str:
+    """The online wallet that the supply of a currency is in."""
+    return "bank" if currency == EURO else f"bank-{currency}"
+
+
+async def open_bank(database: Database, currency: str = EURO) -> None:
     """An online wallet with the whole supply."""
+    name = bank_of(currency)
     async with database.transaction() as connection:
-        await open_wallet(connection, "bank", holder="bank", currency=EURO, now_ms=NOW_MS)
-        bank = await find_wallet(connection, "bank")
-        numbers = await ensure_accounts(connection, [issuance(EURO)])
+        await open_wallet(connection, name, holder="bank", currency=currency, now_ms=NOW_MS)
+        bank = await find_wallet(connection, name)
+        numbers = await ensure_accounts(connection, [issuance(currency)])
         transfer = Transfer(
-            identity=bytes(32),
-            debit=numbers[issuance(EURO).name],
+            identity=currency.encode().ljust(32, b"\0"),
+            debit=numbers[issuance(currency).name],
             credit=bank.account_id,
             amount=SUPPLY,
-            currency=EURO,
+            currency=currency,
             kind=TransferKind.ISSUE,
             created_ms=NOW_MS,
         )
@@ -180,10 +203,16 @@ async def open_bank(database: Database) -> None:
 
 async def where(database: Database) -> Conservation:
     """Where the value is: everything adds up, or the test fails."""
+    (found,) = await everywhere(database)
+    return found
+
+
+async def everywhere(database: Database) -> list[Conservation]:
+    """Where the value of each currency is: everything adds up, or the test fails."""
     async with database.transaction() as connection:
-        (found,) = await conservation(connection)
+        found = await conservation(connection)
         assert await discrepancies(connection) == []
-    assert (found.difference, found.issued) == (0, SUPPLY)
+    assert {(line.difference, line.issued) for line in found} == {(0, SUPPLY)}
     return found
 
 

@@ -63,10 +63,11 @@ class Down(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerifiedUp(msgspec.Struct, frozen=True, kw_only=True):
-    """A report and who signed it."""
+    """A report and who signed it. `raw`: the signed envelope."""
 
     claims: Up
     certificate: JournalCertificate
+    raw: bytes
 
 
 class VerifiedDown(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +161,7 @@ def verify_up(
         collected=fields[9],
         health=fields.get(10),
     )
-    return VerifiedUp(claims=claims, certificate=certificate)
+    return VerifiedUp(claims=claims, certificate=certificate, raw=envelope)
 
 
 def verify_down(

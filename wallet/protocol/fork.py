@@ -46,11 +46,12 @@ class ForkKind(enum.IntEnum):
 
 
 class ForkProof(msgspec.Struct, frozen=True, kw_only=True):
-    """A journal's epoch that is proven to have forked."""
+    """A journal's epoch that is proven to have forked. `finding`: a sentence about it."""
 
     kind: ForkKind
     journal: JournalId
     epoch: int
+    finding: str
 
 
 _Pair = tuple[VerifiedCheckpoint, VerifiedCheckpoint]
@@ -67,6 +68,12 @@ _FORMS = {
         shapes.listed(shapes.digest, least=1),
         _nodes,
     ),
+}
+# Of the two checkpoints, in the order in which they stand.
+_FINDINGS = {
+    ForkKind.SIZE: "two different roots are signed for size {0.size}",
+    ForkKind.COUNTER: "the counter was {0.counter} at size {0.size} and {1.counter} at {1.size}",
+    ForkKind.EXTENSION: "the tree signed at size {1.size} does not extend the one at {0.size}",
 }
 
 
@@ -116,7 +123,8 @@ def verify_fork(evidence: bytes, *, root: TrustAnchor, grace_s: int) -> ForkProo
         _check_counter(pair)
     else:
         _check_extension(pair, left=parts[3], right=parts[4])
-    return ForkProof(kind=kind, journal=pair[0].journal, epoch=pair[0].epoch)
+    finding = _FINDINGS[kind].format(*pair)
+    return ForkProof(kind=kind, journal=pair[0].journal, epoch=pair[0].epoch, finding=finding)
 
 
 def _form(value: Any) -> tuple[ForkKind, tuple[Any, ...]]:
@@ -143,7 +151,12 @@ def _fork_index(one: VerifiedReceipt, other: VerifiedReceipt) -> ForkProof:
     _check_same_epoch(one, other)
     if one.index != other.index or one.leaf == other.leaf:
         raise _not_proven("not two entries of one index")
-    return ForkProof(kind=ForkKind.INDEX, journal=one.journal, epoch=one.epoch)
+    return ForkProof(
+        kind=ForkKind.INDEX,
+        journal=one.journal,
+        epoch=one.epoch,
+        finding=f"two different entries have receipts for index {one.index}",
+    )
 
 
 def _check_same_epoch(

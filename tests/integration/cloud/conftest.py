@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from cloud.database import Database
+from tests.support.clouds import clouds
 from tests.support.postgres import database, dsn, postgres
 from tests.support.recovery import CARA, Box, Story, told
 
-__all__ = ["database", "dsn", "postgres"]
+__all__ = ["clouds", "database", "dsn", "postgres"]
 
 
 @pytest.fixture

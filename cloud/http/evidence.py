@@ -1,0 +1,91 @@
+"""What auditors read about journals that were convicted, and take to third parties."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from cloud.evidence.proofs import piece_of, proof_of
+from cloud.evidence.rows import PAGE, Row, find_row, list_rows
+from cloud.http import evidence_types as types
+from cloud.http.octets import to_text
+from cloud.http.routes import Call, Route
+from cloud.issuer.officers import Role
+from cloud.service import Cloud
+from wallet.protocol.ids import JournalId, journal_text
+
+_ONE = "/v1/issuer/evidence/{evidence}"
+
+
+def evidence_routes(cloud: Cloud) -> list[Route]:
+    """Routes below /v1/issuer/evidence."""
+    desk = EvidenceDesk(cloud)
+    get = partial(Route, method="GET", role=Role.AUDITOR)
+    return [
+        get(
+            path="/v1/issuer/evidence",
+            work=desk.rows,
+            answer=types.EvidencesAnswer,
+            query=("after",),
+        ),
+        get(path=_ONE, work=desk.row, answer=types.EvidenceAnswer),
+        get(path=f"{_ONE}/proof", work=desk.proof, answer=types.ProofAnswer),
+        get(
+            path=f"{_ONE}/proof/piece",
+            work=desk.piece,
+            answer=types.PieceAnswer,
+            query=("offset",),
+        ),
+    ]
+
+
+class EvidenceDesk:
+    """The work behind the routes."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._anchor = cloud.desk.anchor
+
+    async def rows(self, call: Call) -> types.EvidencesAnswer:
+        """All evidence after a number, a page at a time."""
+        found = await list_rows(call.connection, after=call.number("after", default=0))
+        last = found[-1].evidence_id if len(found) == PAGE else None
+        return types.EvidencesAnswer(evidence=[_row(row) for row in found], next=last)
+
+    async def row(self, call: Call) -> types.EvidenceAnswer:
+        """One piece of evidence."""
+        return _row(await self._find(call))
+
+    async def proof(self, call: Call) -> types.ProofAnswer:
+        """What it proves to anybody who has the root; the proof is made where need be."""
+        row = await self._find(call)
+        kept = await proof_of(call.connection, self._anchor, row, now_ms=call.now_ms)
+        return types.ProofAnswer(
+            evidence=_row(row),
+            kind=kept.proof.kind,
+            code=kept.proof.code,
+            finding=kept.proof.finding,
+            size=kept.size,
+            sha256=kept.hash.hex(),
+        )
+
+    async def piece(self, call: Call) -> types.PieceAnswer:
+        """A part of a proof that was made."""
+        offset = call.number("offset", default=0)
+        row = await self._find(call)
+        data = await piece_of(call.connection, row, offset=offset)
+        return types.PieceAnswer(offset=offset, data=to_text(data))
+
+    async def _find(self, call: Call) -> Row:
+        return await find_row(call.connection, call.count("evidence"))
+
+
+def _row(row: Row) -> types.EvidenceAnswer:
+    return types.EvidenceAnswer(
+        evidence_id=row.evidence_id,
+        journal=journal_text(JournalId(row.journal)),
+        epoch=row.epoch,
+        state=row.state,
+        kind=row.kind,
+        code=row.code,
+        index=row.index,
+        found_ms=row.found_ms,
+    )

@@ -1,0 +1,58 @@
+"""Journals that were convicted go on list 1: every gateway and device hears of it by the list.
+
+A journal that is suspended for its hardware alone is not listed: an officer may lift that, and it
+pays on within its limits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cloud.database import Connection
+from cloud.issuer import lists, objects
+from cloud.issuer.desk import Desk
+from cloud.issuer.lists import ListChange
+from cloud.issuer.objects import list_series
+from wallet.protocol.lists import ListId
+
+ACTOR = "reconciler"
+PAGE = 100
+# Of hardware alone: see `cloud.attestation.reports`.
+_LIFTABLE = "attestation"
+
+
+async def list_suspended(connection: Connection, desk: Desk, *, now_ms: int) -> int:
+    """Sign the next list 1 with journals that were convicted since; answers how many those are.
+
+    Each is listed once: what an officer takes off the list stays off it.
+    """
+    if not await _unlisted(connection):
+        return 0
+    await objects.lock_series(connection, list_series(ListId.JOURNALS))
+    # Another one may have listed them while this one waited.
+    rows = await _unlisted(connection)
+    held = await lists.held(connection, ListId.JOURNALS)
+    known: frozenset[Any] = frozenset() if held is None else held.items
+    added = {(row["journal"], row["epoch"]): () for row in rows}
+    fresh = {place: names for place, names in added.items() if place not in known}
+    if fresh:
+        change = ListChange(added=fresh)
+        await lists.change_list(
+            connection, desk, ListId.JOURNALS, change, actor=ACTOR, now_ms=now_ms
+        )
+    await connection.execute(
+        "UPDATE journal_epoch SET listed_ms = $2 WHERE epoch_id = ANY ($1)",
+        *([row["epoch_id"] for row in rows], now_ms),
+    )
+    return len(fresh)
+
+
+async def _unlisted(connection: Connection) -> list[Any]:
+    rows: list[Any] = await connection.fetch(
+        "SELECT epoch_id, journal, epoch FROM journal_epoch AS made"
+        " WHERE state = 'suspended' AND listed_ms IS NULL AND EXISTS"
+        " (SELECT FROM journal_evidence WHERE journal_evidence.epoch_id = made.epoch_id"
+        "  AND kind <> $1) ORDER BY epoch_id LIMIT $2",
+        *(_LIFTABLE, PAGE),
+    )
+    return rows
