@@ -16,6 +16,7 @@ from typing import Any
 from cloud import commands
 from cloud.attestation_commands import add_attestation, add_level
 from cloud.config import Config, load_config
+from cloud.courier_commands import add_sync
 from cloud.errors import CloudError
 from cloud.issuer.officers import Role
 from cloud.main import run_cloud
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     _add_gateway(verbs)
     _add_issuer(verbs)
     add_attestation(verbs)
+    add_sync(verbs)
     migrate = verbs.add_parser("migrate", help="bring the database's schema up to date")
     migrate.set_defaults(run=commands.migrate_schema)
     reconcile = verbs.add_parser("reconcile", help="journals, their sizes and states")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+import msgspec
+
 from cloud.attestation.questions import open_question
 from cloud.attestation.reports import judge
 from cloud.database import Connection, Database
@@ -15,6 +17,7 @@ from cloud.issuer.gateways import (
     Gateway,
     common_objects,
     find_gateway,
+    held_size,
     is_suspended,
     renewed,
     saw,
@@ -56,6 +59,17 @@ class Reconciling(Protocol):
         """Settlements above a size, oldest first."""
 
 
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """A report, its sealed answer, and what was held of the journal before and after."""
+
+    up: Up
+    gateway: str
+    before: int
+    acknowledged: int
+    problem: str | None
+    sealed: bytes
+
+
 class Exchange:
     """Answers reports of gateways."""
 
@@ -70,16 +84,32 @@ class Exchange:
         `caller` is the journal that the connection's certificate names.
         Raises: ProtocolError for an envelope that does not hold, CloudError.
         """
+        verified = await self._open(sealed)
+        if verified.claims.journal != caller:
+            raise CloudError("wrong-gateway", "the connection is another gateway's")
+        return (await self._answer(verified, now_ms=now_ms, carried=False)).sealed
+
+    async def answer_carried(self, sealed: bytes, *, now_ms: int) -> Answered:
+        """The same for a report that somebody carried here: whoever it was, the gateway signed it.
+
+        Raises: ProtocolError for an envelope that does not hold, CloudError.
+        """
+        return await self._answer(await self._open(sealed), now_ms=now_ms, carried=True)
+
+    async def _open(self, sealed: bytes) -> VerifiedUp:
         # A report may be large: other gateways are answered while it is opened.
-        verified = await asyncio.to_thread(
+        return await asyncio.to_thread(
             open_up, sealed, keys=self._desk.hpke, root=self._desk.anchor
         )
+
+    async def _answer(self, verified: VerifiedUp, *, now_ms: int, carried: bool) -> Answered:
         up = verified.claims
-        if up.journal != caller:
-            raise CloudError("wrong-gateway", "the connection is another gateway's")
         async with self._database.transaction() as connection:
             gateway = await find_gateway(connection, up.journal)
-            proven = await judge(connection, self._desk, gateway, up, now_ms=now_ms)
+            before = await held_size(connection, up.journal, epoch=up.epoch)
+            proven = await judge(
+                connection, self._desk, gateway, up, now_ms=now_ms, carried=carried
+            )
         outcome = await self._reconciler.ingest(verified, now_ms=now_ms)
         settlements = await self._reconciler.settlements_after(
             up.journal, up.epoch, up.acknowledged_size
@@ -94,6 +124,7 @@ class Exchange:
             entries=len(up.entries),
             acknowledged=outcome.acknowledged,
             problem=outcome.problem,
+            carried=carried,
         )
         payload = build_down(
             up,
@@ -102,7 +133,14 @@ class Exchange:
             problem=outcome.problem,
         )
         envelope = await self._desk.sign_down(payload)
-        return await asyncio.to_thread(seal, envelope, recipient=gateway.hpke_key)
+        return Answered(
+            up=up,
+            gateway=gateway.name,
+            before=before,
+            acknowledged=outcome.acknowledged,
+            problem=outcome.problem,
+            sealed=await asyncio.to_thread(seal, envelope, recipient=gateway.hpke_key),
+        )
 
     async def _objects(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from edge.attesting import answer_question
 from edge.folder import Folder
 from edge.gateway import Opened
-from edge.intake import held_keys, take_objects
+from edge.intake import Intake, held_keys, take_objects
 from edge.log import Log
 from edge.version import version
 from edge.wishes import Wish, read_wishes
@@ -71,6 +72,8 @@ class JournalPort:
         self._shown_below = 0
         # The head of the audit log that the report under way tells, and that the last one told.
         self._telling = self._told = AuditHead()
+        # Answers come over the line and in files: one is taken at a time.
+        self._taking = asyncio.Lock()
 
     @property
     def anchor(self) -> TrustAnchor:
@@ -88,14 +91,16 @@ class JournalPort:
         )
 
     # ---- what to send ---------------------------------------------------------------------
-    async def segment(self) -> Segment | None:
+    async def segment(self, first: int | None = None) -> Segment | None:
         """The next entries, by the policy's bounds; None before anything is signed.
 
+        `first`: begin there, and not where the issuer is known to have stopped.
         What one checkpoint alone covers goes whole, however large. Raises: StoreError.
         """
+        begin = self._opened.journal.acknowledged if first is None else first
         entries_max, bytes_max = self._bounds()
         while True:
-            segment = await self._segment(entries_max)
+            segment = await self._segment(begin, entries_max)
             if segment is None:
                 return None
             count = len(segment.entries)
@@ -104,13 +109,12 @@ class JournalPort:
                 return segment
             entries_max = fit
 
-    async def _segment(self, entries_max: int) -> Segment | None:
+    async def _segment(self, first: int, entries_max: int) -> Segment | None:
         journal = self._opened.journal
-        end = await journal.segment_end(entries_max=entries_max)
+        end = await journal.segment_end(entries_max=entries_max, above=first)
         if end is None:
             return None
         size, checkpoint = end
-        first = journal.acknowledged
         entries: tuple[bytes, ...] = ()
         if size > first:
             entries = tuple(await journal.entries(first, size - first))
@@ -156,7 +160,7 @@ class JournalPort:
         cut off or written anew.
         """
         wishes = await self._opened.database.read(read_wishes)
-        head = self._telling = await self._opened.database.read(audit_head)
+        head = await self._opened.database.read(audit_head)
         health: dict[str, Any] = {
             "version": version()[:TEXT_MAX],
             "mode": str(self._opened.journal.mode),
@@ -168,13 +172,22 @@ class JournalPort:
             health["enrol"] = [_wanted(wish) for wish in wishes]
         return health
 
-    async def up(self, exchange: bytes) -> tuple[Up, list[bytes]] | None:
-        """The claims of the next report, and the leaves of the receipts that travel with it."""
-        segment = await self.segment()
+    async def up(
+        self, exchange: bytes, *, first: int | None = None
+    ) -> tuple[Up, list[bytes]] | None:
+        """The claims of the next report, and the leaves of the receipts that travel with it.
+
+        `first`: where its entries begin, for one of several that a courier carries; receipts
+        travel with the one that begins where the issuer is known to have stopped.
+        """
+        segment = await self.segment(first)
         if segment is None:
             return None
-        collected = await self.collected()
-        state = self._opened.journal.state
+        leading = segment.acknowledged == self._opened.journal.acknowledged
+        collected = await self.collected() if leading else []
+        state, health = self._opened.journal.state, await self.health()
+        if first is None:
+            self._telling = head_told(health)
         attestation = await answer_question(
             attester_of(self._opened.token),
             self._opened.database,
@@ -191,7 +204,7 @@ class JournalPort:
             checkpoint=segment.checkpoint,
             newest=await self.held(),
             collected=tuple([(entry, receipt) for _, entry, receipt in collected]),
-            health={**await self.health(), **await self._shown(segment), **attestation},
+            health={**health, **await self._shown(segment), **attestation},
         )
         return claims, [leaf for leaf, _, _ in collected]
 
@@ -230,22 +243,33 @@ class JournalPort:
     # ---- what came back -------------------------------------------------------------------
     async def take(self, down: Down) -> None:
         """Take the objects, then record what the issuer holds. Raises: StoreError."""
-        journal, database = self._opened.journal, self._opened.database
-        intake = await take_objects(journal, database, down.objects)
-        forgotten = down.problem == Code.PARENT_MISSING
-        if down.problem is None and down.acknowledged_size < journal.acknowledged:
-            await journal.go_back(down.acknowledged_size)
-            forgotten = True
-        if forgotten:
-            self._shown_below = journal.state.size
-        await journal.acknowledge(down.acknowledged_size)
+        await self.take_since(down, self._opened.journal.acknowledged)
         await self._anchor_audit()
+
+    async def take_since(self, down: Down, acknowledged: int) -> Intake:
+        """The same for an answer that may be old. Raises: StoreError.
+
+        `acknowledged`: what the issuer had said it holds when the report was made. An answer that
+        says less than that tells of an issuer that lost entries; one that says less than is known
+        now may only have been on its way for long.
+        """
+        journal, database = self._opened.journal, self._opened.database
+        async with self._taking:
+            intake = await take_objects(journal, database, down.objects)
+            forgotten = down.problem == Code.PARENT_MISSING
+            if down.problem is None and down.acknowledged_size < acknowledged:
+                await journal.go_back(down.acknowledged_size)
+                forgotten = True
+            if forgotten:
+                self._shown_below = journal.state.size
+            await journal.acknowledge(down.acknowledged_size)
         _log.info(
             "sync.exchanged",
             acknowledged=down.acknowledged_size,
             taken=intake.taken,
             refused=intake.refused,
         )
+        return intake
 
     async def _anchor_audit(self) -> None:
         """The issuer was told this head of the audit log. Raises: StoreError."""
@@ -253,6 +277,11 @@ class JournalPort:
         if head != self._told:
             await self._opened.database.write(lambda connection: anchor_audit(connection, head))
             self._told = head
+
+
+def head_told(health: dict[str, Any]) -> AuditHead:
+    """The head of the audit log that a report tells."""
+    return AuditHead(health["audit"]["rows"], health["audit"]["head"])
 
 
 def fitting(entries: Sequence[bytes], *, bytes_max: int) -> int:

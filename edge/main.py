@@ -17,6 +17,7 @@ import uvloop
 
 from edge.authority import has_authority
 from edge.config import Config
+from edge.courier import Courier
 from edge.errors import EdgeError, JournalBroken
 from edge.folder import Folder
 from edge.gateway import Gateway
@@ -25,6 +26,7 @@ from edge.http.local import LOCAL
 from edge.http.problem import HttpCode, problem
 from edge.http.routes import BRANCH, METRICS, PAIRING
 from edge.http.server import Server, branch_tls
+from edge.journal_port import JournalPort
 from edge.log import Log, start_logging
 from edge.notify import ALIVE, READY, STOPPING, notify, watchdog_s
 from edge.schedule import Schedule
@@ -37,12 +39,15 @@ from sync.engine import Engine, Wake
 from wallet.clock import SystemClock
 from wallet.journal import Journal, JournalError, Mode
 from wallet.memory import collect_seldom, yield_soon
+from wallet.protocol.sealed import SEALED_BYTES_MAX
 from wallet.store.errors import StoreError
 
 PROBE_S = 2.0
 # How long those who asked before a trip of the switch are waited for.
 ANSWER_S = 1.0
 LOOPBACK = "127.0.0.1"
+# What the technician brings on a stick: a sealed answer, as text.
+LOCAL_BYTES_MAX = 2 * SEALED_BYTES_MAX
 # What is open beside connections: the store, libraries, pipes of helpers.
 FILES_BESIDE = 256
 WELL, FAILED = 0, 1
@@ -58,6 +63,7 @@ class Daemon:
         self._gateway = Gateway(config, secret=secret, clock=SystemClock())
         self._context = Context(self._gateway, control=self)
         self._sync: Engine | None = None
+        self._courier: Courier | None = None
         self._branch: list[Server] = []
         self._fixed: list[Server] = []
         self._trusted = False
@@ -86,6 +92,14 @@ class Daemon:
             _ = self._context.opened
             raise problem(HttpCode.SYNC_UNAVAILABLE, "the gateway has just been opened")
         return await sync.now()
+
+    def courier(self) -> Courier:
+        """Who makes reports for sticks and takes answers from them. Raises: ProblemRaised."""
+        courier = self._courier
+        if courier is None:
+            _ = self._context.opened
+            raise problem(HttpCode.SYNC_UNAVAILABLE, "the gateway has just been opened")
+        return courier
 
     async def reload(self) -> None:
         """Try again to open what is not open."""
@@ -154,7 +168,10 @@ class Daemon:
         opened = self._gateway.opened
         if opened is None or self._group is None:
             return
-        sync = self._sync = synchronising(opened, self._config, clock=self._gateway.clock)
+        clock = self._gateway.clock
+        port = JournalPort(opened, folder=self._folder, clock=clock)
+        sync = self._sync = synchronising(opened, port, self._config, clock=clock)
+        self._courier = Courier(opened, port, clock=clock)
         for work in (opened.events.run(), opened.audit.run(), sync.run()):
             self._opened_tasks.append(self._group.create_task(_until_cancelled(work)))
         collect_seldom()
@@ -189,7 +206,7 @@ class Daemon:
 
     async def _end_opened(self) -> None:
         """End what works with an open gateway; listeners still hear that it is frozen."""
-        opened, self._sync = self._gateway.opened, None
+        opened, self._sync, self._courier = self._gateway.opened, None, None
         for task in self._opened_tasks:
             task.cancel()
         self._schedule.stop()
@@ -232,7 +249,7 @@ class Daemon:
     async def _start_fixed(self) -> None:
         metrics = Server(self._context, METRICS, described=False)
         await metrics.start(host=LOOPBACK, port=self._config.listen.metrics_port, tls=None)
-        local = Server(self._context, LOCAL, described=False)
+        local = Server(self._context, LOCAL, described=False, body_bytes_max=LOCAL_BYTES_MAX)
         self._folder.socket.unlink(missing_ok=True)
         self._fixed = [metrics, local]
         # Bound by ourselves, so that nobody may open it before its mode is set.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from edge.config import Config
-from edge.folder import Folder
 from edge.gateway import Opened
 from edge.journal_port import JournalPort
 from edge.log import Log
@@ -17,10 +16,10 @@ _WARNINGS = frozenset({"sync.failed", "sync.rewound"})
 _log = Log("sync")
 
 
-def synchronising(opened: Opened, config: Config, *, clock: Clock) -> Engine:
+def synchronising(opened: Opened, port: JournalPort, config: Config, *, clock: Clock) -> Engine:
     """The engine of one open gateway; whoever asks for it runs its task."""
     return Engine(
-        JournalPort(opened, folder=Folder(config.folder), clock=clock),
+        port,
         _transport(opened, config),
         surroundings=Surroundings(clock=clock),
         tell=_listener(opened),

@@ -243,7 +243,7 @@ class Engine:
         down = await asyncio.to_thread(open_down, answer, keys=keys, root=root)
         self._reached(True)
         check_answers(down, up)
-        check_acknowledged(down, up, size=size)
+        check_acknowledged(down, size=size)
         await self._port.take(down)
         if goes_back(down, up):
             # Nothing of this report was kept, so that its receipts travel again as well.

@@ -1,4 +1,4 @@
-"""`run`, `status`, `sync now`, `report x`, `key show`: the gateway as a whole."""
+"""`run`, `status`, `sync`, `report x`, `key show`: the gateway as a whole."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from edge.commands.common import (
     print_json,
     print_table,
 )
+from edge.commands.courier import add_courier
 from edge.commands.rotation import add_rotation
 from edge.config import Config
 from edge.errors import DaemonRefused, DaemonSilent, NotProvisioned
@@ -55,6 +56,7 @@ def add_commands(commands: Subparsers) -> None:
     what = parser.add_subparsers(metavar="WHAT", required=True)
     now = what.add_parser("now", help="exchange now and say what came of it")
     now.set_defaults(run=_sync_now)
+    add_courier(what)
     parser = commands.add_parser("report", help="totals")
     what = parser.add_subparsers(metavar="WHAT", required=True)
     x = what.add_parser("x", help="totals of the epoch so far; closes nothing")

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from edge.courier import Courier
 from edge.gateway import Gateway, Opened
 from edge.http.metrics import Metrics
 from edge.http.problem import AnyRefusal, HttpCode, HttpRefusal, ProblemRaised, problem_response
@@ -31,6 +32,9 @@ class Control(Protocol):
 
     async def sync_now(self) -> tuple[str, str]:
         """Synchronise and wait for it: (result, detail). Raises: ProblemRaised."""
+
+    def courier(self) -> Courier:
+        """Who makes reports for sticks and takes answers from them. Raises: ProblemRaised."""
 
     async def reload(self) -> None:
         """Try again to open what is not open."""

@@ -10,6 +10,7 @@ import pytest
 from edge.config import SyncConfig
 from edge.http.local import SyncAnswer
 from edge.http.trail import AuditCheck
+from edge.journal_port import JournalPort
 from edge.local_client import LocalClient
 from edge.pos.client import Client
 from edge.pos.purse import DeviceKey
@@ -179,7 +180,9 @@ async def test_a_transport_certificate_that_does_not_fit_stops_no_payment(world:
     opened = world.branch.opened
     opened.identity = msgspec.structs.replace(opened.identity, transport_certificate="nothing")
     config = config_of(world.branch.folder.root, sync=SyncConfig(url=world.cloud.url))
-    broken = synchronising(opened, config, clock=world.branch.daemon.context.gateway.clock)
+    clock = world.branch.daemon.context.gateway.clock
+    port = JournalPort(opened, folder=world.branch.folder, clock=clock)
+    broken = synchronising(opened, port, config, clock=clock)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(broken.run())
         result, detail = await broken.now()
