@@ -18,7 +18,7 @@ from edge.log import Log
 from edge.version import version
 from edge.wishes import Wish, read_wishes
 from hsm.api import attester_of
-from sync.ports import Position
+from sync.ports import WHOLE, Load, Position
 from wallet.clock import Clock
 from wallet.journal import stored_list
 from wallet.protocol.certificates import TrustAnchor
@@ -38,6 +38,7 @@ from wallet.protocol.policy import JournalLimit
 from wallet.protocol.refusals import Code
 from wallet.protocol.sealed import short_id
 from wallet.store.audit import AuditHead, anchor_audit, audit_head
+from wallet.store.meta import get_meta, put_meta
 from wallet.store.objects import delete_receipts, oldest_receipts
 
 SEGMENT_ENTRIES_MAX = 5_000
@@ -47,6 +48,10 @@ SEGMENT_BYTES_CAP = 48 * 1024 * 1024
 # Few entries are smaller: no more are read than could fit. Their true size decides.
 ENTRY_BYTES_SMALL = 256
 COLLECTED_MAX = 200
+METER = "sync-meter"
+# More entries than an answer of the issuer becomes are looked at no further.
+ISSUED_MAX = 50
+_ISSUED = frozenset((EntryKind.SETTLEMENT, EntryKind.POLICY, EntryKind.LIST))
 TEXT_MAX = 64
 # An entry begins with a map of five and its kind: only those that name lists are decoded here.
 _LIST = bytes((0xA5, 0x01, EntryKind.LIST))
@@ -91,14 +96,15 @@ class JournalPort:
         )
 
     # ---- what to send ---------------------------------------------------------------------
-    async def segment(self, first: int | None = None) -> Segment | None:
+    async def segment(self, first: int | None = None, *, most: int | None = None) -> Segment | None:
         """The next entries, by the policy's bounds; None before anything is signed.
 
-        `first`: begin there, and not where the issuer is known to have stopped.
+        `first`: begin there, and not where the issuer is known to have stopped. `most`: bytes of
+        entries that the line carries well.
         What one checkpoint alone covers goes whole, however large. Raises: StoreError.
         """
         begin = self._opened.journal.acknowledged if first is None else first
-        entries_max, bytes_max = self._bounds()
+        entries_max, bytes_max = self._bounds(most)
         while True:
             segment = await self._segment(begin, entries_max)
             if segment is None:
@@ -120,12 +126,13 @@ class JournalPort:
             entries = tuple(await journal.entries(first, size - first))
         return Segment(acknowledged=first, entries=entries, checkpoint=checkpoint)
 
-    def _bounds(self) -> tuple[int, int]:
+    def _bounds(self, most: int | None) -> tuple[int, int]:
         """Entries and bytes that a segment may have, by the policy (limits.md 114 and 115)."""
         state = self._opened.journal.state
         entries = state.journal_limit(JournalLimit.SEGMENT_ENTRIES_MAX)
         size = state.journal_limit(JournalLimit.SEGMENT_BYTES_MAX)
         bytes_max = min(SEGMENT_BYTES_MAX if size is None else size, SEGMENT_BYTES_CAP)
+        bytes_max = bytes_max if most is None else min(bytes_max, most)
         entries_max = min(
             entries or SEGMENT_ENTRIES_MAX, bytes_max // ENTRY_BYTES_SMALL, SEGMENT_ENTRIES_MAX
         )
@@ -153,39 +160,43 @@ class JournalPort:
         """The issuer has these. Raises: StoreError."""
         await self._opened.database.write(lambda c: delete_receipts(c, leaves))
 
-    async def health(self) -> dict[str, Any]:
-        """Release, mode, disk, the audit log's head, and the wallets that wait to be enrolled.
+    async def health(self, *, lean: bool = False) -> dict[str, Any]:
+        """The audit log's head, the wallets that wait to be enrolled; release, mode and disk.
 
+        `lean`: without the last three, which tell of the box and carry no value.
         The report is signed by the journal's key: what the issuer keeps of it shows a log that was
         cut off or written anew.
         """
         wishes = await self._opened.database.read(read_wishes)
         head = await self._opened.database.read(audit_head)
-        health: dict[str, Any] = {
-            "version": version()[:TEXT_MAX],
-            "mode": str(self._opened.journal.mode),
-            "disk_free_mib": shutil.disk_usage(self._folder.root).free // 1024 // 1024,
-            "time_ms": self._clock.now_ms(),
-            "audit": {"rows": head.seq, "head": head.hash},
-        }
+        health: dict[str, Any] = {"audit": {"rows": head.seq, "head": head.hash}}
+        if not lean:
+            health |= {
+                "version": version()[:TEXT_MAX],
+                "mode": str(self._opened.journal.mode),
+                "disk_free_mib": shutil.disk_usage(self._folder.root).free // 1024 // 1024,
+                "time_ms": self._clock.now_ms(),
+            }
         if wishes:
             health["enrol"] = [_wanted(wish) for wish in wishes]
         return health
 
     async def up(
-        self, exchange: bytes, *, first: int | None = None
+        self, exchange: bytes, *, load: Load = WHOLE, first: int | None = None
     ) -> tuple[Up, list[bytes]] | None:
         """The claims of the next report, and the leaves of the receipts that travel with it.
 
         `first`: where its entries begin, for one of several that a courier carries; receipts
         travel with the one that begins where the issuer is known to have stopped.
         """
-        segment = await self.segment(first)
+        segment = await self.segment(first, most=load.bytes_max)
         if segment is None:
             return None
+        state = self._opened.journal.state
+        lean = load.lean and segment.acknowledged + len(segment.entries) < state.size
         leading = segment.acknowledged == self._opened.journal.acknowledged
-        collected = await self.collected() if leading else []
-        state, health = self._opened.journal.state, await self.health()
+        collected = await self.collected() if leading and not lean else []
+        health = await self.health(lean=lean)
         if first is None:
             self._telling = head_told(health)
         attestation = await answer_question(
@@ -216,6 +227,24 @@ class JournalPort:
         named = [body for body in bodies if isinstance(body, ListUpdate)]
         lists = [await stored_list(self._opened.database, update) for update in named]
         return {"lists": [listed.signed.raw for listed in lists]}
+
+    async def waits(self) -> bool:
+        """Whether entries of this branch's own, or wallets, wait to be told. Raises: StoreError."""
+        journal = self._opened.journal
+        rest = journal.state.size - journal.acknowledged
+        wishes = await self._opened.database.read(lambda c: read_wishes(c, 1))
+        if rest > ISSUED_MAX or wishes:
+            return True
+        raws = await journal.entries(journal.acknowledged, rest) if rest else []
+        return not all(decode_entry(raw).kind in _ISSUED for raw in raws)
+
+    async def load_meter(self) -> bytes | None:
+        """What links have cost, as it was kept. Raises: StoreError."""
+        return await self._opened.database.read(lambda c: get_meta(c, METER))
+
+    async def keep_meter(self, counted: bytes) -> None:
+        """Keep what links have cost. Raises: StoreError."""
+        await self._opened.database.write(lambda c: put_meta(c, METER, counted))
 
     async def sign(self, payload: bytes, type_: str) -> bytes:
         """A COSE_Sign1 by the journal's key, with its certificates. Raises: HsmError."""

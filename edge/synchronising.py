@@ -6,6 +6,7 @@ from edge.config import Config
 from edge.gateway import Opened
 from edge.journal_port import JournalPort
 from edge.log import Log
+from edge.uplink import uplink
 from sync.engine import Engine, Surroundings
 from sync.ports import Listener
 from sync.transport import Credentials, HttpsTransport
@@ -21,7 +22,7 @@ def synchronising(opened: Opened, port: JournalPort, config: Config, *, clock: C
     return Engine(
         port,
         _transport(opened, config),
-        surroundings=Surroundings(clock=clock),
+        surroundings=Surroundings(clock=clock, link=uplink(config.sync)),
         tell=_listener(opened),
     )
 

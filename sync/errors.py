@@ -11,6 +11,7 @@ class Code(enum.StrEnum):
     UNREACHABLE = "transport-unreachable"
     TIMEOUT = "transport-timeout"
     TLS = "transport-tls"
+    OTHER_PEER = "transport-other-peer"
     STATUS = "transport-status"
     ANSWER_TOO_LARGE = "transport-answer-too-large"
     CREDENTIALS = "transport-credentials"
