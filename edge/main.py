@@ -35,8 +35,9 @@ from edge.tamper import Mark, NoSwitch, Switch, arm, open_switch
 from hsm.api import HsmError
 from hsm.files import replace_durably
 from hsm.memory import Secret
-from sync.engine import Engine, Wake
-from wallet.clock import SystemClock
+from sync.engine import Engine, Status, Wake
+from sync.meter import Counted
+from wallet.clock import Clock, SystemClock
 from wallet.journal import Journal, JournalError, Mode
 from wallet.memory import collect_seldom, yield_soon
 from wallet.protocol.sealed import SEALED_BYTES_MAX
@@ -57,10 +58,12 @@ _log = Log("daemon")
 class Daemon:
     """One gateway with its servers; also what the local administration asks."""
 
-    def __init__(self, config: Config, *, secret: bytes | Secret) -> None:
+    def __init__(
+        self, config: Config, *, secret: bytes | Secret, clock: Clock | None = None
+    ) -> None:
         self._config = config
         self._folder = Folder(config.folder)
-        self._gateway = Gateway(config, secret=secret, clock=SystemClock())
+        self._gateway = Gateway(config, secret=secret, clock=clock or SystemClock())
         self._context = Context(self._gateway, control=self)
         self._sync: Engine | None = None
         self._courier: Courier | None = None
@@ -79,6 +82,17 @@ class Daemon:
     def online(self) -> bool | None:
         """Whether the last exchange reached the cloud."""
         return None if self._sync is None else self._sync.online
+
+    def line(self) -> Status:
+        """The line to the cloud at a glance. Raises: ProblemRaised."""
+        if self._sync is None:
+            _ = self._context.opened
+            raise problem(HttpCode.SYNC_UNAVAILABLE, "the gateway has just been opened")
+        return self._sync.status()
+
+    def counted(self) -> list[Counted]:
+        """Every byte on the line, by link and purpose; nothing while the gateway is closed."""
+        return [] if self._sync is None else self._sync.status().counted
 
     def wake_sync(self) -> None:
         """Synchronise soon."""

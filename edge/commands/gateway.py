@@ -26,6 +26,7 @@ from edge.config import Config
 from edge.errors import DaemonRefused, DaemonSilent, NotProvisioned
 from edge.folder import Folder
 from edge.gateway import hsm_config
+from edge.http.links import LineAnswer
 from edge.http.local import SyncAnswer
 from edge.http.octets import to_text
 from edge.http.types import GatewayAnswer, ReportAnswer
@@ -90,9 +91,36 @@ def _status(parsed: Arguments, config: Config) -> int:
     else:
         for name, text in _lines(status):
             print(f"{name:<14}{text}")
+        await_it(_print_line(config))
     if status.mode in _CLOSED:
         return SEALED
     return WELL if status.mode == "open" and status.clock == "sure" else DEGRADED
+
+
+async def _print_line(config: Config) -> None:
+    """What the line to the cloud is doing, and what it costs."""
+    try:
+        line = await daemon(config).call("GET", "/line", LineAnswer)
+    except DaemonRefused:
+        # A gateway that is closed has none.
+        return
+    for name, text in line_texts(line):
+        print(f"{name:<14}{text}")
+
+
+def line_texts(line: LineAnswer) -> list[tuple[str, str]]:
+    """Name and text of each thing that is said of the line."""
+    texts = [("line", f"{line.state} on {line.link} ({line.kind}), {line.failures} failures")]
+    if line.state == "captive":
+        texts.append(("", "somebody else answers in the cloud's place: a portal, or a name server"))
+    left = "" if line.day_bytes_left is None else f", {line.day_bytes_left} left"
+    texts.append(("day", f"{line.day_bytes} bytes{left}; segments of {line.segment_bytes}"))
+    if line.held_s:
+        texts.append(("", f"the day's budget holds it back for {duration(line.held_s)}"))
+    for one in line.counted:
+        text = f"{one.link} {one.purpose}: {one.sent} sent, {one.received} received"
+        texts.append(("bytes", text))
+    return texts
 
 
 def _lines(status: GatewayAnswer) -> list[tuple[str, str]]:

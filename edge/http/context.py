@@ -13,6 +13,8 @@ from edge.http.metrics import Metrics
 from edge.http.problem import AnyRefusal, HttpCode, HttpRefusal, ProblemRaised, problem_response
 from edge.log import Log
 from hsm.api import HsmError
+from sync.engine import Status
+from sync.meter import Counted
 from wallet.hosted import HostedError
 from wallet.journal import EntryMissing, JournalError
 from wallet.protocol.refusals import Code, ProtocolError, Refusal
@@ -27,11 +29,17 @@ class Control(Protocol):
     def online(self) -> bool | None:
         """Whether the last exchange reached the cloud; None before there was one."""
 
+    def line(self) -> Status:
+        """The line to the cloud at a glance. Raises: ProblemRaised."""
+
     def wake_sync(self) -> None:
         """Synchronise soon."""
 
     async def sync_now(self) -> tuple[str, str]:
         """Synchronise and wait for it: (result, detail). Raises: ProblemRaised."""
+
+    def counted(self) -> list[Counted]:
+        """Every byte on the line, by link and purpose; nothing while the gateway is closed."""
 
     def courier(self) -> Courier:
         """Who makes reports for sticks and takes answers from them. Raises: ProblemRaised."""
@@ -48,7 +56,7 @@ class Context:
 
     def __init__(self, gateway: Gateway, *, control: Control) -> None:
         self.gateway = gateway
-        self.metrics = Metrics(gateway)
+        self.metrics = Metrics(gateway, lambda: control.counted())
         self.control = control
         self.body_timeout_s = gateway.config.limits.request_timeout_s
         self.running = 0

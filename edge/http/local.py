@@ -15,6 +15,7 @@ from edge.http.audited import audited, tell
 from edge.http.body import BodyType, answer
 from edge.http.context import Context, Handler
 from edge.http.hygiene import HygieneAnswer, get_hygiene
+from edge.http.links import LineAnswer, get_line
 from edge.http.local_courier import (
     ExportedAnswer,
     TakenAnswer,
@@ -275,6 +276,7 @@ LOCAL = [
     _route("GET", "/status", get_local_status, GatewayAnswer),
     _route("POST", "/reload", post_reload, GatewayAnswer),
     _route("POST", "/sync", post_sync, SyncAnswer),
+    _route("GET", "/line", get_line, LineAnswer),
     _route("POST", "/courier/reports", post_export, ExportedAnswer),
     _route("POST", "/courier/reports/{exchange}/written", post_written, WrittenAnswer),
     _route("POST", "/courier/answers", post_answer, TakenAnswer),

@@ -27,7 +27,7 @@ from tests.support.branch_local import PASSPHRASE, Branch, config_of, running
 from tests.support.cloud_local import LocalCloud, local_cloud
 from tests.support.cloud_process import Api
 from tests.support.live_issuer import LiveIssuer
-from wallet.clock import SystemClock
+from wallet.clock import Clock, SystemClock
 from wallet.journal import Receipted
 from wallet.protocol.ids import WalletId, journal_text, parse_journal, wallet_text
 from wallet.protocol.policy import JournalLimit
@@ -50,11 +50,13 @@ class Box:
         self.journal = b""
 
     @contextlib.asynccontextmanager
-    async def running(self, *, offline: bool = False) -> AsyncIterator[Branch]:
+    async def running(
+        self, *, offline: bool = False, clock: Clock | None = None
+    ) -> AsyncIterator[Branch]:
         """The daemon while the block runs, with its line to the cloud or without."""
         url = NOWHERE if offline else None
         config = config_of(self.folder, sync=SyncConfig(url=url, interval_s=86_400))
-        async with running(config, self.story.not_needed) as branch:
+        async with running(config, self.story.not_needed, clock=clock) as branch:
             yield branch
 
     async def sync(self) -> None:

@@ -23,9 +23,18 @@ WAIT_S = 20
 class Authority:
     """A CA that is its own server's leaf as well."""
 
-    def __init__(self, name: str = "cloud", *, age_days: int = 0) -> None:
-        """`age_days`: how long ago all of its certificates were made, each for a day."""
+    def __init__(
+        self, name: str = "cloud", *, age_days: float = 0, host: str | None = None
+    ) -> None:
+        """`age_days`: how long ago all of its certificates were made, each for a day.
+
+        `host`: the name of the server, beside its address on loopback.
+        """
         self._age = datetime.timedelta(days=age_days)
+        self._hosts: list[x509.GeneralName] = [
+            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+            *([] if host is None else [x509.DNSName(host)]),
+        ]
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._made = self._certify(self._key, self._name, authority=True)
@@ -51,7 +60,6 @@ class Authority:
         self, key: ec.EllipticCurvePrivateKey, subject: x509.Name, *, authority: bool
     ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC) - self._age
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -60,7 +68,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
             .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([address]), False)
+            .add_extension(x509.SubjectAlternativeName(self._hosts), False)
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), True)
             .sign(self._key, hashes.SHA256())
         )
