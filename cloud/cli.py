@@ -17,6 +17,7 @@ from cloud import commands
 from cloud.attestation_commands import add_attestation, add_level
 from cloud.compliance_commands import add_compliance
 from cloud.config import Config, load_config
+from cloud.courier_commands import add_sync
 from cloud.errors import CloudError
 from cloud.evidence_commands import add_evidence
 from cloud.http.types import SUPPLY_MAX
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     add_attestation(verbs)
     add_compliance(verbs)
     add_evidence(verbs)
+    add_sync(verbs)
     migrate = verbs.add_parser("migrate", help="bring the database's schema up to date")
     migrate.set_defaults(run=commands.migrate_schema)
     reconcile = verbs.add_parser("reconcile", help="journals, their sizes and states")

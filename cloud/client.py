@@ -46,34 +46,43 @@ class Api:
         """Raises: as `get`."""
         return await self._call("POST", path, body)
 
-    async def _call(
-        self, method: str, path: str, body: dict[str, Any] | None, *, tries_left: int = TRIES_MAX
+    async def post_report(self, path: str, sealed: bytes) -> Any:
+        """A sealed report, at the port of gateways. Raises: as `get`."""
+        content = aiohttp.BytesPayload(sealed, content_type="application/cbdc-sync")
+        return await self._send("POST", path, port="gateway_port", data=content)
+
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        return await self._send(method, path, port="api_port", json=body)
+
+    async def _send(
+        self, method: str, path: str, *, port: str, tries_left: int = TRIES_MAX, **content: Any
     ) -> Any:
-        port, tls = self._reach()
+        number, tls = self._reach(port)
         headers = {} if self._token_file is None else _bearer(self._token_file)
         timeout = aiohttp.ClientTimeout(total=self._timeout_s)
-        url = f"https://{self._config.listen.host}:{port}{path}"
+        url = f"https://{self._config.listen.host}:{number}{path}"
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
-                session.request(method, url, json=body, ssl=tls) as response,
+                session.request(method, url, ssl=tls, **content) as response,
             ):
-                content = await response.read()
+                answer = await response.read()
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise CloudError("cloud-silent", f"does it run? {error}") from error
-        found = _decoded(content)
+        found = _decoded(answer)
         if status == TOO_MANY and tries_left:
             await asyncio.sleep(AGAIN_S)
-            return await self._call(method, path, body, tries_left=tries_left - 1)
+            left = tries_left - 1
+            return await self._send(method, path, port=port, tries_left=left, **content)
         if status >= 400:
             raise CloudError(found.get("code", f"status-{status}"), found.get("detail", ""))
         return found
 
-    def _reach(self) -> tuple[int, ssl.SSLContext]:
+    def _reach(self, name: str) -> tuple[int, ssl.SSLContext]:
         folder = self._config.folder
         try:
-            port = int(json.loads((folder / "ports.json").read_text())["api_port"])
+            port = int(json.loads((folder / "ports.json").read_text())[name])
             tls = ssl.create_default_context(cafile=str(folder / "transport-ca.pem"))
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise ConfigError("not-running", f"{folder}: {error}") from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+import msgspec
+
 from cloud.attestation.questions import open_question
 from cloud.attestation.reports import judge
 from cloud.database import Connection, Database
@@ -22,6 +24,7 @@ from cloud.issuer.gateways import (
     Gateway,
     common_objects,
     find_gateway,
+    held_size,
     is_suspended,
     renewed,
     saw,
@@ -66,6 +69,17 @@ class Reconciling(Protocol):
         """Settlements above a size, oldest first."""
 
 
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """A report, its sealed answer, and what was held of the journal before and after."""
+
+    up: Up
+    gateway: str
+    before: int
+    acknowledged: int
+    problem: str | None
+    sealed: bytes
+
+
 class Exchange:
     """Answers reports of gateways."""
 
@@ -80,17 +94,36 @@ class Exchange:
         `caller` is the journal that the connection's certificate names.
         Raises: ProtocolError for an envelope that does not hold, CloudError.
         """
+        envelope, verified = await self._open(sealed)
+        if verified.claims.journal != caller:
+            raise CloudError("wrong-gateway", "the connection is another gateway's")
+        return (await self._answer(envelope, verified, now_ms=now_ms, carried=False)).sealed
+
+    async def answer_carried(self, sealed: bytes, *, now_ms: int) -> Answered:
+        """The same for a report that somebody carried here: whoever it was, the gateway signed it.
+
+        Raises: ProtocolError for an envelope that does not hold, CloudError.
+        """
+        envelope, verified = await self._open(sealed)
+        return await self._answer(envelope, verified, now_ms=now_ms, carried=True)
+
+    async def _open(self, sealed: bytes) -> tuple[bytes, VerifiedUp]:
         # A report may be large: other gateways are answered while it is opened.
-        envelope, verified = await asyncio.to_thread(
+        return await asyncio.to_thread(
             open_report, sealed, keys=self._desk.hpke, root=self._desk.anchor
         )
+
+    async def _answer(
+        self, envelope: bytes, verified: VerifiedUp, *, now_ms: int, carried: bool
+    ) -> Answered:
         up = verified.claims
-        if up.journal != caller:
-            raise CloudError("wrong-gateway", "the connection is another gateway's")
         async with self._database.transaction() as connection:
             gateway = await find_gateway(connection, up.journal)
-            proven = await judge(connection, self._desk, gateway, up, now_ms=now_ms)
-            await follow(connection, gateway, up, envelope, now_ms=now_ms)
+            before = await held_size(connection, up.journal, epoch=up.epoch)
+            proven = await judge(
+                connection, self._desk, gateway, up, now_ms=now_ms, carried=carried
+            )
+            await follow(connection, gateway, up, envelope, now_ms=now_ms, carried=carried)
         # It may be large, and nobody looks at it again.
         del envelope
         outcome = await self._reconciler.ingest(verified, now_ms=now_ms)
@@ -107,6 +140,7 @@ class Exchange:
             entries=len(up.entries),
             acknowledged=outcome.acknowledged,
             problem=outcome.problem,
+            carried=carried,
         )
         payload = build_down(
             up,
@@ -115,7 +149,14 @@ class Exchange:
             problem=outcome.problem,
         )
         signed = await self._desk.sign_down(payload)
-        return await asyncio.to_thread(seal, signed, recipient=gateway.hpke_key)
+        return Answered(
+            up=up,
+            gateway=gateway.name,
+            before=before,
+            acknowledged=outcome.acknowledged,
+            problem=outcome.problem,
+            sealed=await asyncio.to_thread(seal, signed, recipient=gateway.hpke_key),
+        )
 
     async def _objects(
         self,

@@ -8,7 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge.commands import audit, backups, device, doctor, gateway, provisioning, tamper, wallets
+from edge.commands import (
+    audit,
+    backups,
+    device,
+    doctor,
+    gateway,
+    provisioning,
+    reset,
+    tamper,
+    wallets,
+)
 from edge.commands.common import FAILED, SEALED, USAGE, Arguments
 from edge.config import Config, load_config
 from edge.errors import (
@@ -98,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         help="one key of the configuration, such as listen.port=8440; may be repeated",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (gateway, provisioning, device, wallets, backups, audit, tamper, doctor):
+    for module in (gateway, provisioning, device, wallets, backups, audit, tamper, reset, doctor):
         module.add_commands(commands)
     return parser
 

@@ -23,6 +23,7 @@ FILE_BYTES_MAX = 1 << 20
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=86_400)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+DayBytes = Annotated[int, msgspec.Meta(ge=16 * 1024, le=2**50)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
@@ -72,12 +73,27 @@ class TokenConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError('the driver tpm signs with `algorithm = "es256"` alone')
 
 
+class LinkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one network interface is like, and what it may cost: bytes in a day, both ways."""
+
+    # As the system names it, such as wwan0; `*` at the end stands for any rest.
+    interface: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,15}\*?$")]
+    kind: Literal["free", "metered", "satellite"] = "free"
+    day_bytes_max: DayBytes | None = None
+    # For seeing whether the cloud answers, as part of the whole; where nothing is said, some 100
+    # probes on a link that costs, and 2,500 on others.
+    probe_day_bytes_max: DayBytes | None = None
+
+
 class SyncConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When to synchronise; the cloud's address comes from provisioning unless it is given here."""
 
     url: str | None = None
     interval_s: Seconds = 60
+    # How long the line may stand still; one that is only slow is waited for.
     timeout_s: Seconds = 30
+    # The first that names the interface of the default route counts.
+    links: Annotated[tuple[LinkConfig, ...], msgspec.Meta(max_length=16)] = ()
 
 
 class NeighboursConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

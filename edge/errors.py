@@ -76,6 +76,18 @@ class RestoreRefused(EdgeError):
     code = "edge-restore-refused"
 
 
+class CourierFailed(EdgeError):
+    """A stick that takes or gives nothing; the sentence has the code of what happened."""
+
+    code = "edge-courier-failed"
+
+
+class ResetRefused(EdgeError):
+    """A gateway that may not be wiped; the sentence says what is not safe yet."""
+
+    code = "edge-reset-refused"
+
+
 class RotationRefused(EdgeError):
     """Keys that may not be exchanged now; the sentence says what has to be done first."""
 

@@ -40,6 +40,11 @@ class Folder(msgspec.Struct, frozen=True):
         return self.root / "store.key.next.sealed"
 
     @property
+    def resetting(self) -> Path:
+        """The mark of a wipe that has begun: the store's key, set aside."""
+        return self.root / "reset.begun"
+
+    @property
     def tls(self) -> Path:
         """Certificates and keys of the branch's network."""
         return self.root / "tls"

@@ -64,23 +64,22 @@ class Intake(msgspec.Struct, kw_only=True):
 
 
 async def take_objects(journal: Journal, database: Database, objects: Sequence[bytes]) -> Intake:
-    """Take objects in their order. What is refused is noted and the rest goes on.
+    """Take objects in their order, certificates before them: an expired one lets nothing else in.
 
-    Raises: StoreError.
+    What is refused is noted and the rest goes on. Raises: StoreError.
     """
-    intake, certificates = Intake(), []
+    intake = Intake()
+    certified = {raw: _certificates(raw) for raw in objects}
+    if certificates := [der for found in certified.values() for der in found]:
+        _note(intake, await _renew(journal, certificates))
     for raw in objects:
-        found = _certificates(raw)
-        if found:
-            certificates += found
+        if certified[raw]:
             continue
         try:
             outcome = await _take(journal, database, decode_issued(raw))
         except ProtocolError as error:
             outcome = error.refusal()
         _note(intake, outcome)
-    if certificates:
-        _note(intake, await _renew(journal, certificates))
     return intake
 
 

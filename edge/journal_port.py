@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from edge.attesting import answer_question
 from edge.folder import Folder
 from edge.gateway import Opened
-from edge.intake import held_keys, take_objects
+from edge.intake import Intake, held_keys, take_objects
 from edge.log import Log
 from edge.version import version
 from edge.wishes import Wish, read_wishes
 from hsm.api import attester_of
-from sync.ports import Position
+from sync.ports import WHOLE, Load, Position
 from sync.trail import HEALTH as TRAIL
 from sync.trail import ROWS_MAX, Told, ToldRow, fitting_rows, to_health
 from wallet.clock import Clock
@@ -40,6 +41,7 @@ from wallet.protocol.refusals import Code
 from wallet.protocol.sealed import short_id
 from wallet.store.audit import anchor_audit, audit_anchor, audit_head, page_audit
 from wallet.store.connection import Connection
+from wallet.store.meta import get_meta, put_meta
 from wallet.store.objects import delete_receipts, oldest_receipts
 from wallet.trail import AuditHead
 
@@ -50,6 +52,10 @@ SEGMENT_BYTES_CAP = 48 * 1024 * 1024
 # Few entries are smaller: no more are read than could fit. Their true size decides.
 ENTRY_BYTES_SMALL = 256
 COLLECTED_MAX = 200
+METER = "sync-meter"
+# More entries than an answer of the issuer becomes are looked at no further.
+ISSUED_MAX = 50
+_ISSUED = frozenset((EntryKind.SETTLEMENT, EntryKind.POLICY, EntryKind.LIST))
 TEXT_MAX = 64
 # An entry begins with a map of five and its kind: only those that name lists are decoded here.
 _LIST = bytes((0xA5, 0x01, EntryKind.LIST))
@@ -75,6 +81,8 @@ class JournalPort:
         self._shown_below = 0
         # The head of the audit log that the report under way tells, and that the last one told.
         self._telling = self._told = AuditHead()
+        # Answers come over the line and in files: one is taken at a time.
+        self._taking = asyncio.Lock()
 
     @property
     def anchor(self) -> TrustAnchor:
@@ -92,14 +100,17 @@ class JournalPort:
         )
 
     # ---- what to send ---------------------------------------------------------------------
-    async def segment(self) -> Segment | None:
+    async def segment(self, first: int | None = None, *, most: int | None = None) -> Segment | None:
         """The next entries, by the policy's bounds; None before anything is signed.
 
+        `first`: begin there, and not where the issuer is known to have stopped. `most`: bytes of
+        entries that the line carries well.
         What one checkpoint alone covers goes whole, however large. Raises: StoreError.
         """
-        entries_max, bytes_max = self._bounds()
+        begin = self._opened.journal.acknowledged if first is None else first
+        entries_max, bytes_max = self._bounds(most)
         while True:
-            segment = await self._segment(entries_max)
+            segment = await self._segment(begin, entries_max)
             if segment is None:
                 return None
             count = len(segment.entries)
@@ -108,24 +119,24 @@ class JournalPort:
                 return segment
             entries_max = fit
 
-    async def _segment(self, entries_max: int) -> Segment | None:
+    async def _segment(self, first: int, entries_max: int) -> Segment | None:
         journal = self._opened.journal
-        end = await journal.segment_end(entries_max=entries_max)
+        end = await journal.segment_end(entries_max=entries_max, above=first)
         if end is None:
             return None
         size, checkpoint = end
-        first = journal.acknowledged
         entries: tuple[bytes, ...] = ()
         if size > first:
             entries = tuple(await journal.entries(first, size - first))
         return Segment(acknowledged=first, entries=entries, checkpoint=checkpoint)
 
-    def _bounds(self) -> tuple[int, int]:
+    def _bounds(self, most: int | None) -> tuple[int, int]:
         """Entries and bytes that a segment may have, by the policy (limits.md 114 and 115)."""
         state = self._opened.journal.state
         entries = state.journal_limit(JournalLimit.SEGMENT_ENTRIES_MAX)
         size = state.journal_limit(JournalLimit.SEGMENT_BYTES_MAX)
         bytes_max = min(SEGMENT_BYTES_MAX if size is None else size, SEGMENT_BYTES_CAP)
+        bytes_max = bytes_max if most is None else min(bytes_max, most)
         entries_max = min(
             entries or SEGMENT_ENTRIES_MAX, bytes_max // ENTRY_BYTES_SMALL, SEGMENT_ENTRIES_MAX
         )
@@ -153,33 +164,45 @@ class JournalPort:
         """The issuer has these. Raises: StoreError."""
         await self._opened.database.write(lambda c: delete_receipts(c, leaves))
 
-    async def health(self) -> dict[str, Any]:
-        """Release, mode, disk, the audit log, and the wallets that wait to be enrolled.
+    async def health(self, *, lean: bool = False) -> dict[str, Any]:
+        """The audit log, the wallets that wait to be enrolled; release, mode and disk.
 
+        `lean`: without the last three, which tell of the box and carry no value.
         The report is signed by the journal's key: what the issuer keeps of it shows a log that was
         cut off or written anew.
         """
         wishes = await self._opened.database.read(read_wishes)
         told = await self._opened.database.read(told_log)
-        self._telling = told.head
-        health: dict[str, Any] = {
-            "version": version()[:TEXT_MAX],
-            "mode": str(self._opened.journal.mode),
-            "disk_free_mib": shutil.disk_usage(self._folder.root).free // 1024 // 1024,
-            "time_ms": self._clock.now_ms(),
-            TRAIL: to_health(told),
-        }
+        health: dict[str, Any] = {TRAIL: to_health(told)}
+        if not lean:
+            health |= {
+                "version": version()[:TEXT_MAX],
+                "mode": str(self._opened.journal.mode),
+                "disk_free_mib": shutil.disk_usage(self._folder.root).free // 1024 // 1024,
+                "time_ms": self._clock.now_ms(),
+            }
         if wishes:
             health["enrol"] = [_wanted(wish) for wish in wishes]
         return health
 
-    async def up(self, exchange: bytes) -> tuple[Up, list[bytes]] | None:
-        """The claims of the next report, and the leaves of the receipts that travel with it."""
-        segment = await self.segment()
+    async def up(
+        self, exchange: bytes, *, load: Load = WHOLE, first: int | None = None
+    ) -> tuple[Up, list[bytes]] | None:
+        """The claims of the next report, and the leaves of the receipts that travel with it.
+
+        `first`: where its entries begin, for one of several that a courier carries; receipts
+        travel with the one that begins where the issuer is known to have stopped.
+        """
+        segment = await self.segment(first, most=load.bytes_max)
         if segment is None:
             return None
-        collected = await self.collected()
         state = self._opened.journal.state
+        lean = load.lean and segment.acknowledged + len(segment.entries) < state.size
+        leading = segment.acknowledged == self._opened.journal.acknowledged
+        collected = await self.collected() if leading and not lean else []
+        health = await self.health(lean=lean)
+        if first is None:
+            self._telling = head_told(health)
         attestation = await answer_question(
             attester_of(self._opened.token),
             self._opened.database,
@@ -196,7 +219,7 @@ class JournalPort:
             checkpoint=segment.checkpoint,
             newest=await self.held(),
             collected=tuple([(entry, receipt) for _, entry, receipt in collected]),
-            health={**await self.health(), **await self._shown(segment), **attestation},
+            health={**health, **await self._shown(segment), **attestation},
         )
         return claims, [leaf for leaf, _, _ in collected]
 
@@ -208,6 +231,24 @@ class JournalPort:
         named = [body for body in bodies if isinstance(body, ListUpdate)]
         lists = [await stored_list(self._opened.database, update) for update in named]
         return {"lists": [listed.signed.raw for listed in lists]}
+
+    async def waits(self) -> bool:
+        """Whether entries of this branch's own, or wallets, wait to be told. Raises: StoreError."""
+        journal = self._opened.journal
+        rest = journal.state.size - journal.acknowledged
+        wishes = await self._opened.database.read(lambda c: read_wishes(c, 1))
+        if rest > ISSUED_MAX or wishes:
+            return True
+        raws = await journal.entries(journal.acknowledged, rest) if rest else []
+        return not all(decode_entry(raw).kind in _ISSUED for raw in raws)
+
+    async def load_meter(self) -> bytes | None:
+        """What links have cost, as it was kept. Raises: StoreError."""
+        return await self._opened.database.read(lambda c: get_meta(c, METER))
+
+    async def keep_meter(self, counted: bytes) -> None:
+        """Keep what links have cost. Raises: StoreError."""
+        await self._opened.database.write(lambda c: put_meta(c, METER, counted))
 
     async def sign(self, payload: bytes, type_: str) -> bytes:
         """A COSE_Sign1 by the journal's key, with its certificates. Raises: HsmError."""
@@ -235,24 +276,35 @@ class JournalPort:
     # ---- what came back -------------------------------------------------------------------
     async def take(self, down: Down) -> None:
         """Take the objects, then record what the issuer holds. Raises: StoreError."""
-        journal, database = self._opened.journal, self._opened.database
-        intake = await take_objects(journal, database, down.objects)
-        forgotten = down.problem == Code.PARENT_MISSING
-        if down.problem is None and down.acknowledged_size < journal.acknowledged:
-            await journal.go_back(down.acknowledged_size)
-            # Of the audit log it may have forgotten as much: it is told from its beginning.
-            self._telling = AuditHead()
-            forgotten = True
-        if forgotten:
-            self._shown_below = journal.state.size
-        await journal.acknowledge(down.acknowledged_size)
+        await self.take_since(down, self._opened.journal.acknowledged)
         await self._anchor_audit()
+
+    async def take_since(self, down: Down, acknowledged: int) -> Intake:
+        """The same for an answer that may be old. Raises: StoreError.
+
+        `acknowledged`: what the issuer had said it holds when the report was made. An answer that
+        says less than that tells of an issuer that lost entries; one that says less than is known
+        now may only have been on its way for long.
+        """
+        journal, database = self._opened.journal, self._opened.database
+        async with self._taking:
+            intake = await take_objects(journal, database, down.objects)
+            forgotten = down.problem == Code.PARENT_MISSING
+            if down.problem is None and down.acknowledged_size < acknowledged:
+                await journal.go_back(down.acknowledged_size)
+                # Of the audit log it may have forgotten as much: it is told from its beginning.
+                self._telling = AuditHead()
+                forgotten = True
+            if forgotten:
+                self._shown_below = journal.state.size
+            await journal.acknowledge(down.acknowledged_size)
         _log.info(
             "sync.exchanged",
             acknowledged=down.acknowledged_size,
             taken=intake.taken,
             refused=intake.refused,
         )
+        return intake
 
     async def _anchor_audit(self) -> None:
         """The issuer was told this head of the audit log. Raises: StoreError."""
@@ -260,6 +312,11 @@ class JournalPort:
         if head != self._told:
             await self._opened.database.write(lambda connection: anchor_audit(connection, head))
             self._told = head
+
+
+def head_told(health: dict[str, Any]) -> AuditHead:
+    """The head of the audit log that a report tells."""
+    return AuditHead(health[TRAIL]["rows"], health[TRAIL]["head"])
 
 
 def told_log(connection: Connection) -> Told:

@@ -17,6 +17,7 @@ import uvloop
 
 from edge.authority import has_authority
 from edge.config import Config
+from edge.courier import Courier
 from edge.errors import EdgeError, JournalBroken
 from edge.folder import Folder
 from edge.gateway import Gateway, Opened
@@ -27,6 +28,7 @@ from edge.http.neighbours import NEIGHBOURS
 from edge.http.problem import HttpCode, problem
 from edge.http.routes import BRANCH, METRICS, PAIRING
 from edge.http.server import Server, branch_tls
+from edge.journal_port import JournalPort
 from edge.log import Log, start_logging
 from edge.neighbours import Neighbours, neighbour_tls
 from edge.notify import ALIVE, READY, STOPPING, notify, watchdog_s
@@ -36,16 +38,20 @@ from edge.tamper import Mark, NoSwitch, Switch, arm, open_switch
 from hsm.api import HsmError
 from hsm.files import replace_durably
 from hsm.memory import Secret
-from sync.engine import Engine, Wake
-from wallet.clock import SystemClock
+from sync.engine import Engine, Status, Wake
+from sync.meter import Counted
+from wallet.clock import Clock, SystemClock
 from wallet.journal import Journal, JournalError, Mode
 from wallet.memory import collect_seldom, yield_soon
+from wallet.protocol.sealed import SEALED_BYTES_MAX
 from wallet.store.errors import StoreError
 
 PROBE_S = 2.0
 # How long those who asked before a trip of the switch are waited for.
 ANSWER_S = 1.0
 LOOPBACK = "127.0.0.1"
+# What the technician brings on a stick: a sealed answer, as text.
+LOCAL_BYTES_MAX = 2 * SEALED_BYTES_MAX
 # What is open beside connections: the store, libraries, pipes of helpers.
 FILES_BESIDE = 256
 WELL, FAILED = 0, 1
@@ -55,14 +61,17 @@ _log = Log("daemon")
 class Daemon:
     """One gateway with its servers; also what the local administration asks."""
 
-    def __init__(self, config: Config, *, secret: bytes | Secret) -> None:
+    def __init__(
+        self, config: Config, *, secret: bytes | Secret, clock: Clock | None = None
+    ) -> None:
         self._config = config
         self._folder = Folder(config.folder)
-        self._gateway = Gateway(config, secret=secret, clock=SystemClock())
+        self._gateway = Gateway(config, secret=secret, clock=clock or SystemClock())
         self._context = Context(self._gateway, control=self)
         self._sync: Engine | None = None
         self._neighbours: Neighbours | None = None
         self._next_door: Server | None = None
+        self._courier: Courier | None = None
         self._branch: list[Server] = []
         self._fixed: list[Server] = []
         self._trusted = False
@@ -84,6 +93,17 @@ class Daemon:
         """What came of asking the gateways next door."""
         return () if self._neighbours is None else self._neighbours.heard
 
+    def line(self) -> Status:
+        """The line to the cloud at a glance. Raises: ProblemRaised."""
+        if self._sync is None:
+            _ = self._context.opened
+            raise problem(HttpCode.SYNC_UNAVAILABLE, "the gateway has just been opened")
+        return self._sync.status()
+
+    def counted(self) -> list[Counted]:
+        """Every byte on the line, by link and purpose; nothing while the gateway is closed."""
+        return [] if self._sync is None else self._sync.status().counted
+
     def wake_sync(self) -> None:
         """Synchronise soon."""
         if self._sync is not None:
@@ -96,6 +116,14 @@ class Daemon:
             _ = self._context.opened
             raise problem(HttpCode.SYNC_UNAVAILABLE, "the gateway has just been opened")
         return await sync.now()
+
+    def courier(self) -> Courier:
+        """Who makes reports for sticks and takes answers from them. Raises: ProblemRaised."""
+        courier = self._courier
+        if courier is None:
+            _ = self._context.opened
+            raise problem(HttpCode.SYNC_UNAVAILABLE, "the gateway has just been opened")
+        return courier
 
     async def reload(self) -> None:
         """Try again to open what is not open."""
@@ -164,7 +192,10 @@ class Daemon:
         opened = self._gateway.opened
         if opened is None or self._group is None:
             return
-        sync = self._sync = synchronising(opened, self._config, clock=self._gateway.clock)
+        clock = self._gateway.clock
+        port = JournalPort(opened, folder=self._folder, clock=clock)
+        sync = self._sync = synchronising(opened, port, self._config, clock=clock)
+        self._courier = Courier(opened, port, clock=clock)
         works = (opened.events.run(), opened.audit.run(), sync.run(), self._meet_neighbours(opened))
         for work in works:
             self._opened_tasks.append(self._group.create_task(_until_cancelled(work)))
@@ -221,7 +252,7 @@ class Daemon:
 
     async def _end_opened(self) -> None:
         """End what works with an open gateway; listeners still hear that it is frozen."""
-        opened, self._sync = self._gateway.opened, None
+        opened, self._sync, self._courier = self._gateway.opened, None, None
         for task in self._opened_tasks:
             task.cancel()
         self._schedule.stop()
@@ -264,7 +295,7 @@ class Daemon:
     async def _start_fixed(self) -> None:
         metrics = Server(self._context, METRICS, described=False)
         await metrics.start(host=LOOPBACK, port=self._config.listen.metrics_port, tls=None)
-        local = Server(self._context, LOCAL, described=False)
+        local = Server(self._context, LOCAL, described=False, body_bytes_max=LOCAL_BYTES_MAX)
         self._folder.socket.unlink(missing_ok=True)
         self._fixed = [metrics, local]
         # Bound by ourselves, so that nobody may open it before its mode is set.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from edge.audit import Audit
-from sync.engine import State
+from sync.machine import State
 from wallet.hosted import HostedWallets
 from wallet.journal import Event, Journal, Mode
 

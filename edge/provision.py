@@ -28,7 +28,7 @@ from edge.attesting import AttestationBody, ChallengeAnswer, prove, shown
 from edge.authority import make_authority
 from edge.ceremony import held_records, read_note
 from edge.config import Config
-from edge.errors import AlreadyProvisioned, CeremonyStopped, EnrolmentFailed
+from edge.errors import AlreadyProvisioned, CeremonyStopped, EnrolmentFailed, ResetRefused
 from edge.folder import Folder
 from edge.gateway import hsm_config
 from edge.http.octets import Octets, decode_hook, encode_text_hook, to_text
@@ -106,11 +106,14 @@ class EnrolmentAnswer(msgspec.Struct, frozen=True, kw_only=True):
 async def provision(config: Config, wish: Wish, *, secret: bytes, clock: Clock, say: Say) -> str:
     """Make this folder a gateway; gives the journal's identifier.
 
-    Raises: AlreadyProvisioned, EnrolmentFailed, HsmError, StoreError, JournalError, OSError.
+    Raises: AlreadyProvisioned, ResetRefused, EnrolmentFailed, HsmError, StoreError, JournalError,
+    OSError.
     """
     _tls(wish)
     folder = Folder(config.folder)
     folder.prepare()
+    if folder.resetting.exists():
+        raise ResetRefused("a wipe of this folder was cut off: `cbdc-edge reset` finishes it")
     with sole_right(folder):
         say("keys")
         token = await _token(config, folder, wish, secret)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from edge.config import Config
-from edge.folder import Folder
 from edge.gateway import Opened
 from edge.journal_port import JournalPort
 from edge.log import Log
+from edge.uplink import uplink
 from sync.engine import Engine, Surroundings
 from sync.ports import Listener
 from sync.transport import Credentials, HttpsTransport
@@ -17,12 +17,12 @@ _WARNINGS = frozenset({"sync.failed", "sync.rewound"})
 _log = Log("sync")
 
 
-def synchronising(opened: Opened, config: Config, *, clock: Clock) -> Engine:
+def synchronising(opened: Opened, port: JournalPort, config: Config, *, clock: Clock) -> Engine:
     """The engine of one open gateway; whoever asks for it runs its task."""
     return Engine(
-        JournalPort(opened, folder=Folder(config.folder), clock=clock),
+        port,
         _transport(opened, config),
-        surroundings=Surroundings(clock=clock),
+        surroundings=Surroundings(clock=clock, link=uplink(config.sync)),
         tell=_listener(opened),
     )
 

@@ -31,7 +31,7 @@ def make_folder(folder: Path) -> None:
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
 
 def _place(path: Path, content: bytes, move: Callable[[Path, Path], None]) -> None:
@@ -45,10 +45,11 @@ def _place(path: Path, content: bytes, move: Callable[[Path, Path], None]) -> No
     finally:
         with contextlib.suppress(FileNotFoundError):  # a replacing move leaves nothing behind
             os.unlink(name)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises: OSError."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -6,11 +6,12 @@ import enum
 
 
 class Code(enum.StrEnum):
-    """Stable codes. The transport's come first, then those of the exchange itself."""
+    """Stable codes: the transport's, those of the exchange itself, and those of files."""
 
     UNREACHABLE = "transport-unreachable"
     TIMEOUT = "transport-timeout"
     TLS = "transport-tls"
+    OTHER_PEER = "transport-other-peer"
     STATUS = "transport-status"
     ANSWER_TOO_LARGE = "transport-answer-too-large"
     CREDENTIALS = "transport-credentials"
@@ -19,6 +20,13 @@ class Code(enum.StrEnum):
     ACKNOWLEDGED_BEYOND = "exchange-acknowledged-beyond"
     NOTHING_TAKEN = "exchange-nothing-taken"
     PROBLEM = "exchange-problem"
+    FOLDER_GONE = "courier-folder-gone"
+    FOLDER_FULL = "courier-folder-full"
+    FOLDER_CLOSED = "courier-folder-closed"
+    FILE_CUT = "courier-file-cut"
+    FILES_TOO_MANY = "courier-files-too-many"
+    NO_FILES = "courier-no-files"
+    UNKNOWN_REPORT = "courier-unknown-report"
 
 
 class SyncError(Exception):
@@ -32,6 +40,10 @@ class SyncError(Exception):
 
 class TransportError(SyncError):
     """The envelope did not get there, or no answer came back."""
+
+
+class CourierError(SyncError):
+    """A folder or stick that takes no more, or a file that says too little."""
 
 
 class ProblemAnswered(SyncError):

@@ -50,7 +50,7 @@ def check_answers(down: Down, up: Up) -> None:
         raise SyncError(Code.FOREIGN_ANSWER, "an answer to something else")
 
 
-def check_acknowledged(down: Down, up: Up, *, size: int) -> None:
+def check_acknowledged(down: Down, *, size: int) -> None:
     """The issuer holds what the journal wrote, and no more than there is.
 
     `size`: the journal's own when the report was made. It may be more than the report's end, when

@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from sync.meter import Traffic
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.envelope import Down, Up
 from wallet.protocol.ids import JournalId
@@ -20,6 +21,19 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     acknowledged: int
     size: int
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report may carry. `lean`: value first, what only tells of the box with the last entry.
+
+    `bytes_max`: of entries together; None is the policy's bound alone.
+    """
+
+    bytes_max: int | None = None
+    lean: bool = False
+
+
+WHOLE = Load()
 
 
 class JournalPort(Protocol):
@@ -36,10 +50,11 @@ class JournalPort(Protocol):
     def position(self) -> Position:
         """Where the journal stands now."""
 
-    async def up(self, exchange: bytes) -> tuple[Up, Sequence[bytes]] | None:
+    async def up(self, exchange: bytes, *, load: Load) -> tuple[Up, Sequence[bytes]] | None:
         """The next report, and the leaves of the receipts that travel with it.
 
-        Bounded by the policy, and covered by its own checkpoint. None before anything is signed.
+        Bounded by the policy and the load, and covered by its own checkpoint. None before anything
+        is signed.
         """
 
     async def sign(self, payload: bytes, type_: str) -> bytes:
@@ -60,9 +75,24 @@ class JournalPort(Protocol):
     async def handed_over(self, leaves: Sequence[bytes]) -> None:
         """The issuer has these receipts: they need not be kept."""
 
+    async def waits(self) -> bool:
+        """Whether something of value waits to be told: entries, or wallets to be enrolled."""
+
+    async def load_meter(self) -> bytes | None:
+        """What `keep_meter` was given last."""
+
+    async def keep_meter(self, counted: bytes) -> None:
+        """Keep what links have cost, so that a start does not begin with new budgets."""
+
 
 class Transport(Protocol):
     """Carries one sealed envelope there and one back."""
+
+    def traffic(self) -> Traffic:
+        """All bytes on the line so far, with those of calls that failed."""
+
+    async def hang_up(self) -> None:
+        """The session is over, well or not."""
 
     async def probe(self) -> None:
         """See whether the cloud can be reached, at little cost. Raises: TransportError."""

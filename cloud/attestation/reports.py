@@ -73,9 +73,19 @@ _COLUMNS = ", ".join(Held.__struct_fields__)
 
 
 async def judge(
-    connection: Connection, desk: Desk, gateway: Gateway, up: Up, *, now_ms: int
+    connection: Connection,
+    desk: Desk,
+    gateway: Gateway,
+    up: Up,
+    *,
+    now_ms: int,
+    carried: bool = False,
 ) -> bool:
-    """Whether the report earns value, enrolments and certificates; a drift suspends the journal."""
+    """Whether the report earns value, enrolments and certificates; a drift suspends the journal.
+
+    `carried`: it came by courier, and others may have overtaken it. One that answers an older
+    question says how things were, not how they are: it earns nothing, and convicts nobody.
+    """
     row = await connection.fetchrow(
         f"SELECT level, {_COLUMNS} FROM gateway_attestation WHERE journal = $1 FOR UPDATE",
         gateway.journal,
@@ -85,6 +95,12 @@ async def judge(
     if row["level"] != Level.TPM:
         return True
     held = msgspec.convert({name: row[name] for name in Held.__struct_fields__}, Held)
+    if carried and (nonce := _overtaken(up, held)) is not None:
+        _log.info("attestation.overtaken", gateway=gateway.name)
+        if nonce != held.answered:
+            # The books may be of a backup, and the gateway waits for a question newer than its own.
+            await _ask_anew(connection, desk, gateway, held, answered=held.answered, now_ms=now_ms)
+        return False
     images = await images_of(connection)
     revoked = await revoked_among(connection, held.certificates)
     try:
@@ -118,6 +134,18 @@ def check_report(up: Up, held: Held, images: Images) -> Attestation:
     if count < known:
         raise NotProven(Flaw.FELL, f"it shows {count}, and was at {known}")
     return Attestation(nonce=answer.nonce, image=manifest.name, counter=count)
+
+
+def _overtaken(up: Up, held: Held) -> bytes | None:
+    """The older question that a report answers; None for one that is to be judged.
+
+    The counter of a TPM that was put back is in the checkpoint as well, which the reconciler sees.
+    """
+    try:
+        answer = from_health((up.health or {}).get(HEALTH))
+    except ProtocolError:
+        return None
+    return None if answer.nonce == held.nonce else answer.nonce
 
 
 def _answer(up: Up) -> Answer:
@@ -161,11 +189,23 @@ async def _note(
         _log.info("attestation.behind", gateway=gateway.name)
     if found.nonce == held.answered:
         return
+    await _ask_anew(connection, desk, gateway, held, answered=found.nonce, now_ms=now_ms)
+
+
+async def _ask_anew(
+    connection: Connection,
+    desk: Desk,
+    gateway: Gateway,
+    held: Held,
+    *,
+    answered: bytes | None,
+    now_ms: int,
+) -> None:
     asked = await ask(desk, gateway.journal, held.pcr_policy, now_ms=now_ms)
     await connection.execute(
         "UPDATE gateway_attestation SET answered = $2, nonce = $3, question = $4"
         " WHERE journal = $1",
-        *(gateway.journal, found.nonce, asked.nonce, asked.question),
+        *(gateway.journal, answered, asked.nonce, asked.question),
     )
 
 

@@ -22,6 +22,7 @@ from cloud.http.attesting import (
     challenge_answer,
     claimed,
 )
+from cloud.http.carried import add_carried
 from cloud.http.octets import from_text, journal_of, to_text
 from cloud.http.problem import RequestRefused
 from cloud.http.rates import limited
@@ -134,6 +135,7 @@ def gateway_application(cloud: Cloud) -> web.Application:
     app.router.add_post("/v1/enrolment/challenge", post_challenge)
     app.router.add_post("/v1/enrolment", post_enrolment)
     app.router.add_post("/v1/sync", post_sync)
+    add_carried(app, cloud)
     return app
 
 

@@ -208,6 +208,14 @@ async def find_gateway(connection: Connection, journal: bytes) -> Gateway:
     return Gateway(**dict(row))
 
 
+async def held_size(connection: Connection, journal: bytes, *, epoch: int) -> int:
+    """How many entries of an epoch are held."""
+    found = await connection.fetchval(
+        "SELECT size FROM journal_epoch WHERE journal = $1 AND epoch = $2", *(journal, epoch)
+    )
+    return found or 0
+
+
 async def is_suspended(connection: Connection, gateway: Gateway) -> bool:
     """Was its journal caught at what it must not do, or is its epoch over?
 

@@ -49,11 +49,17 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def follow(
-    connection: Connection, gateway: Gateway, up: Up, report: bytes, *, now_ms: int
+    connection: Connection,
+    gateway: Gateway,
+    up: Up,
+    report: bytes,
+    *,
+    now_ms: int,
+    carried: bool = False,
 ) -> Breach | None:
     """Hold a report's audit log against the one before, and keep its head; what was found.
 
-    `report`: the signed envelope. A report from before an issuer's backup is not judged: what it
+    `report`: the signed envelope; `carried`: it came in a file, as late as it may be. A report from before an issuer's backup is not judged: what it
     goes on from is forgotten, and the gateway tells it anew.
     """
     if up.acknowledged_size > await _held_size(connection, up):
@@ -61,7 +67,7 @@ async def follow(
     kept = await _kept(connection, up)
     told = _told(up)
     size = _size(up)
-    breach = judge(kept, told, size=size)
+    breach = judge(kept, told, size=size, carried=carried)
     if breach is not None and kept is not None:
         await _note(connection, gateway, up, kept, told, breach, report=report, now_ms=now_ms)
     if told is not None and _moves(kept, told, breach):
@@ -69,7 +75,9 @@ async def follow(
     return breach
 
 
-def judge(kept: Kept | None, told: Told | None, *, size: int) -> Breach | None:
+def judge(
+    kept: Kept | None, told: Told | None, *, size: int, carried: bool = False
+) -> Breach | None:
     """How a report contradicts the one that is kept; `size`: of its journal.
 
     Reports may come again, and late: one of which nothing says that it is later accuses nobody.
@@ -78,9 +86,10 @@ def judge(kept: Kept | None, told: Told | None, *, size: int) -> Breach | None:
         return None
     if told is None:
         return Breach.UNTOLD
-    # 1. A log does not lose rows; a journal that has grown since says that this report is later.
+    # 1. A log does not lose rows; a journal that has grown since says that this report is later,
+    # unless somebody carried it: a slow line may have told less of the journal, and later.
     if told.head.seq < kept.row:
-        return Breach.SHORTENED if size > kept.size else None
+        return Breach.SHORTENED if size > kept.size and not carried else None
     # 2. What is told begins where the last report ended, or before.
     if told.since.seq > kept.row:
         return Breach.GAP

@@ -1,4 +1,4 @@
-"""`run`, `status`, `sync now`, `report x`, `key show`: the gateway as a whole."""
+"""`run`, `status`, `sync`, `report x`, `key show`: the gateway as a whole."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from edge.commands.common import (
     print_json,
     print_table,
 )
+from edge.commands.courier import add_courier
 from edge.commands.rotation import add_rotation
 from edge.config import Config
 from edge.errors import DaemonRefused, DaemonSilent, NotProvisioned
 from edge.folder import Folder
 from edge.gateway import hsm_config
+from edge.http.links import LineAnswer
 from edge.http.local import SyncAnswer
 from edge.http.octets import to_text
 from edge.http.types import GatewayAnswer, ReportAnswer
@@ -57,6 +59,7 @@ def add_commands(commands: Subparsers) -> None:
     what = parser.add_subparsers(metavar="WHAT", required=True)
     now = what.add_parser("now", help="exchange now and say what came of it")
     now.set_defaults(run=_sync_now)
+    add_courier(what)
     parser = commands.add_parser("report", help="totals")
     what = parser.add_subparsers(metavar="WHAT", required=True)
     x = what.add_parser("x", help="totals of the epoch so far; closes nothing")
@@ -91,6 +94,7 @@ def _status(parsed: Arguments, config: Config) -> int:
         wear = await_it(_wear(config)) if status.counter_driver in WEARING else []
         for name, text in [*_lines(status), *wear]:
             print(f"{name:<14}{text}")
+        await_it(_print_line(config))
     if status.mode in _CLOSED:
         return SEALED
     return WELL if status.mode == "open" and status.clock == "sure" else DEGRADED
@@ -100,6 +104,32 @@ async def _wear(config: Config) -> list[tuple[str, str]]:
     """A line when the counter wears out too soon."""
     found = await daemon(config).call("GET", "/wear", WearAnswer)
     return [] if found.warning is None else [("wear", found.warning)]
+
+
+async def _print_line(config: Config) -> None:
+    """What the line to the cloud is doing, and what it costs."""
+    try:
+        line = await daemon(config).call("GET", "/line", LineAnswer)
+    except DaemonRefused:
+        # A gateway that is closed has none.
+        return
+    for name, text in line_texts(line):
+        print(f"{name:<14}{text}")
+
+
+def line_texts(line: LineAnswer) -> list[tuple[str, str]]:
+    """Name and text of each thing that is said of the line."""
+    texts = [("line", f"{line.state} on {line.link} ({line.kind}), {line.failures} failures")]
+    if line.state == "captive":
+        texts.append(("", "somebody else answers in the cloud's place: a portal, or a name server"))
+    left = "" if line.day_bytes_left is None else f", {line.day_bytes_left} left"
+    texts.append(("day", f"{line.day_bytes} bytes{left}; segments of {line.segment_bytes}"))
+    if line.held_s:
+        texts.append(("", f"the day's budget holds it back for {duration(line.held_s)}"))
+    for one in line.counted:
+        text = f"{one.link} {one.purpose}: {one.sent} sent, {one.received} received"
+        texts.append(("bytes", text))
+    return texts
 
 
 def _lines(status: GatewayAnswer) -> list[tuple[str, str]]:

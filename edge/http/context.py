@@ -7,12 +7,15 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from edge.courier import Courier
 from edge.gateway import Gateway, Opened
 from edge.heard import Heard
 from edge.http.metrics import Metrics
 from edge.http.problem import AnyRefusal, HttpCode, HttpRefusal, ProblemRaised, problem_response
 from edge.log import Log
 from hsm.api import HsmError
+from sync.engine import Status
+from sync.meter import Counted
 from wallet.hosted import HostedError
 from wallet.journal import EntryMissing, JournalError
 from wallet.protocol.refusals import Code, ProtocolError, Refusal
@@ -30,11 +33,20 @@ class Control(Protocol):
     def neighbours(self) -> Sequence[Heard]:
         """What came of asking the gateways next door."""
 
+    def line(self) -> Status:
+        """The line to the cloud at a glance. Raises: ProblemRaised."""
+
     def wake_sync(self) -> None:
         """Synchronise soon."""
 
     async def sync_now(self) -> tuple[str, str]:
         """Synchronise and wait for it: (result, detail). Raises: ProblemRaised."""
+
+    def counted(self) -> list[Counted]:
+        """Every byte on the line, by link and purpose; nothing while the gateway is closed."""
+
+    def courier(self) -> Courier:
+        """Who makes reports for sticks and takes answers from them. Raises: ProblemRaised."""
 
     async def reload(self) -> None:
         """Try again to open what is not open."""
@@ -48,7 +60,7 @@ class Context:
 
     def __init__(self, gateway: Gateway, *, control: Control) -> None:
         self.gateway = gateway
-        self.metrics = Metrics(gateway)
+        self.metrics = Metrics(gateway, lambda: control.counted())
         self.control = control
         self.body_timeout_s = gateway.config.limits.request_timeout_s
         self.running = 0

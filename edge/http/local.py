@@ -17,6 +17,15 @@ from edge.http.body import BodyType, answer
 from edge.http.cloud import CloudAnswer, get_cloud
 from edge.http.context import Context, Handler
 from edge.http.hygiene import HygieneAnswer, get_hygiene
+from edge.http.links import LineAnswer, get_line
+from edge.http.local_courier import (
+    ExportedAnswer,
+    TakenAnswer,
+    WrittenAnswer,
+    post_answer,
+    post_export,
+    post_written,
+)
 from edge.http.local_keys import (
     EndedAnswer,
     ExchangedAnswer,
@@ -282,6 +291,10 @@ LOCAL = [
     _route("GET", "/neighbours", get_neighbours, NeighboursAnswer),
     _route("POST", "/reload", post_reload, GatewayAnswer),
     _route("POST", "/sync", post_sync, SyncAnswer),
+    _route("GET", "/line", get_line, LineAnswer),
+    _route("POST", "/courier/reports", post_export, ExportedAnswer),
+    _route("POST", "/courier/reports/{exchange}/written", post_written, WrittenAnswer),
+    _route("POST", "/courier/answers", post_answer, TakenAnswer),
     _route("POST", "/pairing", post_pairing, PairingView),
     _route("GET", "/pairing", get_pairing, PairingView),
     _route("DELETE", "/pairing", delete_pairing, PairingView),

@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from sync.meter import Counted
+
 if TYPE_CHECKING:
     from edge.gateway import Gateway
 
@@ -16,8 +18,9 @@ if TYPE_CHECKING:
 class Metrics(Collector):
     """Counts what handlers tell; gauges come from the gateway at the moment of asking."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, line: Callable[[], list[Counted]]) -> None:
         self._gateway = gateway
+        self._line = line
         self._refusals: dict[str, int] = {}
         self._turned_away: dict[str, int] = {}
         self.payments = 0
@@ -43,6 +46,7 @@ class Metrics(Collector):
         yield _counters(
             "cbdc_connections_refused", "Connections closed at once", "cause", self._turned_away
         )
+        yield _line_bytes(self._line())
         mode = self._gateway.mode
         yield _gauge("cbdc_open", "1 when payments are taken", int(mode == "open"))
         opened = self._gateway.opened
@@ -68,6 +72,15 @@ def _counters(name: str, text: str, label: str, counts: dict[str, int]) -> Metri
     family = CounterMetricFamily(name, text, labels=[label])
     for value, count in sorted(counts.items()):
         family.add_metric([value], count)
+    return family
+
+
+def _line_bytes(counted: list[Counted]) -> Metric:
+    labels = ["link", "purpose", "direction"]
+    family = CounterMetricFamily("cbdc_sync_bytes", "Bytes on the line to the cloud", labels=labels)
+    for one in counted:
+        family.add_metric([one.link, one.purpose, "sent"], one.sent)
+        family.add_metric([one.link, one.purpose, "received"], one.received)
     return family
 
 

@@ -30,14 +30,22 @@ _encode = msgspec.json.Encoder().encode
 class Server:
     """One port, or one local socket, with its routes."""
 
-    def __init__(self, context: Context, routes: Sequence[Route], *, described: bool) -> None:
+    def __init__(
+        self,
+        context: Context,
+        routes: Sequence[Route],
+        *,
+        described: bool,
+        body_bytes_max: int | None = None,
+    ) -> None:
         """`described`: the terminals' own port, with a description of its routes."""
         self._context = context
         config = context.gateway.config
         self._bounds = bounds_of(config.limits, terminals=described)
         self._door: Door | None = None
         self._direct: dict[tuple[str, str], Plain] = {}
-        self._app = web.Application(client_max_size=config.limits.body_bytes_max)
+        bytes_max = body_bytes_max or config.limits.body_bytes_max
+        self._app = web.Application(client_max_size=bytes_max)
         for route in routes:
             handler = guard(
                 context,

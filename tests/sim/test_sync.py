@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from sync.engine import State, Wake
+from sync.engine import Wake
 from sync.errors import Code
+from sync.machine import State
 from tests.support.sync_pair import Pair
 
 STEPS = 40

@@ -164,12 +164,20 @@ class TpmGateway(NewGateway):
 
     async def send(self, cloud: LocalCloud, up: Up, answering: Any) -> Down:
         """Send a report to an `Exchange`, and take the answer."""
+        sealed = await self.sealed(cloud, up)
+        answer = await answering.answer(sealed, caller=self.journal, now_ms=cloud.clock.now_ms())
+        return self.taken(cloud, answer)
+
+    async def sealed(self, cloud: LocalCloud, up: Up) -> bytes:
+        """A report as it travels."""
         protected, message = to_sign(self.public, UP_TYPE, up_payload(up))
         signature = await self.token.signer.sign(message)
         envelope = assemble(protected, up_payload(up), signature, self.chain)
         private = next(iter(cloud.cloud.desk.hpke.values()))
-        sealed = seal(envelope, recipient=private.public_key().public_bytes_raw())
-        answer = await answering.answer(sealed, caller=self.journal, now_ms=cloud.clock.now_ms())
+        return seal(envelope, recipient=private.public_key().public_bytes_raw())
+
+    def taken(self, cloud: LocalCloud, answer: bytes) -> Down:
+        """An answer, with its question kept."""
         down = self.open(cloud, answer)
         self.take(list(down.objects))
         return down

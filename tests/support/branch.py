@@ -24,8 +24,10 @@ WAIT_S = 40
 class Command:
     """Runs the project's commands as processes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, prefix: tuple[str, ...] = ()) -> None:
+        """`prefix`: a program that runs the command, and its arguments."""
         self.folder = folder
+        self.prefix = prefix
         self.environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
@@ -47,6 +49,7 @@ class Command:
         """A command that goes on."""
         pipe = asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(
+            *self.prefix,
             sys.executable,
             "-m",
             module,

@@ -33,7 +33,7 @@ from edge.wishes import read_wishes
 from hsm import software
 from hsm.keyfile import LIGHT
 from tests.support.live_issuer import ENROLMENT_TOKEN, EnrolmentCloud, LiveIssuer
-from wallet.clock import SystemClock
+from wallet.clock import Clock, SystemClock
 from wallet.protocol.ids import WalletId, journal_text
 from wallet.store.terminals import Terminal as StoredTerminal
 from wallet.store.terminals import insert_terminal
@@ -140,9 +140,11 @@ class Branch:
 
 
 @contextlib.asynccontextmanager
-async def running(config: Config, issuer: LiveIssuer) -> AsyncIterator[Branch]:
-    """The daemon of a folder while the block runs."""
-    daemon = Daemon(config, secret=PASSPHRASE)
+async def running(
+    config: Config, issuer: LiveIssuer, *, clock: Clock | None = None
+) -> AsyncIterator[Branch]:
+    """The daemon of a folder while the block runs; by the system's clock if no other is given."""
+    daemon = Daemon(config, secret=PASSPHRASE, clock=clock)
     task = asyncio.create_task(daemon.run())
     ready = asyncio.create_task(daemon.ready.wait())
     try:

@@ -133,7 +133,10 @@ class Funded:
 
     async def send(self, report: Report) -> Down:
         """Send it and open the answer. Raises: TransportError."""
-        answer = await self.transport.exchange(report.sealed)
+        try:
+            answer = await self.transport.exchange(report.sealed)
+        finally:
+            await self.transport.hang_up()
         return open_down(answer, keys=self.port.own_keys(), root=self.port.anchor)
 
 

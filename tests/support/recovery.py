@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from tests.support.branch_local import PASSPHRASE, Branch, config_of, running
 from tests.support.cloud_local import LocalCloud, local_cloud
 from tests.support.cloud_process import Api
 from tests.support.live_issuer import LiveIssuer
-from wallet.clock import SystemClock
+from wallet.clock import Clock, SystemClock
 from wallet.journal import Receipted
 from wallet.protocol.ids import WalletId, journal_text, parse_journal, wallet_text
 from wallet.protocol.policy import JournalLimit
@@ -66,11 +66,13 @@ class Box:
         return await command.edge(*flags, *words)
 
     @contextlib.asynccontextmanager
-    async def running(self, *, offline: bool = False, **changes: Any) -> AsyncIterator[Branch]:
+    async def running(
+        self, *, offline: bool = False, clock: Clock | None = None, **changes: Any
+    ) -> AsyncIterator[Branch]:
         """The daemon while the block runs, with its line to the cloud or without."""
         url = NOWHERE if offline else None
         config = self.config(sync=SyncConfig(url=url, interval_s=86_400), **changes)
-        async with running(config, self.story.not_needed) as branch:
+        async with running(config, self.story.not_needed, clock=clock) as branch:
             yield branch
 
     async def sync(self) -> None:
@@ -125,6 +127,19 @@ class Story:
         # Journals are opened by this cloud's own issuer; the harness asks for one all the same.
         self.not_needed = LiveIssuer()
         self.database = cloud.cloud.database
+
+    async def policy(self, limits: Mapping[int, int]) -> None:
+        """The next policy: the default one, but for these limits of journals."""
+        async with self.database.transaction() as connection:
+            await policies.next_policy(
+                connection,
+                self.cloud.cloud.desk,
+                "EUR",
+                tiers=policies.DEFAULT_TIERS,
+                journal={**policies.DEFAULT_JOURNAL, **limits},
+                actor="test",
+                now_ms=self.cloud.clock.now_ms(),
+            )
 
     async def gateway(
         self,
@@ -299,7 +314,7 @@ async def told(database: Database, folder: Path) -> AsyncIterator[Story]:
             for name in ("first", "second")
         ]
         story = Story(cloud, folder, (officers[0], officers[1]))
-        await _shorten_window(cloud)
+        await story.policy({JournalLimit.CLAIMS_WINDOW_S: WINDOW_S})
         holder = {"holder": "bank", "wallet": "bank-eur", "currency": "EUR"}
         await story.done(story.first, "/v1/issuer/holders", holder)
         draft = {"draft_id": secrets.token_hex(32), "action": "issue", "wallet": "bank-eur"}
@@ -307,20 +322,6 @@ async def told(database: Database, folder: Path) -> AsyncIterator[Story]:
         await story.done(story.first, "/v1/issuer/supply", draft)
         await story.done(story.second, f"/v1/issuer/supply/{draft['draft_id']}/approve", {})
         yield story
-
-
-async def _shorten_window(cloud: LocalCloud) -> None:
-    limits = {**policies.DEFAULT_JOURNAL, JournalLimit.CLAIMS_WINDOW_S: WINDOW_S}
-    async with cloud.cloud.database.transaction() as connection:
-        await policies.next_policy(
-            connection,
-            cloud.cloud.desk,
-            "EUR",
-            tiers=policies.DEFAULT_TIERS,
-            journal=limits,
-            actor="test",
-            now_ms=cloud.clock.now_ms(),
-        )
 
 
 def forged(made: Receipted) -> Receipted:

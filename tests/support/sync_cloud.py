@@ -52,17 +52,21 @@ class SyncCloud(EnrolmentCloud):
             return web.Response(status=403)
         if self.status != 200:
             return web.Response(status=self.status)
-        public = self._hpke.public_key().public_bytes_raw()
         anchor = TrustAnchor(self.issuer.root)
-        sealed = await request.read()
-        up = open_up(sealed, keys={short_id(public): self._hpke}, root=anchor).claims
+        up = open_up(await request.read(), keys=self.hpke, root=anchor).claims
         self.ups.append(up)
-        return web.Response(body=self._down(up, anchor))
+        return web.Response(body=self.answer(up))
 
-    def _down(self, up: Up, anchor: TrustAnchor) -> bytes:
-        objects = list(self.send)
+    @property
+    def hpke(self) -> dict[bytes, X25519PrivateKey]:
+        """Its key by short id."""
+        return {short_id(self._hpke.public_key().public_bytes_raw()): self._hpke}
+
+    def answer(self, up: Up, *, keep: bool = True, issuer: LiveIssuer | None = None) -> bytes:
+        """The sealed answer to a report; `issuer`: who signs it, if not its own."""
+        anchor, objects = TrustAnchor(self.issuer.root), list(self.send)
         self.send.clear()
-        if self.problem is None and not self.stuck:
+        if keep and self.problem is None and not self.stuck:
             assert up.acknowledged_size <= len(self.entries)
             self.entries[up.acknowledged_size :] = up.entries
             head = verify_checkpoint(up.checkpoint, root=anchor, grace_s=0)
@@ -74,7 +78,7 @@ class SyncCloud(EnrolmentCloud):
         )
         if self.other_exchange:
             payload = payload.replace(up.exchange, bytes(16))
-        key, chain = self.issuer.role_key("sync")
+        key, chain = (issuer or self.issuer).role_key("sync")
         envelope = key.sign_object(DOWN_TYPE, payload, chain)
         assert self.enrolled is not None
         return seal(envelope, recipient=from_text(self.enrolled.body["hpke_key"]))

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sync.engine import Engine, Surroundings
 from sync.errors import Code, TransportError
 from sync.exchange import build_down, open_up
-from sync.ports import Position
+from sync.meter import Link, Traffic
+from sync.ports import Load, Position
 from tests.support.issuer import NOW_S, Issuer, Journal
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.envelope import DOWN_TYPE, Down, Up
@@ -23,6 +24,7 @@ from wallet.protocol.sealed import seal, short_id
 
 NOW_MS = NOW_S * 1000
 WAIT_S = 20
+BYTES_MAX = 1 << 40
 ISSUER = Issuer("sync")
 
 
@@ -47,6 +49,8 @@ class SimulatedJournal:
         self.taken: list[bytes] = []
         self.handed: list[bytes] = []
         self.error: Exception | None = None
+        self.loads: list[Load] = []
+        self.meter: bytes | None = None
 
     def position(self) -> Position:
         """See `JournalPort`."""
@@ -57,8 +61,21 @@ class SimulatedJournal:
             size=len(self.entries) + self.unsigned,
         )
 
-    async def up(self, exchange: bytes) -> tuple[Up, Sequence[bytes]] | None:
+    async def waits(self) -> bool:
         """See `JournalPort`."""
+        return self.acknowledged < len(self.entries)
+
+    async def load_meter(self) -> bytes | None:
+        """See `JournalPort`."""
+        return self.meter
+
+    async def keep_meter(self, counted: bytes) -> None:
+        """See `JournalPort`."""
+        self.meter = counted
+
+    async def up(self, exchange: bytes, *, load: Load) -> tuple[Up, Sequence[bytes]] | None:
+        """See `JournalPort`."""
+        self.loads.append(load)
         if self.error is not None:
             raise self.error
         if not self.signed:
@@ -69,11 +86,22 @@ class SimulatedJournal:
             epoch=self.names.epoch,
             exchange=exchange,
             acknowledged_size=first,
-            entries=tuple(self.entries[first : first + self.segment]),
+            entries=tuple(self._fitting(first, load)),
             checkpoint=b"",
             newest={},
         )
         return claims, [b"leaf"]
+
+    def _fitting(self, first: int, load: Load) -> list[bytes]:
+        """One at least, as many as the load and the segment allow."""
+        found: list[bytes] = []
+        room = BYTES_MAX if load.bytes_max is None else load.bytes_max
+        for entry in self.entries[first : first + self.segment]:
+            room -= len(entry)
+            if found and room < 0:
+                break
+            found.append(entry)
+        return found
 
     async def sign(self, payload: bytes, type_: str) -> bytes:
         """See `JournalPort`."""
@@ -107,6 +135,9 @@ class SimulatedCloud:
         self.entries: list[bytes] = []
         self.ups: list[Up] = []
         self.probes = 0
+        self.probe_bytes = 5_000
+        self.hung_up = 0
+        self.line = Traffic()
         self.away: Code | None = None
         # The exchange at this number, from 1 on, gets there, and its answer does not come back.
         self.lost_at: int | None = None
@@ -117,14 +148,24 @@ class SimulatedCloud:
         self.gate = asyncio.Event()
         self.gate.set()
 
+    def traffic(self) -> Traffic:
+        """See `Transport`."""
+        return self.line
+
+    async def hang_up(self) -> None:
+        """See `Transport`."""
+        self.hung_up += 1
+
     async def probe(self) -> None:
         """See `Transport`."""
         self.probes += 1
+        self.line = self.line.plus(Traffic(sent=self.probe_bytes))
         self._away()
 
     async def exchange(self, sealed: bytes) -> bytes:
         """See `Transport`."""
         self._away()
+        self.line = self.line.plus(Traffic(sent=len(sealed)))
         up = open_up(sealed, keys={short_id(raw(self.hpke)): self.hpke}, root=self.journal.anchor)
         self.ups.append(up.claims)
         self.meanwhile()
@@ -167,6 +208,7 @@ class Hands:
         self.jitter = 0.5
         self.waits: list[int | None] = []
         self.over = asyncio.Event()
+        self.link = Link()
 
     def now_ms(self) -> int:
         """See `Clock`."""
@@ -207,6 +249,7 @@ class Pair:
                 jitter=lambda: self.hands.jitter,
                 nonce=lambda size: bytes([len(self.cloud.ups) + 1]) * size,
                 wait=self.hands.wait,
+                link=lambda: self.hands.link,
             ),
             tell=self._hear,
             exchanges_max=exchanges_max,

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from sync.transport import PATH, Credentials
+from sync.transport import ANY_TIME, PATH, Credentials
 
 WAIT_S = 20
 
@@ -23,7 +23,18 @@ WAIT_S = 20
 class Authority:
     """A CA that is its own server's leaf as well."""
 
-    def __init__(self, name: str = "cloud") -> None:
+    def __init__(
+        self, name: str = "cloud", *, age_days: float = 0, host: str | None = None
+    ) -> None:
+        """`age_days`: how long ago all of its certificates were made, each for a day.
+
+        `host`: the name of the server, beside its address on loopback.
+        """
+        self._age = datetime.timedelta(days=age_days)
+        self._hosts: list[x509.GeneralName] = [
+            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+            *([] if host is None else [x509.DNSName(host)]),
+        ]
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._made = self._certify(self._key, self._name, authority=True)
@@ -48,8 +59,7 @@ class Authority:
     def _certify(
         self, key: ec.EllipticCurvePrivateKey, subject: x509.Name, *, authority: bool
     ) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        now = datetime.datetime.now(datetime.UTC) - self._age
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -58,7 +68,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
             .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([address]), False)
+            .add_extension(x509.SubjectAlternativeName(self._hosts), False)
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), True)
             .sign(self._key, hashes.SHA256())
         )
@@ -67,8 +77,17 @@ class Authority:
 class TlsServer:
     """Answers the exchange's address as a test tells it to."""
 
-    def __init__(self, folder: Path, *, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> None:
-        self.authority = Authority()
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+        age_days: int = 0,
+    ) -> None:
+        self.authority = Authority(age_days=age_days)
+        self.connections = 0
+        # Bytes of the answer one by one, and the seconds between them.
+        self.trickle: tuple[int, float] | None = None
         self.received: list[bytes] = []
         self.peers: list[str] = []
         self.body, self.status = b"answer", 200
@@ -80,6 +99,7 @@ class TlsServer:
         self._tls.load_cert_chain(pem)
         self._tls.load_verify_locations(cadata=self.authority.certificate)
         self._tls.verify_mode = ssl.CERT_REQUIRED
+        self._tls.verify_flags |= ANY_TIME
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post(PATH, self._answer)
         self._runner = web.AppRunner(app, access_log=None)
@@ -96,7 +116,12 @@ class TlsServer:
         handler = self._runner.server
         assert handler is not None
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(handler, "127.0.0.1", 0, ssl=self._tls)
+
+        def connected() -> asyncio.Protocol:
+            self.connections += 1
+            return handler()
+
+        self._listening = await loop.create_server(connected, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._listening.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -105,13 +130,25 @@ class TlsServer:
         if self._listening is not None:
             await gone(self._listening)
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         certificate = request.transport.get_extra_info("peercert")
         self.peers.append(certificate["subject"][0][0][1])
         self.received.append(await request.read())
+        if self.trickle is not None:
+            return await self._trickle(request, *self.trickle)
         headers = {"Location": "/elsewhere"} if self.status == 307 else None
         return web.Response(body=self.body, status=self.status, headers=headers)
+
+    async def _trickle(
+        self, request: web.Request, count: int, every_s: float
+    ) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(count):
+            await response.write(b"\x00")
+            await asyncio.sleep(every_s)
+        return response
 
 
 async def gone(server: asyncio.Server) -> None:

@@ -125,19 +125,22 @@ class Lookups:
             return self._engine.frontier.root()
         return await self._database.read(lambda c: root_of(node_provider(c), size))
 
-    async def segment_end(self, *, entries_max: int) -> tuple[int, bytes] | None:
+    async def segment_end(
+        self, *, entries_max: int, above: int | None = None
+    ) -> tuple[int, bytes] | None:
         """(size, checkpoint) that ends the next segment, or None when nothing is signed yet.
 
+        `above`: where it begins, if not where the issuer is known to have stopped.
         Segments end where a checkpoint was signed, so that each is covered by its own; a batch
         larger than `entries_max` goes whole.
         """
-        signed, above = self._engine.signed, self.acknowledged
+        signed, first = self._engine.signed, self.acknowledged if above is None else above
         if signed is None:
             return None
-        if signed.size - above <= entries_max:
+        if signed.size - first <= entries_max:
             return signed.size, signed.checkpoint
         found = await self._database.read(
-            lambda c: checkpoint_for(c, above=above, at_most=above + entries_max)
+            lambda c: checkpoint_for(c, above=first, at_most=first + entries_max)
         )
         return found or (signed.size, signed.checkpoint)
 

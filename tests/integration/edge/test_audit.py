@@ -15,7 +15,7 @@ from edge.errors import DaemonRefused
 from edge.http.types import GatewayAnswer
 from edge.local_client import LocalClient
 from edge.observing import Observing
-from sync.engine import State
+from sync.machine import State
 from tests.integration.edge.conftest import Template
 from tests.support.branch import Command
 from tests.support.branch_local import Branch, Http, config_of, copied, running

@@ -87,7 +87,7 @@ async def test_what_does_not_hold_is_refused_by_code_and_the_rest_goes_on(
     )
     assert intake.taken == 1
     # Certificates are taken together, after the objects.
-    assert intake.refused == ["unknown-type", "bad-signature", "certificate-invalid"]
+    assert intake.refused == ["certificate-invalid", "unknown-type", "bad-signature"]
     wrong = branch.issuer.enrolment(bytes(20), keys["bob"].public)
     assert (await branch.take(wrong)).refused == ["wrong-journal"]
 

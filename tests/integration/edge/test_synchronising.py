@@ -8,18 +8,22 @@ import msgspec
 import pytest
 
 from edge.config import SyncConfig
+from edge.http.links import LineAnswer
 from edge.http.local import SyncAnswer
 from edge.http.trail import AuditCheck
+from edge.journal_port import METER, JournalPort
 from edge.local_client import LocalClient
 from edge.pos.client import Client
 from edge.pos.purse import DeviceKey
 from edge.synchronising import synchronising
+from sync.meter import Meter
 from tests.support.branch import Command
 from tests.support.branch_local import Branch, Http, config_of, provision_light, running
 from tests.support.live_issuer import LiveIssuer, funded
 from tests.support.sync_cloud import SyncCloud
 from wallet.protocol.issued import decode_list
 from wallet.store.audit import audit_anchor, verify_audit
+from wallet.store.meta import get_meta
 from wallet.trail import AuditHead
 
 WAIT_S = 20
@@ -81,6 +85,24 @@ async def test_payments_settle_and_the_cloud_holds_every_entry(world: World) -> 
     assert (gateway["state"], gateway["acknowledged"]) == ("online", size)
     code, out, errors = await Command(world.branch.folder.root).edge("sync", "now")
     assert (code, "completed" in out) == (0, True), errors
+
+
+async def test_every_byte_of_the_line_is_shown(world: World) -> None:
+    local = LocalClient(world.branch.folder)
+    assert (await local.call("GET", "/line", LineAnswer)).counted == []
+    await sync(world)
+    line = await local.call("GET", "/line", LineAnswer)
+    assert (line.state, line.failures, line.held_s) == ("idle", 0, 0)
+    counted = {one.purpose: one for one in line.counted}
+    assert counted["probe"].sent > 1_000 and counted["exchange"].received > 500
+    assert line.day_bytes == sum(one.sent + one.received for one in line.counted)
+    text = world.branch.daemon.context.metrics.text().decode()
+    assert f'direction="sent",link="{line.link}",purpose="probe"' in text
+    code, out, _ = await Command(world.branch.folder.root).edge("status")
+    assert (code, f"idle on {line.link} (free)" in out) == (0, True), out
+    # What was counted outlives the engine.
+    kept = await world.branch.opened.database.read(lambda c: get_meta(c, METER))
+    assert Meter.decode(kept or b"").counted() == world.branch.daemon.counted()
 
 
 async def test_each_exchange_tells_the_issuer_the_head_of_the_audit_log(world: World) -> None:
@@ -180,7 +202,9 @@ async def test_a_transport_certificate_that_does_not_fit_stops_no_payment(world:
     opened = world.branch.opened
     opened.identity = msgspec.structs.replace(opened.identity, transport_certificate="nothing")
     config = config_of(world.branch.folder.root, sync=SyncConfig(url=world.cloud.url))
-    broken = synchronising(opened, config, clock=world.branch.daemon.context.gateway.clock)
+    clock = world.branch.daemon.context.gateway.clock
+    port = JournalPort(opened, folder=world.branch.folder, clock=clock)
+    broken = synchronising(opened, port, config, clock=clock)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(broken.run())
         result, detail = await broken.now()

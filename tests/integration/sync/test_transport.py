@@ -15,12 +15,17 @@ from tests.support.tls_pair import Authority, TlsServer, gone
 SEALED = b"CBS1" + bytes(3_000_000)
 
 
+_made: list[HttpsTransport] = []
+
+
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[TlsServer]:
     """It runs."""
     made = TlsServer(tmp_path)
     await made.start()
     yield made
+    while _made:
+        await _made.pop().hang_up()
     await made.stop()
 
 
@@ -33,12 +38,14 @@ def transport(
     answer_bytes_max: int = 10_000_000,
 ) -> HttpsTransport:
     """One that fits the server, or is changed."""
-    return HttpsTransport(
+    made = HttpsTransport(
         credentials or server.authority.credentials(),
         url=server.url if url is None else url,
         timeout_s=timeout_s,
         answer_bytes_max=answer_bytes_max,
     )
+    _made.append(made)
+    return made
 
 
 async def refused(work: Awaitable[object]) -> TransportError:
@@ -99,7 +106,7 @@ async def test_a_server_by_another_authority_gets_nothing(server: TlsServer, act
     other = msgspec.structs.replace(
         server.authority.credentials(), authority=Authority("other").certificate
     )
-    assert (await refused(act(transport(server, credentials=other)))).code is Code.TLS
+    assert (await refused(act(transport(server, credentials=other)))).code is Code.OTHER_PEER
     assert server.received == []
 
 
@@ -156,3 +163,66 @@ async def test_credentials_that_do_not_fit_are_said_and_leave_no_file(
     made = HttpsTransport(wrong, url=server.url, timeout_s=20, scratch=scratch)
     assert (await refused(act(made))).code is Code.CREDENTIALS
     assert list(scratch.iterdir()) == []
+
+
+async def test_a_portal_that_speaks_no_tls_is_somebody_else(tmp_path: Path) -> None:
+    async def portal(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 302 Found\r\nLocation: http://log.in/\r\n\r\n")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(portal, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    made = transport(TlsServer(tmp_path), url=f"https://127.0.0.1:{port}")
+    assert (await refused(made.probe())).code is Code.OTHER_PEER
+    await gone(listening)
+
+
+async def test_a_session_has_one_connection_and_every_byte_of_it_is_counted(
+    server: TlsServer,
+) -> None:
+    made = transport(server)
+    await made.probe()
+    probed = made.traffic()
+    # A handshake with certificates on both sides, and two small heads.
+    assert 1_500 < probed.sent < 6_000 and 1_000 < probed.received < 6_000
+    server.body = bytes(500_000)
+    await made.exchange(SEALED)
+    used = made.traffic().since(probed)
+    assert len(SEALED) < used.sent < len(SEALED) * 1.1
+    assert len(server.body) < used.received < len(server.body) * 1.2
+    assert server.connections == 1
+    await made.hang_up()
+    total = made.traffic()
+    assert total.total >= probed.total + used.total
+    # What was counted stays, and the next session comes on top.
+    await made.probe()
+    assert made.traffic().sent > total.sent
+    assert server.connections == 2
+
+
+async def test_a_call_that_fails_is_counted_too(server: TlsServer) -> None:
+    server.status = 500
+    made = transport(server)
+    await refused(made.exchange(SEALED))
+    assert made.traffic().sent > len(SEALED)
+
+
+async def test_certificates_of_the_transport_are_not_judged_by_time(tmp_path: Path) -> None:
+    old = TlsServer(tmp_path, age_days=800)
+    await old.start()
+    made = transport(old)
+    assert await made.exchange(b"CBS1") == old.body
+    await made.hang_up()
+    await old.stop()
+
+
+async def test_a_slow_line_is_waited_for_as_long_as_it_moves(tmp_path: Path) -> None:
+    server = TlsServer(tmp_path)
+    server.trickle = (30, 0.1)
+    await server.start()
+    made = transport(server, timeout_s=2)
+    assert await made.exchange(b"CBS1") == bytes(30)
+    await made.hang_up()
+    await server.stop()

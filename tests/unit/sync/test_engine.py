@@ -7,8 +7,9 @@ import pytest
 
 from hsm.api import TokenGone
 from sync.backoff import longest_ms
-from sync.engine import State, Wake, wait_for
+from sync.engine import Wake, wait_for
 from sync.errors import Code
+from sync.machine import State
 from tests.support.sync_pair import NOW_MS, WAIT_S, Pair
 from wallet.protocol.refusals import Code as Refused
 

@@ -54,7 +54,7 @@ def answer(**changes: Any) -> Down:
 def check(down: Down, up: Up = UP) -> None:
     """All the checks, in the engine's order."""
     check_answers(down, up)
-    check_acknowledged(down, up, size=SIZE)
+    check_acknowledged(down, size=SIZE)
     if not goes_back(down, up):
         check_taken(down, up)
 
