@@ -59,8 +59,9 @@ async def follow(
 ) -> Breach | None:
     """Hold a report's audit log against the one before, and keep its head; what was found.
 
-    `report`: the signed envelope; `carried`: it came in a file, as late as it may be. A report from before an issuer's backup is not judged: what it
-    goes on from is forgotten, and the gateway tells it anew.
+    `report`: the signed envelope; `carried`: it came in a file, as late as it may be. A report from
+    before an issuer's backup is not judged: what it goes on from is forgotten, and the gateway
+    tells it anew.
     """
     if up.acknowledged_size > await _held_size(connection, up):
         return None
