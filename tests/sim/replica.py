@@ -15,7 +15,7 @@ from tests.sim.naive import Sheet
 from tests.support.world import picture
 from wallet.protocol import rules
 from wallet.protocol.certificates import TrustAnchor
-from wallet.protocol.context import Context
+from wallet.protocol.context import Context, Refundable
 from wallet.protocol.entry import Entry, EntryKind, Note, Payment, Void, decode_entry
 from wallet.protocol.ids import JournalId, WalletId
 from wallet.protocol.lists import SignedList
@@ -85,13 +85,13 @@ class Replica:
         self.kinds: set[EntryKind] = set()
         self.lists: dict[bytes, SignedList] = {}
         self._refused: dict[int, list[Verdict]] = defaultdict(list)
-        self._payments: dict[bytes, object] = {}
+        self._payments: dict[bytes, Refundable] = {}
         self.roots: dict[int, bytes] = {0: EMPTY_ROOT}
         self._anchor = anchor
         self._context = self._made_context()
 
     def _made_context(self) -> IssuerContext:
-        facts = Facts(payments=self._payments, roots=self.roots, lists=self.lists)  # type: ignore[arg-type]  # Refundable by leaf
+        facts = Facts(payments=self._payments, roots=self.roots, lists=self.lists)
         return IssuerContext(self._anchor, facts, trusted={})
 
     # ---- a start in the middle ----------------------------------------------------------------
@@ -163,6 +163,8 @@ class Replica:
         assert state.balance_total() == sheet.supply
         taken_out = sheet.defunded + sum(sheet.sent.values())
         assert sheet.supply == sheet.granted + sheet.arrived - taken_out
+        for leaf, given_back in sheet.refunds.items():
+            assert given_back <= self._payments[leaf].amount_minor, "more than was paid goes back"
         for wallet, purse in sheet.purses.items():
             held = state.wallets[WalletId(wallet)]
             assert (held.settled, held.unsettled) == (purse.settled, purse.unsettled)
