@@ -20,6 +20,8 @@ from cloud.wallets import find_wallet
 from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import Grant
 
+HELD_MAX = 10_000
+
 
 class FundingState(enum.StrEnum):
     """Held or granted: in transit. Applied: in the journal. Returned: in the wallet again."""
@@ -99,12 +101,14 @@ async def find_funding(connection: Connection, funding_id: bytes) -> Funding:
     return _funding(row)
 
 
-async def held_for(connection: Connection, journal: bytes, *, epoch: int) -> list[Funding]:
-    """Holds for an epoch that have no grant yet, oldest first; locked for this transaction."""
+async def held_for(
+    connection: Connection, journal: bytes, *, epoch: int, limit: int = HELD_MAX
+) -> list[Funding]:
+    """The oldest holds for an epoch that have no grant yet; locked for this transaction."""
     rows = await connection.fetch(
         f"SELECT {_COLUMNS} FROM funding WHERE journal = $1 AND epoch = $2 AND state = 'held'"
-        " ORDER BY created_ms, funding_id FOR UPDATE",
-        *(journal, epoch),
+        " ORDER BY created_ms, funding_id LIMIT $3 FOR UPDATE",
+        *(journal, epoch, limit),
     )
     return [_funding(row) for row in rows]
 

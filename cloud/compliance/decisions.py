@@ -174,7 +174,7 @@ async def approve_decision(
         *(str(Code.PARENT_MISSING) if is_early else None, now_ms),
     )
     body = {"journal": journal_text(row["journal"]), "epoch": row["epoch"]}
-    topic = f"entry.{decision.action.value}"
+    topic = "entry.rejected" if decision.action is Action.REJECT else "entry.released"
     await tell(connection, topic, {**body, "index": decision.index}, now_ms=now_ms)
     return await _DRAFTS.approve(connection, decision, officer=officer, now_ms=now_ms)
 

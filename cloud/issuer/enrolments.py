@@ -287,7 +287,9 @@ async def grants_for(
     journal, epoch = gateway.journal, gateway.epoch
     sequence = await funding.next_sequence(connection, journal, epoch=epoch)
     behind = held is not None and held >= sequence
-    for waiting in [] if behind else await funding.held_for(connection, journal, epoch=epoch):
+    # No more than travel at once: the next exchange brings the next.
+    turn = 0 if behind else TURN_MAX
+    for waiting in await funding.held_for(connection, journal, epoch=epoch, limit=turn):
         sequence = await funding.next_sequence(connection, journal, epoch=epoch)
         grant = await desk.sign(GRANT_TYPE, _grant_claims(waiting, sequence, now_ms))
         await funding.set_granted(

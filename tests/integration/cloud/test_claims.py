@@ -10,6 +10,7 @@ from cloud.database import Connection, Database
 from cloud.reconciler.values import ReconcilerError
 from cloud.recovery.accounting import Books
 from cloud.recovery.claims import Claim, claims_of
+from cloud.recovery.rejected import Origin, Rejected
 from tests.integration.cloud.test_convictions import forged
 from tests.support.books import Book, opened
 from tests.support.issuer import Key
@@ -178,6 +179,15 @@ async def test_a_note_is_held_against_what_its_own_journal_told(
 def _note(source: Book, target: Book, amount: int) -> Note:
     left = source.accept(source.pay(CARA, ANNA, amount, payee_journal=target.journal))
     return source.note(left.index)
+
+
+async def test_what_a_payee_has_not_any_more_is_not_taken_back() -> None:
+    lost = Lost()
+    books = lost.books()
+    order = lost.book.order(ANNA, BERT, 300)
+    books.take_back([Rejected(index=9, order=order, origin=Origin.HERE)])
+    assert (books.moves, books.taken_back) == ([], 0)
+    assert books.carried() == [(ANNA.public.id, 1_000)]
 
 
 async def test_what_a_suspended_journal_told_after_its_offence_is_claimed_by_itself(

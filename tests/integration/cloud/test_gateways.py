@@ -16,7 +16,7 @@ from cloud.database import Database
 from cloud.errors import CloudError, IssuerError
 from cloud.funding import FundingRequest, hold
 from cloud.http.octets import from_text, to_text
-from cloud.issuer import lists, supply
+from cloud.issuer import enrolments, lists, supply
 from cloud.issuer.gateways import TOKEN_LIFE_MS, find_gateway, require_trusted
 from cloud.issuer.lists import DELTAS_MAX, ListChange
 from cloud.issuer.officers import Role, authenticate
@@ -281,8 +281,8 @@ async def test_a_suspended_journal_gets_lists_and_neither_value_nor_certificates
     assert kinds(down) == ["SignedList"]
 
 
-async def test_what_is_held_for_a_journal_is_granted_in_order_and_once(cloud: LocalCloud) -> None:
-    gateway = await enrolled(cloud, 0)
+async def held(cloud: LocalCloud, gateway: NewGateway) -> None:
+    """Three holds for a gateway."""
     officers = [await cloud.officer(name) for name in ("first", "second")]
     async with cloud.cloud.database.transaction() as c:
         await open_wallet(c, "bank", holder="bank", currency="EUR", now_ms=NOW_MS)
@@ -302,6 +302,11 @@ async def test_what_is_held_for_a_journal_is_granted_in_order_and_once(cloud: Lo
                 amount=10 + number,
             )
             await hold(c, request, now_ms=NOW_MS + number)
+
+
+async def test_what_is_held_for_a_journal_is_granted_in_order_and_once(cloud: LocalCloud) -> None:
+    gateway = await enrolled(cloud, 0)
+    await held(cloud, gateway)
     newest = {0: 0, 2: 0} | {10 + list_id: 0 for list_id in ListId}
     # Two exchanges of one gateway at a time sign each grant once.
     downs = await asyncio.gather(*(exchange(cloud, gateway, newest=newest) for _ in range(2)))
@@ -314,6 +319,22 @@ async def test_what_is_held_for_a_journal_is_granted_in_order_and_once(cloud: Lo
     ]
     down = await exchange(cloud, gateway, newest={**newest, 1: 1})
     assert down.objects == downs[0].objects[2:]
+
+
+async def test_no_more_is_granted_at_a_time_than_travels(
+    cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await enrolled(cloud, 0)
+    await held(cloud, gateway)
+    monkeypatch.setitem(vars(enrolments), "TURN_MAX", 2)
+    newest = {0: 0, 2: 0} | {10 + list_id: 0 for list_id in ListId}
+    found = []
+    held_grants: tuple[dict[int, int], ...] = ({}, {1: 1}, {1: 2})
+    for sequences in held_grants:
+        down = await exchange(cloud, gateway, newest={**newest, **sequences})
+        grants = [decode_issued(raw) for raw in down.objects]
+        found.append([grant.sequence for grant in grants if isinstance(grant, Grant)])
+    assert found == [[0, 1], [2], []]
 
 
 async def test_a_renewed_certificate_travels_until_it_is_shown(cloud: LocalCloud) -> None:

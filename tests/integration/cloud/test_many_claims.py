@@ -23,7 +23,7 @@ from wallet.protocol.issued import decode_statement
 from wallet.protocol.keys import EDDSA, from_raw
 from wallet.protocol.merkle import leaf_hash
 
-MANY = 50_000
+MANY = 20_000
 
 
 async def claimed(story: Story, box: Box, *, many: int) -> None:
@@ -111,6 +111,7 @@ async def pages(story: Story, path: str) -> list[dict[str, Any]]:
         found += page["claims"]
 
 
+@pytest.mark.timeout(300)
 async def test_a_closure_of_any_size_comes_to_the_cent(story: Story, north: Box) -> None:
     await granted(story, north, many=MANY)
     await claimed(story, north, many=MANY)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import pytest
 import requests
 import schemathesis
 from hypothesis.errors import Unsatisfiable
@@ -145,6 +146,7 @@ async def prepared(cloud: LocalCloud, folder: Path) -> Caller:
     return caller
 
 
+@pytest.mark.timeout(300)
 async def test_generated_calls_are_answered_as_described(
     database: Database, tmp_path: Path
 ) -> None:
