@@ -20,7 +20,7 @@ from tests.support.world import ANCHOR, NOW_MS
 ORDERS = 3
 
 
-@pytest.mark.one_seed_of(5)
+@pytest.mark.one_seed_of(10)
 async def test_any_mix_of_cheats_creates_nothing_and_convicts_those_who_cheated(
     clouds: Clouds, seed: int
 ) -> None:
@@ -47,7 +47,7 @@ async def test_any_mix_of_cheats_creates_nothing_and_convicts_those_who_cheated(
         assert await convicted(database) == {b.book.journal for b in cheats.cheaters}, said
 
 
-@pytest.mark.one_seed_of(10)
+@pytest.mark.one_seed_of(20)
 async def test_cheats_that_are_told_at_once_end_as_those_in_turn(clouds: Clouds, seed: int) -> None:
     choice = random.Random(seed)
     cheats = Cheats(choice)
