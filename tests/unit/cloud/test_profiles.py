@@ -180,7 +180,7 @@ def test_a_serial_is_positive_and_of_one_length_whatever_the_randomness(filler: 
     assert (len(serial), serial[0] >> 6) == (16, 1)
 
 
-def test_tls_certificates_are_for_one_side_and_under_their_own_root() -> None:
+def test_tls_certificates_are_for_their_sides_and_under_their_own_root() -> None:
     transport = profiles.make_root(
         name="Transport CA",
         organisation="A central bank",
@@ -209,7 +209,10 @@ def test_tls_certificates_are_for_one_side_and_under_their_own_root() -> None:
         "::1",
     ]
     assert purposes(server) == [ExtendedKeyUsageOID.SERVER_AUTH]
-    assert purposes(gateway) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    # A gateway is its neighbours' server as well; without a host's name it is nobody else's.
+    assert purposes(gateway) == [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    own = gateway.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [type(name) for name in own] == [x509.UniformResourceIdentifier]
     verifier = PolicyBuilder().store(Store([transport.certificate])).build_client_verifier()
     with pytest.raises(x509.verification.VerificationError):
         verifier.verify(server, [])

@@ -64,7 +64,8 @@ class Told:
     def __init__(self, folder: Path) -> None:
         self.sent: list[bytes] = []
         self.released: list[tuple[bytes, bytes]] = []
-        for line in (folder / TOLD).read_text().splitlines():
+        # What is behind the last end of a line was cut off in the saying: nobody heard it.
+        for line in (folder / TOLD).read_text().split("\n")[:-1]:
             word, *rest = json.loads(line)
             given = [bytes.fromhex(text) for text in rest]
             if word == "sent":
