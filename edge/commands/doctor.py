@@ -25,6 +25,7 @@ from edge.errors import DaemonRefused, DaemonSilent
 from edge.folder import Folder
 from edge.http.cloud import CloudAnswer
 from edge.http.hygiene import HygieneAnswer
+from edge.http.local import NeighboursAnswer
 from edge.http.types import GatewayAnswer
 from edge.http.wear import WearAnswer
 from edge.secret_input import PIN_VARIABLE
@@ -149,6 +150,7 @@ async def _daemon(config: Config) -> list[Finding]:
         findings = _memory(await client.call("GET", "/hygiene", HygieneAnswer))
         if status.mode == "open":
             findings += wear_findings(await client.call("GET", "/wear", WearAnswer))
+        findings += _next_door(await client.call("GET", "/neighbours", NeighboursAnswer))
     except (DaemonSilent, DaemonRefused) as error:
         return [Finding("look", f"the daemon is not running: {error.detail}")]
     if status.mode != "open":
@@ -177,6 +179,18 @@ def wear_findings(found: WearAnswer) -> list[Finding]:
     if found.moves_a_year is None:
         return [Finding("well", "how fast the counter wears is known after a day")]
     return [Finding("well", f"the counter moves {found.moves_a_year:,} times a year")]
+
+
+def _next_door(found: NeighboursAnswer) -> list[Finding]:
+    """Whether the gateways next door answer, where some are configured."""
+    findings = []
+    for heard in found.neighbours:
+        if heard.failure is not None:
+            text = f"the neighbour {heard.url} does not answer: {heard.failure}"
+            findings.append(Finding("look", text))
+        elif heard.heard_ms:
+            findings.append(Finding("well", f"the neighbour {heard.url} answers"))
+    return findings
 
 
 def _memory(found: HygieneAnswer) -> list[Finding]:
