@@ -29,8 +29,8 @@ from wallet.protocol.messages import to_sign
 
 SEGMENT = 1_000
 # Short rounds, each with its own ceiling: a machine that changes its pace does so for both.
-ROUNDS = 9
-ROUND_SEGMENTS = 8
+ROUNDS = 7
+ROUND_SEGMENTS = 16
 IN_FLIGHT = 6
 EURO = "EUR"
 

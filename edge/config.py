@@ -96,6 +96,24 @@ class SyncConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     links: Annotated[tuple[LinkConfig, ...], msgspec.Meta(max_length=16)] = ()
 
 
+class NeighboursConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Gateways next door that tell each other newer lists, by mutual TLS with their transport's
+    certificates.
+    """
+
+    # Their addresses, such as https://10.1.2.4:8442.
+    urls: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    # Where this gateway tells its own; without it, it tells nobody.
+    port: Port | None = None
+    interval_s: Seconds = 300
+    timeout_s: Seconds = 30
+
+    def __post_init__(self) -> None:
+        for url in self.urls:
+            if not url.startswith("https://"):
+                raise ValueError(f"the neighbour {url} is not https")
+
+
 class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds of the interfaces; what money may do is the issuer's policy, not here."""
 
@@ -154,6 +172,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     listen: ListenConfig = msgspec.field(default_factory=ListenConfig)
     token: TokenConfig = msgspec.field(default_factory=TokenConfig)
     sync: SyncConfig = msgspec.field(default_factory=SyncConfig)
+    neighbours: NeighboursConfig = msgspec.field(default_factory=NeighboursConfig)
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
     tamper: TamperConfig = msgspec.field(default_factory=TamperConfig)
     log: LogConfig = msgspec.field(default_factory=LogConfig)
@@ -224,6 +243,6 @@ def _set(values: dict[str, Any], keys: list[str], text: str) -> None:
     values[last] = text.split(",") if last in _LISTS else text
 
 
-_LISTS = {"names"}
+_LISTS = {"names", "urls"}
 # Variables of the same prefix that are secrets or point to the file, never part of it.
 _SECRETS = {"CBDC_EDGE_PASSPHRASE", "CBDC_EDGE_TOKEN_PIN", "CBDC_EDGE_CONFIG"}

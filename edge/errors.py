@@ -46,6 +46,12 @@ class GatewayTampered(EdgeError):
     code = "edge-tampered"
 
 
+class NeighbourFailed(EdgeError):
+    """A gateway next door did not answer, or said what no gateway says."""
+
+    code = "edge-neighbour-failed"
+
+
 class SwitchFailed(EdgeError):
     """The tamper switch that the configuration names cannot be had."""
 

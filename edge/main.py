@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -20,14 +20,17 @@ from edge.config import Config
 from edge.courier import Courier
 from edge.errors import EdgeError, JournalBroken
 from edge.folder import Folder
-from edge.gateway import Gateway
+from edge.gateway import Gateway, Opened
+from edge.heard import Heard
 from edge.http.context import Context
 from edge.http.local import LOCAL
+from edge.http.neighbours import NEIGHBOURS
 from edge.http.problem import HttpCode, problem
 from edge.http.routes import BRANCH, METRICS, PAIRING
 from edge.http.server import Server, branch_tls
 from edge.journal_port import JournalPort
 from edge.log import Log, start_logging
+from edge.neighbours import Neighbours, neighbour_tls
 from edge.notify import ALIVE, READY, STOPPING, notify, watchdog_s
 from edge.schedule import Schedule
 from edge.synchronising import synchronising
@@ -67,6 +70,8 @@ class Daemon:
         self._context = Context(self._gateway, control=self)
         self._sync: Engine | None = None
         self._courier: Courier | None = None
+        self._neighbours: Neighbours | None = None
+        self._next_door: Server | None = None
         self._branch: list[Server] = []
         self._fixed: list[Server] = []
         self._trusted = False
@@ -93,6 +98,10 @@ class Daemon:
     def counted(self) -> list[Counted]:
         """Every byte on the line, by link and purpose; nothing while the gateway is closed."""
         return [] if self._sync is None else self._sync.status().counted
+
+    def neighbours(self) -> Sequence[Heard]:
+        """What came of asking the gateways next door."""
+        return () if self._neighbours is None else self._neighbours.heard
 
     def wake_sync(self) -> None:
         """Synchronise soon."""
@@ -186,10 +195,27 @@ class Daemon:
         port = JournalPort(opened, folder=self._folder, clock=clock)
         sync = self._sync = synchronising(opened, port, self._config, clock=clock)
         self._courier = Courier(opened, port, clock=clock)
-        for work in (opened.events.run(), opened.audit.run(), sync.run()):
+        works = (opened.events.run(), opened.audit.run(), sync.run(), self._meet_neighbours(opened))
+        for work in works:
             self._opened_tasks.append(self._group.create_task(_until_cancelled(work)))
         collect_seldom()
         self._schedule.start(wake=lambda: sync.wake(Wake.TIMER), prune=self._prune)
+
+    async def _meet_neighbours(self, opened: Opened) -> None:
+        """Tell the gateways next door newer lists, and ask them, while this one is open."""
+        config, clock = self._config.neighbours, self._gateway.clock
+        if config.port is not None:
+            server = self._next_door = Server(self._context, NEIGHBOURS, described=False)
+            tls = neighbour_tls(opened.identity, serving=True)
+            await server.start(host=self._config.listen.host, port=config.port, tls=tls)
+            self._write_ports()
+        asking = self._neighbours = Neighbours(opened, config, clock=clock)
+        try:
+            await asking.run()
+        finally:
+            self._neighbours = None
+            if self._next_door is not None:
+                await self._next_door.stop()
 
     # ---- the tamper switch ----------------------------------------------------------------
     def _arm(self) -> None:
@@ -273,7 +299,10 @@ class Daemon:
     def _write_ports(self) -> None:
         names = ("port", "pairing_port", "metrics_port")
         ports = [server.port for server in (*self._branch, *self._fixed[:1])]
-        content = msgspec.json.encode(dict(zip(names, ports, strict=False)))
+        found = dict(zip(names, ports, strict=False))
+        if self._next_door is not None:
+            found["neighbours_port"] = self._next_door.port
+        content = msgspec.json.encode(found)
         replace_durably(self._folder.ports, content)
 
     async def _supervise(self) -> None:

@@ -62,7 +62,7 @@ class _Request:
     valid_ms: int
     authority: x509.BasicConstraints
     names: Sequence[x509.GeneralName] = ()
-    purpose: x509.ObjectIdentifier | None = None
+    purposes: tuple[x509.ObjectIdentifier, ...] = ()
 
 
 _LEAF = x509.BasicConstraints(ca=False, path_length=None)
@@ -140,7 +140,9 @@ def make_journal(
 def make_gateway(
     transport: Authority, *, journal: bytes, key: CertifiedKey, now_ms: int, random: Random
 ) -> x509.Certificate:
-    """The TLS client certificate of the gateway that keeps a journal."""
+    """The TLS certificate of the gateway that keeps a journal: the cloud's client, and a server of
+    its lists to other gateways.
+    """
     text = journal_text(journal)
     request = _Request(
         name=text,
@@ -150,7 +152,7 @@ def make_gateway(
         valid_ms=GATEWAY_MS,
         authority=_LEAF,
         names=[_uri(GATEWAY_URI + text)],
-        purpose=ExtendedKeyUsageOID.CLIENT_AUTH,
+        purposes=(ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH),
     )
     return _sign(request, transport.certificate, transport.key, random)
 
@@ -167,7 +169,7 @@ def make_server(
         valid_ms=SERVER_MS,
         authority=_LEAF,
         names=[_host(host) for host in hosts],
-        purpose=ExtendedKeyUsageOID.SERVER_AUTH,
+        purposes=(ExtendedKeyUsageOID.SERVER_AUTH,),
     )
     return _sign(request, transport.certificate, transport.key, random)
 
@@ -238,8 +240,8 @@ def _extensions(
     ]
     if request.names:
         extensions.append((x509.SubjectAlternativeName(request.names), False))
-    if request.purpose is not None:
-        extensions.append((x509.ExtendedKeyUsage([request.purpose]), False))
+    if request.purposes:
+        extensions.append((x509.ExtendedKeyUsage(request.purposes), False))
     return extensions
 
 

@@ -31,6 +31,9 @@ from wallet.protocol.refusals import Code, InvariantBroken, ProtocolError
 from wallet.verifier import Verifier
 
 _TRIES = 5
+# Reports of a journal that are applied and not committed: the database works on the first of them
+# while the rules go on with the next.
+AHEAD_MAX = 3
 _Place = tuple[bytes, int]
 
 
@@ -46,7 +49,7 @@ class _Report:
 class Reconciler:
     """Takes reports of any journals at once; those of one journal in the order in which they come.
 
-    While one report commits, the signatures of the next one of the same journal are checked.
+    While one report commits, the next ones of the same journal are checked and applied.
     """
 
     def __init__(
@@ -69,6 +72,9 @@ class Reconciler:
         self._applying: defaultdict[_Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._committing: defaultdict[_Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._loading: defaultdict[_Place, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._ahead: defaultdict[_Place, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(AHEAD_MAX)
+        )
 
     async def close(self) -> None:
         """End the processes that check signatures."""
@@ -95,17 +101,15 @@ class Reconciler:
         report = _Report(up=up, reading=reading)
         checking = asyncio.ensure_future(self._verifier.check(signatures.jobs))
         try:
-            # The next report is applied while this one commits, and no further ahead.
-            async with self._applying[place]:
-                report.trusted = signatures.trusted(await checking)
-                prepared = await self._prepare(place, report, now_ms=now_ms)
-                await self._committing[place].acquire()
+            async with self._ahead[place]:
+                async with self._applying[place]:
+                    report.trusted = signatures.trusted(await checking)
+                    prepared = await self._prepare(place, report, now_ms=now_ms)
+                # Nothing is awaited in between, so they commit in the order of applying.
+                async with self._committing[place]:
+                    return await self._commit(place, report, prepared, now_ms=now_ms)
         finally:
             checking.cancel()
-        try:
-            return await self._commit(place, report, prepared, now_ms=now_ms)
-        finally:
-            self._committing[place].release()
 
     async def _prepare(
         self, place: _Place, report: _Report, *, now_ms: int

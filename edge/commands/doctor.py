@@ -24,6 +24,7 @@ from edge.config import Config, TokenConfig
 from edge.errors import DaemonRefused, DaemonSilent
 from edge.folder import Folder
 from edge.http.hygiene import HygieneAnswer
+from edge.http.local import NeighboursAnswer
 from edge.http.types import GatewayAnswer
 from edge.secret_input import PIN_VARIABLE
 from edge.tamper import read_mark
@@ -144,6 +145,7 @@ async def _daemon(config: Config) -> list[Finding]:
     try:
         status = await client.call("GET", "/status", GatewayAnswer)
         findings = _memory(await client.call("GET", "/hygiene", HygieneAnswer))
+        findings += _next_door(await client.call("GET", "/neighbours", NeighboursAnswer))
     except (DaemonSilent, DaemonRefused) as error:
         return [Finding("look", f"the daemon is not running: {error.detail}")]
     if status.mode != "open":
@@ -160,6 +162,18 @@ async def _daemon(config: Config) -> list[Finding]:
         findings.append(Finding("well", f"the counter is in the hardware: {status.counter_driver}"))
     if status.offline_left_s is not None and status.offline_left_s < 86_400:
         findings.append(Finding("look", "less than a day is left to stay offline"))
+    return findings
+
+
+def _next_door(found: NeighboursAnswer) -> list[Finding]:
+    """Whether the gateways next door answer, where some are configured."""
+    findings = []
+    for heard in found.neighbours:
+        if heard.failure is not None:
+            text = f"the neighbour {heard.url} does not answer: {heard.failure}"
+            findings.append(Finding("look", text))
+        elif heard.heard_ms:
+            findings.append(Finding("well", f"the neighbour {heard.url} answers"))
     return findings
 
 

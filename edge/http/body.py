@@ -11,6 +11,7 @@ from aiohttp import web
 
 from edge.http.octets import decode_hook, encode_bytes_hook, encode_text_hook
 from edge.http.problem import HttpCode, problem
+from edge.http.reply import Reply
 from wallet.protocol.codec import decode as decode_cbor
 from wallet.protocol.codec import encode as encode_cbor
 from wallet.protocol.refusals import ProtocolError
@@ -37,7 +38,9 @@ class BodyType(Generic[T]):
 
     def decode(self, raw: bytes, request: web.Request) -> T:
         """The value of bytes in the request's content type. Raises: ProblemRaised."""
-        kind = request.content_type
+        kind = request.headers.get("Content-Type")
+        if kind != JSON:
+            kind = request.content_type
         try:
             if kind == JSON:
                 return self._decode_json(raw)
@@ -53,9 +56,14 @@ class BodyType(Generic[T]):
 
 async def read_bytes(request: web.Request, *, timeout_s: int) -> bytes:
     """The whole body, within a time. Raises: TimeoutError, HTTPRequestEntityTooLarge."""
-    if request.content.is_eof():
-        # It came with the head, as a payment does: no timer is needed.
-        return await request.read()
+    content = request.content
+    if content.is_eof():
+        # It came with the head, as a payment does: no timer is needed, and no copy.
+        raw = content.read_nowait()
+        if len(raw) > request.client_max_size:
+            most = request.client_max_size
+            raise web.HTTPRequestEntityTooLarge(max_size=most, actual_size=len(raw))
+        return raw
     async with asyncio.timeout(timeout_s):
         return await request.read()
 
@@ -80,4 +88,4 @@ def answer(request: web.Request, value: Any, *, status: int = 200) -> web.Respon
     """An answer in the form that the client wants."""
     cbor = wants_cbor(request)
     body = encode(value, cbor=cbor)
-    return web.Response(body=body, status=status, content_type=CBOR if cbor else JSON)
+    return Reply(body=body, status=status, content_type=CBOR if cbor else JSON)

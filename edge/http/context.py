@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from aiohttp import web
 
 from edge.courier import Courier
 from edge.gateway import Gateway, Opened
+from edge.heard import Heard
 from edge.http.metrics import Metrics
 from edge.http.problem import AnyRefusal, HttpCode, HttpRefusal, ProblemRaised, problem_response
 from edge.log import Log
@@ -31,6 +32,9 @@ class Control(Protocol):
 
     def line(self) -> Status:
         """The line to the cloud at a glance. Raises: ProblemRaised."""
+
+    def neighbours(self) -> Sequence[Heard]:
+        """What came of asking the gateways next door."""
 
     def wake_sync(self) -> None:
         """Synchronise soon."""
@@ -153,7 +157,7 @@ def admit(context: Context, request: web.Request) -> str:
     Raises: ProblemRaised.
     """
     terminals = context.opened.terminals
-    certificate = _certificate(request)
+    certificate = certificate_of(request)
     terminal = terminals.terminal_of(certificate)
     if terminal is None:
         revoked = terminals.is_revoked(certificate)
@@ -162,7 +166,8 @@ def admit(context: Context, request: web.Request) -> str:
     return terminal
 
 
-def _certificate(request: web.Request) -> Mapping[str, Any] | None:
+def certificate_of(request: web.Request) -> Mapping[str, Any] | None:
+    """The client's certificate as Python's ssl shows it; None without one."""
     transport = request.transport
     return None if transport is None else transport.get_extra_info("peercert")
 
@@ -171,7 +176,7 @@ def note_item(
     context: Context, request: web.Request, name: str, *, item: int, code: str | None
 ) -> None:
     """Note the refusal of one of many, which the answer tells beside what was accepted."""
-    terminal = context.opened.terminals.terminal_of(_certificate(request))
+    terminal = context.opened.terminals.terminal_of(certificate_of(request))
     context.metrics.refused(str(code))
     _log.info("item.refused", route=name, code=str(code), terminal=terminal, item=item)
 

@@ -11,6 +11,7 @@ from msgspec import Meta
 from edge.backup import make_backup
 from edge.errors import FileUnreadable, PairingRefused
 from edge.health import gateway_answer
+from edge.heard import Heard
 from edge.http.audited import audited, tell
 from edge.http.body import BodyType, answer
 from edge.http.context import Context, Handler
@@ -121,6 +122,17 @@ class BackupAnswer(Answer, frozen=True, kw_only=True):
 CONFIRM = BodyType(ConfirmBody)
 BACKUP = BodyType(BackupBody)
 NEW_WALLET = BodyType(NewWalletBody)
+
+
+class NeighboursAnswer(Answer, frozen=True, kw_only=True):
+    """The gateways next door that this one asks for newer lists."""
+
+    neighbours: list[Heard]
+
+
+async def get_neighbours(context: Context, request: web.Request) -> web.Response:
+    """What came of asking them."""
+    return answer(request, NeighboursAnswer(neighbours=list(context.control.neighbours())))
 
 
 async def get_local_status(context: Context, request: web.Request) -> web.Response:
@@ -274,6 +286,7 @@ def _route(method: str, path: str, handler: Handler, kind: type[Answer]) -> Rout
 
 LOCAL = [
     _route("GET", "/status", get_local_status, GatewayAnswer),
+    _route("GET", "/neighbours", get_neighbours, NeighboursAnswer),
     _route("POST", "/reload", post_reload, GatewayAnswer),
     _route("POST", "/sync", post_sync, SyncAnswer),
     _route("GET", "/line", get_line, LineAnswer),

@@ -30,6 +30,7 @@ class HttpCode(enum.StrEnum):
     METHOD_UNKNOWN = "method-not-allowed"
     TERMINAL_UNKNOWN = "terminal-unknown"
     TERMINAL_REVOKED = "terminal-revoked"
+    NEIGHBOUR_UNKNOWN = "neighbour-unknown"
     PAYMENT_UNKNOWN = "payment-unknown"
     CURSOR_INVALID = "cursor-invalid"
     KEY_MISSING = "idempotency-key-missing"
@@ -132,6 +133,7 @@ STATUSES: Mapping[str, int] = {
     HttpCode.METHOD_UNKNOWN: 405,
     HttpCode.TERMINAL_UNKNOWN: _FORBIDDEN,
     HttpCode.TERMINAL_REVOKED: _FORBIDDEN,
+    HttpCode.NEIGHBOUR_UNKNOWN: _FORBIDDEN,
     HttpCode.PAYMENT_UNKNOWN: _UNKNOWN,
     HttpCode.CURSOR_INVALID: _INVALID,
     HttpCode.KEY_MISSING: 400,

@@ -44,6 +44,7 @@ class Server:
         self._bounds = bounds_of(config.limits, terminals=described)
         self._door: Door | None = None
         bytes_max = body_bytes_max or config.limits.body_bytes_max
+        self._direct: dict[tuple[str, str], Plain] = {}
         self._app = web.Application(client_max_size=bytes_max)
         for route in routes:
             handler = guard(
@@ -54,6 +55,8 @@ class Server:
                 when_closed=route.when_closed,
             )
             self._app.router.add_route(route.method, route.path, handler)
+            if "{" not in route.path:
+                self._direct[route.method, route.path] = handler
         if described:
             self._app.router.add_route("GET", "/v1/openapi.json", _description(routes))
         self._app.router.add_route("*", "/{path:.*}", _nowhere(context, routes))
@@ -65,7 +68,7 @@ class Server:
         runner = await self._set_up()
         # A runner that was set up has a server.
         server = cast(web.Server, runner.server)
-        self._door = Door(self._context, self._bounds, server=server, tls=tls)
+        self._door = Door(self._context, self._bounds, server=server, tls=tls, direct=self._direct)
         self.port = await self._door.open(host=host, port=port)
 
     async def start_local(self, bound: socket.socket) -> None:

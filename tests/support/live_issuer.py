@@ -23,7 +23,7 @@ from edge.http.octets import from_text, to_text
 from edge.pos.purse import DeviceKey
 from tests.support.issuer import Issuer, Key, certificate, journal_uris
 from wallet.protocol import issued, lists
-from wallet.protocol.ids import journal_text
+from wallet.protocol.ids import JournalId, journal_text
 from wallet.protocol.keys import EDDSA, from_raw
 
 DAY_S, DAY_MS = 86_400, 86_400_000
@@ -247,6 +247,8 @@ class EnrolmentCloud:
         """For the transport, by the cloud's own CA."""
         assert self.enrolled is not None
         csr = x509.load_pem_x509_csr(self.enrolled.body["tls_csr"].encode())
+        journal = journal_text(JournalId(self.enrolled.journal))
+        name = x509.UniformResourceIdentifier(f"urn:cbdc:gateway:{journal}")
         now = datetime.datetime.now(datetime.UTC)
         made = (
             x509.CertificateBuilder()
@@ -256,6 +258,7 @@ class EnrolmentCloud:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
             .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([name]), False)
             .sign(self._key, hashes.SHA256())
         )
         return made.public_bytes(Encoding.PEM).decode()

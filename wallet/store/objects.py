@@ -60,6 +60,19 @@ def list_objects(conn: Connection, kind: str, after: int, limit: int) -> list[He
     return values_of(HeldObject, rows)
 
 
+def newest_objects(conn: Connection, kind: str, after: int, limit: int) -> list[HeldObject]:
+    """Up to `limit` objects of one kind by falling sequence, down to the one after this sequence.
+
+    The newest come first, so that who looks for the last one that stands alone may stop there.
+    """
+    rows = conn.execute(
+        "SELECT kind, sequence, object FROM objects WHERE kind = ? AND sequence > ?"
+        " ORDER BY sequence DESC LIMIT ?",
+        (kind, after, limit),
+    )
+    return values_of(HeldObject, rows)
+
+
 def delete_object(conn: Connection, kind: str, sequence: int) -> None:
     """Forget one object."""
     conn.execute("DELETE FROM objects WHERE kind = ? AND sequence = ?", (kind, sequence))
