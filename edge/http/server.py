@@ -43,8 +43,8 @@ class Server:
         config = context.gateway.config
         self._bounds = bounds_of(config.limits, terminals=described)
         self._door: Door | None = None
-        self._direct: dict[tuple[str, str], Plain] = {}
         bytes_max = body_bytes_max or config.limits.body_bytes_max
+        self._direct: dict[tuple[str, str], Plain] = {}
         self._app = web.Application(client_max_size=bytes_max)
         for route in routes:
             handler = guard(

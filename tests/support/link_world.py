@@ -68,7 +68,7 @@ CASES = {
         entries=200,
     ),
     "flapping": Case(
-        quality=Quality(rate_bits=400_000, delay_ms=20, flap_s=3), entries=300, timeout_s=2
+        quality=Quality(rate_bits=400_000, delay_ms=20, flap_s=3), entries=500, timeout_s=2
     ),
     "lies": Case(quality=Quality(delay_ms=10), lies=True),
     "portal": Case(quality=Quality(delay_ms=10), portal=True),

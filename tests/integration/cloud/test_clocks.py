@@ -51,10 +51,10 @@ async def test_an_hour_wrong_keeps_no_gateway_from_its_issuer(
         for step in range(3):
             story.cloud.clock.wall_ms += 8 * DAY_MS
             clock.wall_ms += 8 * DAY_MS
-            await settled(branch)
+            assert len(await settled(branch)) == 1
             assert left_s(branch, clock) > 7 * 86_400, step
             assert isinstance(await pay(branch, clock), Receipted), step
-            await settled(branch)
+            assert len(await settled(branch)) == 1
         state = branch.opened.journal.state
         assert branch.opened.journal.acknowledged >= state.size - 1
         assert balance(branch, BERT) == 40
@@ -84,6 +84,22 @@ async def test_a_certificate_that_expired_offline_is_renewed_by_the_first_line(
         assert balance(branch, BERT) == 20
     await no_evidence(story)
     await story.where()
+
+
+async def test_a_start_after_a_renewal_signs_nothing_that_is_older_than_its_certificate(
+    story: Story, north: Box
+) -> None:
+    clock = StepClock(story.cloud.clock.wall_ms)
+    async with north.running(clock=clock) as branch:
+        assert isinstance(await pay(branch, clock), Receipted)
+        await settled(branch)
+        # A box whose clock stopped: the new leaf begins days after its last entry.
+        story.cloud.clock.wall_ms += 8 * DAY_MS
+        await settled(branch)
+        assert left_s(branch, clock) > 20 * 86_400
+    async with north.running(clock=clock) as branch:
+        assert len(await settled(branch)) == 1
+    await no_evidence(story)
 
 
 async def no_evidence(story: Story) -> None:
