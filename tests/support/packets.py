@@ -7,12 +7,14 @@ user may run all of it in a user namespace.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import heapq
 import os
 import random
 import select
+import stat
 import struct
 import subprocess
 import threading
@@ -22,6 +24,7 @@ from dataclasses import dataclass, field
 
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x1, 0x1000
+TUN = "/dev/net/tun"
 PACKET_BYTES_MAX = 65_536
 # What waits for longer than this at a slow line's end is dropped.
 QUEUE_S = 3.0
@@ -67,7 +70,12 @@ class End:
     def _enter(self) -> None:
         if _libc.unshare(_CLONE_NEWNET) != 0:
             raise OSError(ctypes.get_errno(), "unshare")
-        self.handle = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        if not os.path.exists(TUN):
+            # A small system has the driver, and nobody who made its node.
+            os.makedirs(os.path.dirname(TUN), exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mknod(TUN, 0o666 | stat.S_IFCHR, os.makedev(10, 200))
+        self.handle = os.open(TUN, os.O_RDWR | os.O_NONBLOCK)
         request = struct.pack("16sH", self._device.encode(), _IFF_TUN | _IFF_NO_PI)
         fcntl.ioctl(self.handle, _TUNSETIFF, request)
         first, *more = self._addresses
