@@ -16,13 +16,21 @@ _heads: dict[tuple[int, str], tuple[str, bytes]] = {}
 
 
 class Reply(web.Response):
-    """A body of known length to a client that stays connected; any other has aiohttp's head."""
+    """A body of known length to a client that stays connected, and no field but its type.
+
+    Any other has aiohttp's head.
+    """
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Write head and body at once."""
         version, body = request.version, self.body
         plain = version == HttpVersion11 and request.keep_alive and self.keep_alive is None
-        if not plain or not isinstance(body, bytes) or request.method == "HEAD":
+        if (
+            not plain
+            or len(self.headers) > 1
+            or not isinstance(body, bytes)
+            or request.method == "HEAD"
+        ):
             return await super().prepare(request)
         self._keep_alive = True
         transport = request.transport

@@ -39,7 +39,8 @@ async def claimed(story: Story, box: Box, *, many: int) -> None:
                 kind=EntryKind.PAY, index=size + number, time_ms=1, clock=0, body=body
             )
             rows.append((box.journal, 1, size + number, leaf_hash(entry), entry, b"", 0))
-        await connection.copy_records_to_table("collected_receipt", records=rows)
+        names = ("journal", "epoch", "index", "leaf", "entry", "receipt", "received_ms")
+        await connection.copy_records_to_table("collected_receipt", records=rows, columns=names)
 
 
 def ordered(box: Box, payer: DeviceKey, payee: DeviceKey, *, sequence: int) -> bytes:

@@ -27,6 +27,7 @@ MARK = Mark(time_ms=1_700_000_000_000, source="file", reason="/run/lid is there"
 SENTENCE = "the tamper switch tripped at"
 # Stands for a small file that is there.
 FILE = "FILE"
+CERTIFICATE = "CERTIFICATE"
 ROTATE = ("key", "rotate")
 # Those that open keys by themselves, then those that ask the daemon.
 OPENING = {
@@ -40,7 +41,7 @@ OPENING = {
     ),
     "provision": (
         *("provision", "--cloud", "https://cloud.example"),
-        *("--cloud-ca", FILE, "--token-file", FILE),
+        *("--cloud-ca", CERTIFICATE, "--token-file", FILE),
     ),
 }
 ASKING = {
@@ -69,8 +70,9 @@ async def run(
     file.write_text("a secret of one line\n")
     command = Command(folder.root)
     command.environment["CBDC_EDGE_PASSPHRASE"] = passphrase
-    words = {**OPENING, **ASKING}[name]
-    return await command.edge(*flags, *[str(file) if word == FILE else word for word in words])
+    stands_for = {FILE: str(file), CERTIFICATE: str(folder.tls / "authority.crt")}
+    words = [stands_for.get(word, word) for word in {**OPENING, **ASKING}[name]]
+    return await command.edge(*flags, *words)
 
 
 @pytest.mark.parametrize("name", [*OPENING, *ASKING])

@@ -100,6 +100,20 @@ async def test_a_head_alone_has_no_body() -> None:
         assert status == "HTTP/1.1 201 Created"
 
 
+async def test_what_a_handler_adds_to_the_head_is_said() -> None:
+    def make() -> web.Response:
+        reply = plain()
+        reply.headers["Retry-After"] = "5"
+        return reply
+
+    async with connected(make) as (reader, writer):
+        writer.write(request() * 2)
+        for _ in range(2):
+            _, fields = await head_of(reader)
+            assert (fields["retry-after"], fields["content-length"]) == ("5", str(len(BODY)))
+            assert await reader.readexactly(len(BODY)) == BODY
+
+
 async def test_a_reply_that_ends_the_connection_ends_it() -> None:
     def make() -> web.Response:
         reply = Reply(body=BODY)
