@@ -122,7 +122,7 @@ class Head:
         self._anchor = anchor
         self.key = key_of(signer)
         self.chain: Chain = ()
-        self.not_after_s = 0
+        self.not_before_s = self.not_after_s = 0
         self.set_chain(chain, journal=journal, epoch=epoch)
         self.counter = window.counter
         # How long the token took for its last signature.
@@ -137,7 +137,8 @@ class Head:
     def set_chain(self, chain: Chain, *, journal: bytes, epoch: int) -> None:
         """Use these certificates from now on. Raises: ProtocolError `certificate-invalid`."""
         certificate = self.check_chain(chain, journal=journal, epoch=epoch)
-        self.chain, self.not_after_s = chain, certificate.not_after_s
+        self.chain = chain
+        self.not_before_s, self.not_after_s = certificate.not_before_s, certificate.not_after_s
 
     def window_is_due(self, state: State) -> bool:
         """Whether the next checkpoint begins a new window (policy 105 and 106)."""
@@ -173,7 +174,8 @@ class Head:
             epoch=state.epoch,
             size=size,
             counter=self.counter,
-            issued_s=-(-state.time_ms // 1000),
+            # The certificate may have been renewed since the last entry, or the clock be behind it.
+            issued_s=max(-(-state.time_ms // 1000), self.not_before_s),
         )
         begun_ms = self._clock.monotonic_ms()
         signature = await self._signer.sign(checkpoint_signed_bytes(protected, root))
