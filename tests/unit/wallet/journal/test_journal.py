@@ -55,6 +55,16 @@ async def test_a_settlement_raises_the_floor_across_a_restart(box: Gateway) -> N
 
 
 # ---- certificates ----------------------------------------------------------------------------
+async def test_receipts_hold_where_the_clock_is_behind_a_renewed_certificate(box: Gateway) -> None:
+    box.issuer.now_s += 2 * 86_400
+    await box.journal.renew(box.chain())
+    made = await box.pay()
+    assert box.verified(made).certificate.not_before_s > box.clock.wall_ms // 1000
+    await box.reopen()
+    again = await box.journal.receipted(made.index)
+    box.verified(again)
+
+
 async def test_a_renewed_certificate_is_used_and_kept(box: Gateway) -> None:
     before = await box.pay()
     renewed = box.chain(days=30)
