@@ -231,7 +231,8 @@ async def liar(street: Street, handler: Handler) -> AsyncIterator[str]:
     """A gateway of this issuer, by its certificate, that answers as it likes."""
     app = web.Application()
     app.router.add_post(told.PATH, handler)
-    runner = web.AppRunner(app, access_log=None)
+    # Who is silent is not waited for at the end.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     tls = neighbour_tls(street.north.opened.identity, serving=True)
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
