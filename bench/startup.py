@@ -16,8 +16,8 @@ from bench.branch import WALLETS, Bench, taken
 from bench.engine import CALLERS, rate_of
 from bench.figures import Figure, figure, peak_mib, resident_mib
 from tests.support.live_issuer import LiveIssuer
+from wallet.journal.engine import Waiting
 from wallet.journal.trust import Facts
-from wallet.journal.waiting import Waiting
 from wallet.protocol.entry import Payment
 from wallet.protocol.messages import decode_order
 

@@ -1,8 +1,7 @@
 """Group commit: what arrives while a commit runs shares the next one; alone waits for nobody.
 
 One task takes what waits, decides it on the state in memory, commits it in one transaction, signs
-one checkpoint and answers everybody. Nothing is answered before the commit. While more waits, the
-receipts of a batch are made when the next one is on its way to the disk, which takes longer.
+one checkpoint and answers everybody. Nothing is answered before the commit.
 """
 
 from __future__ import annotations
@@ -12,20 +11,24 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from hsm.api import HsmError
 from wallet.clock import FlooredClock
 from wallet.faults import NO_FAULTS, Faults, Point
 from wallet.journal.batches import BATCH_BYTES_MAX, entries_max, gather, is_slow
 from wallet.journal.head import Head, SignedHead
+from wallet.journal.index import names_of, payment_names, payment_wallets
 from wallet.journal.names import Names
-from wallet.journal.trust import TrustContext
+from wallet.journal.trust import NO_FACTS, Facts, TrustContext
 from wallet.journal.values import Mode, Receipted
-from wallet.journal.waiting import Decided, Waiting, Work, answer, file_names, receipts_of
+from wallet.protocol.checkpoint import PATH_LEAD
+from wallet.protocol.entry import Payment, decode_entry
 from wallet.protocol.merkle import Batch, Frontier, leaf_hash
 from wallet.protocol.refusals import Code, Refusal, refuse
-from wallet.protocol.rules import decide, entry_bytes
+from wallet.protocol.rules import Proposal, decide, entry_bytes
 from wallet.protocol.snapshot import write_snapshot
-from wallet.protocol.state import State
+from wallet.protocol.state import Decision, State
 from wallet.store.checkpoints import replace_checkpoint
 from wallet.store.connection import Connection
 from wallet.store.database import Database
@@ -38,6 +41,30 @@ BUSY_RETRY_MS = 1_000
 UNRECEIPTED = "recorded; its receipt follows when the token is back"
 # Modes in which what still waits in the queue is not decided any more.
 _STOPPED = (Mode.SEALED, Mode.FROZEN_ROLLBACK, Mode.FROZEN_TAMPER)
+
+Work = Callable[[Connection], None]
+
+
+class Waiting(msgspec.Struct):
+    """A proposal in the queue, and who waits for its outcome.
+
+    `with_commit` writes in the same transaction as the entry, so that both stand or neither.
+    """
+
+    proposal: Proposal
+    future: asyncio.Future[Receipted | Refusal]
+    facts: Facts = NO_FACTS
+    with_commit: Work | None = None
+
+
+class Decided(msgspec.Struct, gc=False):
+    """An accepted proposal on its way into the store."""
+
+    waiting: Waiting
+    decision: Decision
+    entry: bytes
+    leaf: bytes
+    index: int
 
 
 class Engine:
@@ -76,7 +103,6 @@ class Engine:
         self._unsaved: SignedHead | None = None
         self._queue: deque[Waiting] = deque()
         self._current: list[Waiting] = []
-        self._owed: Callable[[], None] | None = None
         self._arrived = asyncio.Event()
         # State, frontier and head change together: whoever signs or commits takes the turn.
         self.turn = asyncio.Lock()
@@ -92,10 +118,8 @@ class Engine:
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A broken invariant: nobody may wait for ever, and the daemon has to stop."""
         self._closing = True
-        # What was signed is what it is, whatever broke after it.
-        self._answer_owed()
         for waiting in (*self._current, *self._queue):
-            answer(waiting, refuse(Code.BUSY, "the journal stopped"))
+            _answer(waiting, refuse(Code.BUSY, "the journal stopped"))
         self._queue.clear()
         self._report(task)
 
@@ -122,7 +146,7 @@ class Engine:
         """Queue a proposal. A full queue refuses at once: `busy`."""
         if self._closing or len(self._queue) >= WAITING_MAX:
             refusal = Refusal(code=Code.BUSY, retry_after_ms=BUSY_RETRY_MS)
-            answer(waiting, refusal)
+            _answer(waiting, refusal)
             return
         self._queue.append(waiting)
         self._arrived.set()
@@ -137,12 +161,10 @@ class Engine:
                 async with self.turn:
                     await self.process(self._current)
                 if is_slow(signing_ms := self.head.signing_ms) and not self._closing:
-                    self._pay()
                     answered = len(self._current)
                     await gather(
                         self._queue, self._arrived, answered=answered, signing_ms=signing_ms
                     )
-            self._pay()
             self._current = []
             if self.names.due:
                 async with self.turn:
@@ -155,7 +177,7 @@ class Engine:
         if self.mode in _STOPPED:
             # It was queued before the mode changed; nothing more may be recorded unsigned.
             for waiting in batch:
-                answer(waiting, refuse(Code(self.mode.value)))
+                _answer(waiting, refuse(Code(self.mode.value)))
             return
         mark = self.state.mark()
         decided, refused = self._decide(batch)
@@ -170,14 +192,13 @@ class Engine:
             self.state.release()
             self.frontier = tree.frontier
             self.clock.raise_floor(self.state.time_ms)
-            file_names(self.names, decided)
+            self._file(decided)
             self.follow_issuer()
-            await self._receipt(decided, refused, tree, window=window)
+            await self._receipt(decided, tree, window=window)
         else:
             self.state.release()
-            self._pay()
-            for waiting, refusal in refused:
-                answer(waiting, refusal)
+        for waiting, refusal in refused:
+            _answer(waiting, refusal)
 
     # ---- deciding -----------------------------------------------------------------------
     def _decide(self, batch: list[Waiting]) -> tuple[list[Decided], list[tuple[Waiting, Refusal]]]:
@@ -228,7 +249,7 @@ class Engine:
 
         at(Point.BEFORE_COMMIT)
         try:
-            await self._write(store)
+            await self.database.write(store)
         except StoreError as error:
             if isinstance(error, Tampered):
                 self.set_mode(Mode.FROZEN_TAMPER)
@@ -236,19 +257,6 @@ class Engine:
         at(Point.COMMITTED)
         self._checkpoint_stored()
         return True
-
-    async def _write(self, store: Work) -> None:
-        """Have it written, and pay meanwhile what is owed. Raises: StoreError."""
-        if self._owed is None:
-            await self.database.write(store)
-            return
-        writing = asyncio.ensure_future(self.database.write(store))
-        try:
-            # It is handed over in this turn of the loop.
-            await asyncio.sleep(0)
-            self._pay()
-        finally:
-            await writing
 
     def write_intent(self, connection: Connection) -> None:
         """The counter's next value, in the transaction before it moves."""
@@ -281,45 +289,31 @@ class Engine:
         code = Code.FROZEN_TAMPER if self.mode is Mode.FROZEN_TAMPER else Code.BUSY
         refusal = Refusal(code=code, detail="not stored", retry_after_ms=BUSY_RETRY_MS)
         for waiting in batch:
-            answer(waiting, refusal)
+            _answer(waiting, refusal)
+
+    def _file(self, decided: list[Decided]) -> None:
+        for item in decided:
+            proposal = item.waiting.proposal
+            if isinstance(proposal, Payment):
+                names = payment_names(proposal, item.leaf)
+                wallets = payment_wallets(proposal)
+            else:
+                names, wallets = names_of(decode_entry(item.entry), item.leaf)
+            self.names.add(item.index, names, wallets)
 
     # ---- signing and answering ----------------------------------------------------------
-    async def _receipt(
-        self,
-        decided: list[Decided],
-        refused: list[tuple[Waiting, Refusal]],
-        tree: Batch,
-        *,
-        window: bool,
-    ) -> None:
-        """Sign, and owe everybody an answer."""
-        time_ms = self.state.time_ms
+    async def _receipt(self, decided: list[Decided], tree: Batch, *, window: bool) -> None:
         signed = await self.sign(tree.root, window=window)
-
-        def pay() -> None:
-            if signed is None:
-                for item in decided:
-                    answer(item.waiting, refuse(Code.SEALED, UNRECEIPTED))
-            else:
-                maker = self.head.maker(signed)
-                receipted = receipts_of(decided, tree, maker, time_ms=time_ms)
-                self.on_entries(receipted)
-                for item, made in zip(decided, receipted, strict=True):
-                    answer(item.waiting, made)
-            for waiting, refusal in refused:
-                answer(waiting, refusal)
-
-        self._owed = pay
-
-    def _pay(self) -> None:
-        if self._owed is not None:
-            self._answer_owed()
-            self.faults.at(Point.ANSWERED)
-
-    def _answer_owed(self) -> None:
-        owed, self._owed = self._owed, None
-        if owed is not None:
-            owed()
+        if signed is None:
+            refusal = refuse(Code.SEALED, UNRECEIPTED)
+            for item in decided:
+                _answer(item.waiting, refusal)
+            return
+        receipted = self._receipts(decided, tree, signed)
+        self.on_entries(receipted)
+        for item, made in zip(decided, receipted, strict=True):
+            _answer(item.waiting, made)
+        self.faults.at(Point.ANSWERED)
 
     async def sign(self, root: bytes, *, window: bool) -> SignedHead | None:
         """Sign the state's size; None, and `sealed`, when the token does not.
@@ -340,6 +334,22 @@ class Engine:
             return None
         self.signed = self._unsaved = signed
         return signed
+
+    def _receipts(self, decided: list[Decided], tree: Batch, signed: SignedHead) -> list[Receipted]:
+        maker = self.head.maker(signed)
+        time_ms = self.state.time_ms
+        return [
+            Receipted(
+                index=item.index,
+                kind=item.decision.kind,
+                time_ms=time_ms,
+                entry=item.entry,
+                receipt=maker.receipt(item.index, path),
+                leaf=item.leaf,
+                soft=item.decision.soft,
+            )
+            for item, path in zip(decided, tree.joined_paths(PATH_LEAD), strict=True)
+        ]
 
     def set_mode(self, mode: Mode) -> None:
         """Change what the journal can do, and tell. A journal that was tampered with stays so."""
@@ -379,3 +389,9 @@ class Engine:
                 self.set_mode(Mode.FROZEN_TAMPER)
             return False
         return True
+
+
+def _answer(waiting: Waiting, outcome: Receipted | Refusal) -> None:
+    # Whoever gave up waiting asks again by the order's identity.
+    if not waiting.future.done():
+        waiting.future.set_result(outcome)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hsm.api import HsmError, Token
 from wallet.clock import Clock, FlooredClock
 from wallet.faults import NO_FAULTS, Faults, Point
-from wallet.journal.engine import Engine
+from wallet.journal.engine import Engine, Waiting, Work
 from wallet.journal.errors import JournalTampered
 from wallet.journal.head import load_window, rolled_back, seen, store_chain
 from wallet.journal.lookups import Lookups
@@ -18,7 +18,6 @@ from wallet.journal.signatures import check_signatures
 from wallet.journal.status import status_of
 from wallet.journal.trust import NO_FACTS, Facts
 from wallet.journal.values import Event, JournalStatus, Listener, Mode, Receipted
-from wallet.journal.waiting import Waiting, Work
 from wallet.protocol.certificates import Chain, TrustAnchor
 from wallet.protocol.cose import Sign1
 from wallet.protocol.entry import EntryKind, Open, Payment, Void, decode_note

@@ -3,23 +3,17 @@
 import asyncio
 import os
 import signal
-import threading
-from typing import Any
 
 import pytest
 
 from tests.support.gateway import Gateway, refused, taken
-from wallet.faults import Faults, Point
 from wallet.journal import Mode
-from wallet.journal.engine import WAITING_MAX
+from wallet.journal.engine import WAITING_MAX, Waiting
 from wallet.journal.names import FLUSH_ENTRIES
-from wallet.journal.waiting import Waiting
 from wallet.protocol.entry import Payment
 from wallet.protocol.messages import decode_order
 from wallet.protocol.refusals import Code, InvariantBroken
 from wallet.verifier.verifier import CHUNK
-
-WAIT_S = 20
 
 
 async def test_an_order_alone_gets_a_checkpoint_of_its_own(box: Gateway) -> None:
@@ -44,66 +38,6 @@ async def test_orders_that_arrive_during_a_commit_share_the_next_checkpoint(box:
     assert len({made.root for made in together}) == 1
     assert [made.index for made in together] == list(range(alone.size, alone.size + 4))
     assert box.token.signed == signed + 2
-
-
-class SlowDisk(Faults):
-    """A disk that keeps one transaction until it is let go."""
-
-    def __init__(self) -> None:
-        self.kept = threading.Event()
-        self.let_go = threading.Event()
-        self._transactions = 0
-
-    def at(self, point: str) -> None:
-        """In the store's thread, in the midst of the transaction."""
-        if point != Point.ENTRIES_WRITTEN:
-            return
-        self._transactions += 1
-        if self._transactions == 2:
-            self.kept.set()
-            assert self.let_go.wait(WAIT_S)
-
-
-async def second_behind(box: Gateway, second: Any) -> tuple[asyncio.Task[Any], asyncio.Task[Any]]:
-    """Two payments: the second one is queued while the first one is being signed for."""
-    box.token.gate = asyncio.Event()
-    box.token.signing.clear()
-    first = asyncio.create_task(box.journal.pay(box.order()))
-    await box.token.signing.wait()
-    waiting = asyncio.create_task(second)
-    await asyncio.sleep(0)
-    box.token.gate.set()
-    return first, waiting
-
-
-async def test_nobody_waits_for_the_commit_of_those_behind(box: Gateway) -> None:
-    disk = SlowDisk()
-    journal = await box.reopen(faults=disk)
-    first, second = await second_behind(box, journal.pay(box.order(1, 2)))
-    async with asyncio.timeout(WAIT_S):
-        await asyncio.to_thread(disk.kept.wait)
-        size = box.verified(taken(await first)).size
-    assert not second.done()
-    disk.let_go.set()
-    assert box.verified(taken(await second)).size == size + 1
-
-
-async def test_who_was_signed_for_has_a_receipt_whatever_breaks_behind(box: Gateway) -> None:
-    def broken(connection: object) -> None:
-        raise InvariantBroken("made up")
-
-    payment = Payment(order=decode_order(box.order(1, 2)), request=None)
-    work = box.journal.pay_decoded(payment, with_commit=broken)
-    first, second = await second_behind(box, work)
-    made = taken(await first)
-    assert refused(await second) is Code.BUSY
-    with pytest.raises(InvariantBroken):
-        await box.journal.close()
-    box.clock.wall_ms += 1
-    await box.crash()
-    journal = await box.open()
-    assert taken(await journal.receipted(made.index)).entry == made.entry
-    assert journal.state.size == made.index + 1
 
 
 async def test_a_known_order_gets_its_receipt_again_under_the_newest_checkpoint(
