@@ -16,7 +16,7 @@ import msgspec
 from hsm.api import HsmError
 from wallet.clock import FlooredClock
 from wallet.faults import NO_FAULTS, Faults, Point
-from wallet.journal.batches import BATCH_BYTES_MAX, entries_max, gather, is_slow
+from wallet.journal.batches import BATCH_BYTES_MAX, entries_max, gather, is_slow, let_arrive
 from wallet.journal.head import Head, SignedHead
 from wallet.journal.index import names_of, payment_names, payment_wallets
 from wallet.journal.names import Names
@@ -156,6 +156,7 @@ class Engine:
             await self._arrived.wait()
             self._arrived.clear()
             while self._queue:
+                await let_arrive(self._queue)
                 size = min(len(self._queue), entries_max(self.head.signing_ms))
                 self._current = [self._queue.popleft() for _ in range(size)]
                 async with self.turn:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.gateway import Gateway, refused, taken
 from wallet.journal import Mode
+from wallet.journal.batches import TURNS_MAX
 from wallet.journal.engine import WAITING_MAX, Waiting
 from wallet.journal.names import FLUSH_ENTRIES
 from wallet.protocol.entry import Payment
@@ -38,6 +39,20 @@ async def test_orders_that_arrive_during_a_commit_share_the_next_checkpoint(box:
     assert len({made.root for made in together}) == 1
     assert [made.index for made in together] == list(range(alone.size, alone.size + 4))
     assert box.token.signed == signed + 2
+
+
+async def test_what_comes_with_each_turn_of_the_loop_shares_a_checkpoint_up_to_a_bound(
+    box: Gateway,
+) -> None:
+    paying = []
+    for _ in range(3 * TURNS_MAX):
+        paying.append(asyncio.create_task(box.journal.pay(box.order())))
+        await asyncio.sleep(0)
+    made = [taken(await task) for task in paying]
+    first = made[0].index
+    together = box.verified(made[0]).size - first
+    assert 1 < together <= TURNS_MAX + 2
+    assert [one.index for one in made] == list(range(first, first + len(made)))
 
 
 async def test_a_known_order_gets_its_receipt_again_under_the_newest_checkpoint(
