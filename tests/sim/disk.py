@@ -72,6 +72,7 @@ class Disk:
         self._chance = chance
         self._files: dict[str, _File] = {}
         self._deleted: dict[str, _File] = {}
+        self.starts = 0
         self.off = False
         self.lies = False
         self.sync_fails = False
@@ -211,6 +212,7 @@ class Disk:
                 Path(path).write_bytes(file.durable)
             Path(path + "-shm").unlink(missing_ok=True)
         self._files, self._deleted = {}, {}
+        self.starts += 1
         self.off, self.steps_left, self.lies, self.sync_fails = False, None, False, False
 
     def _some(self, waiting: list[Write | int]) -> list[Write | int]:

@@ -63,7 +63,13 @@ class _Methods(ctypes.Structure):
 
 
 class Watcher(Protocol):
-    """What decides for the files of a folder."""
+    """What decides for the files of a folder.
+
+    `starts`: how often the machine was started. What a process of before left open, until Python
+    collects it, reaches no file any more.
+    """
+
+    starts: int
 
     def opened(self, path: str) -> None:
         """A file was opened, or made."""
@@ -94,7 +100,7 @@ class _Layer:
         self._vfs.name = NAME
         self._vfs.open, self._vfs.delete = _Open(self._open), _Delete(self._delete)
         self._tables: dict[int, tuple[_Methods, _Methods]] = {}
-        self._files: dict[int, tuple[str, Watcher, _Methods]] = {}
+        self._files: dict[int, tuple[str, Watcher, _Methods, int]] = {}
         self._watched: dict[str, Watcher] = {}
 
     def watch(self, folder: Path, watcher: Watcher) -> None:
@@ -122,7 +128,7 @@ class _Layer:
                 self._tables[address] = _Methods.from_address(address), self._table(address)
             system, ours = self._tables[address]
             methods[0] = ctypes.addressof(ours)
-            self._files[file] = path, watcher, system
+            self._files[file] = path, watcher, system, watcher.starts
             watcher.opened(path)
         return status
 
@@ -138,18 +144,22 @@ class _Layer:
         return status or int(self._system.delete(vfs, path, sync_folder))
 
     def _write(self, file: int, data: int, count: int, offset: int) -> int:
-        path, watcher, system = self._files[file]
+        path, watcher, system, starts = self._files[file]
+        if starts != watcher.starts:
+            return IOERR_WRITE
         through, status = watcher.write(path, offset, ctypes.string_at(data, count))
         written = int(system.write(file, data, through, offset)) if through else OK
         return status or written
 
     def _truncate(self, file: int, size: int) -> int:
-        path, watcher, system = self._files[file]
+        path, watcher, system, starts = self._files[file]
+        if starts != watcher.starts:
+            return IOERR_TRUNCATE
         return watcher.truncate(path, size) or int(system.truncate(file, size))
 
     def _sync(self, file: int, flags: int) -> int:
-        path, watcher, _ = self._files[file]
-        return watcher.sync(path)
+        path, watcher, _, starts = self._files[file]
+        return watcher.sync(path) if starts == watcher.starts else IOERR_SYNC
 
 
 def _copy(original: Any) -> Any:
