@@ -33,6 +33,7 @@ from wallet.protocol.refusals import ProtocolError
 from wallet.protocol.sealed import seal
 from wallet.store.audit import anchor_audit, audit_anchor
 from wallet.store.connection import Connection
+from wallet.trail import AuditHead
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,13 +163,18 @@ class Courier:
 
         def write(connection: Connection) -> None:
             keep_carried(connection, msgspec.structs.replace(carried, stage=stage))
-            if audit_anchor(connection) < carried.told:
+            if outcome.code == Fate.REWOUND:
+                # Of the audit log the issuer may have lost as much: it is told from its beginning.
+                anchor_audit(connection, AuditHead())
+            elif outcome.code in _FOLLOWED and audit_anchor(connection) < carried.told:
                 anchor_audit(connection, carried.told)
 
         await self._opened.database.write(write)
         return outcome
 
 
+# The issuer has followed the audit log that the report told; of one that came too early it has not.
+_FOLLOWED = (Fate.TAKEN, Fate.KNOWN)
 _STAGES: dict[str, Stage] = {
     Fate.TAKEN: Stage.ANSWERED,
     Fate.KNOWN: Stage.ANSWERED,

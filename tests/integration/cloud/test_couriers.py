@@ -149,6 +149,8 @@ async def test_several_sticks_in_any_order_settle_a_branch_that_never_had_a_line
     done = await route.cloud(late)
     assert (done[0], set(codes(done))) == (1, {"courier-early"})
     assert f"from {held} on are missing" in done[1]
+    done = await route.edge("sync", "import", str(late))
+    assert (done[0], set(codes(done))) == (1, {"courier-early"}), done
     done = await route.cloud(late, early)
     assert (done[0], set(codes(done))) == (0, {"courier-taken"}), done
     assert await route.held() == size
@@ -167,6 +169,10 @@ async def test_several_sticks_in_any_order_settle_a_branch_that_never_had_a_line
     assert (done[0], set(codes(done))) == (0, {"courier-known"}), done
     assert await route.held() == size
     await route.story.where()
+    # Whatever came when: the audit log contradicts itself nowhere.
+    async with route.story.database.transaction() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM trail_finding") == 0
+        assert await connection.fetchval("SELECT count(*) FROM gateway_trail") == 1
 
 
 async def test_a_stick_from_last_month_changes_nothing(route: Route, tmp_path: Path) -> None:

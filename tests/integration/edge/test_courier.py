@@ -26,6 +26,7 @@ from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.envelope import Up
 from wallet.store.audit import audit_anchor
 from wallet.store.objects import CollectedReceipt, add_receipt, oldest_receipts
+from wallet.trail import AuditHead
 
 SEGMENT = {115: 3}
 
@@ -119,6 +120,8 @@ async def test_an_answer_that_says_less_than_the_report_knew_goes_back_once(site
     rewound = await site.courier.take(lost)
     assert (rewound.code, journal.acknowledged) == (Fate.REWOUND, 0)
     assert not rewound.well
+    # Of the audit log it may have lost as much.
+    assert await site.branch.opened.database.read(audit_anchor) == AuditHead()
     # Once it has all again, the old word counts for nothing.
     again = await site.courier.export()
     await site.courier.take(site.answer(again))
@@ -133,10 +136,16 @@ async def test_a_stick_that_came_before_the_one_it_follows_is_to_be_brought_agai
 ) -> None:
     await site.pay(4)
     first, second, *_ = await site.export()
+    read = site.branch.opened.database.read
+    anchor = await read(audit_anchor)
     early = await site.courier.take(site.cloud.answer(site.opened(second), keep=False))
     assert (early.code, early.well) == (Fate.EARLY, False)
     assert f"from {first.label.first} on" in early.sentence
     assert (await site.stages())[:2] == [Stage.WRITTEN, Stage.WRITTEN]
+    # The issuer has not followed the audit log that it told: the next report tells it again.
+    assert await read(audit_anchor) == anchor
+    assert (await site.courier.take(site.answer(first))).code == Fate.TAKEN
+    assert await read(audit_anchor) > anchor
 
 
 async def test_a_report_of_which_nothing_was_kept_stands_for_nothing(site: Site) -> None:
