@@ -262,7 +262,7 @@ class Engine:
     def write_intent(self, connection: Connection) -> None:
         """The counter's next value, in the transaction before it moves."""
         self.faults.at(Point.BEFORE_INTENT)
-        self.head.write_intent(connection)
+        self.head.write_intent(connection, size=self.state.size)
         self.faults.at(Point.INTENT_WRITTEN)
 
     def _store_checkpoint(self, connection: Connection) -> None:

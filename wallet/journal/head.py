@@ -43,23 +43,29 @@ class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """The counter's window as the store knows it. `intent` is 0 when none is written."""
+    """The counter's window as the store knows it. `intent` is 0 when none is written.
+
+    `intent_size`: the journal's size with the batch that the intent was written with.
+    """
 
     counter: int
     intent: int
+    intent_size: int = 0
 
 
 def load_window(connection: Connection) -> Window:
     """The counter's value and intent as the store has them."""
+    intent, _, size = (get_meta(connection, _INTENT) or b"0").partition(b" ")
     return Window(
         counter=int(get_meta(connection, _COUNTER) or b"0"),
-        intent=int(get_meta(connection, _INTENT) or b"0"),
+        intent=int(intent),
+        intent_size=int(size or b"0"),
     )
 
 
 def seen(window: Window, counter: int) -> Window:
     """The window of a store that holds, or once gave out, a checkpoint of this counter."""
-    return Window(counter=max(window.counter, counter), intent=window.intent)
+    return msgspec.structs.replace(window, counter=max(window.counter, counter))
 
 
 def start_window(connection: Connection, counter: int) -> None:
@@ -68,8 +74,14 @@ def start_window(connection: Connection, counter: int) -> None:
     put_meta(connection, _INTENT, b"0")
 
 
-def rolled_back(window: Window, *, hardware: int) -> bool:
-    """Whether the store is older than the hardware's counter, or from another box."""
+def rolled_back(window: Window, *, hardware: int, size: int) -> bool:
+    """Whether the store is older than the hardware's counter, or from another box.
+
+    `size`: of the journal in the store. A disk that lies may keep the page with the intent and lose
+    those with the entries of its batch, or of batches before: each page is genuine.
+    """
+    if size < window.intent_size:
+        return True
     if hardware == window.counter:
         return False
     return not (hardware == window.counter + 1 and window.intent == hardware)
@@ -155,10 +167,10 @@ class Head:
         """Size at which the window began: what a rollback could hide lies above it."""
         return 0 if self._opened_size is None else self._opened_size
 
-    def write_intent(self, connection: Connection) -> None:
+    def write_intent(self, connection: Connection, *, size: int) -> None:
         """In the batch's transaction: the value that the counter is about to take."""
         put_meta(connection, _COUNTER, str(self.counter).encode())
-        put_meta(connection, _INTENT, str(self.counter + 1).encode())
+        put_meta(connection, _INTENT, b"%d %d" % (self.counter + 1, size))
 
     async def move(self, size: int) -> None:
         """Begin a window, after the intent is durable. Raises: HsmError."""

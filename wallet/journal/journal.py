@@ -97,7 +97,7 @@ class Journal(Lookups):
             acknowledged=acknowledged,
             verifier=Verifier(processes=verifying_processes),
         )
-        if rolled_back(found.window, hardware=hardware):
+        if rolled_back(found.window, hardware=hardware, size=found.frontier.size):
             engine.set_mode(Mode.FROZEN_ROLLBACK)
         else:
             await journal._sign_head(hardware)
@@ -305,7 +305,8 @@ class Journal(Lookups):
             await self._token.probe()
             hardware = await self._token.counter.read()
             window = await self._database.read(load_window)
-            if rolled_back(seen(window, self._engine.head.counter), hardware=hardware):
+            known = seen(window, self._engine.head.counter)
+            if rolled_back(known, hardware=hardware, size=self.state.size):
                 self._engine.set_mode(Mode.FROZEN_ROLLBACK)
             else:
                 await self._sign_head(hardware)

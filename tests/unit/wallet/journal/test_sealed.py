@@ -1,6 +1,7 @@
 """A token that refuses: nothing is lost, nothing is answered that is not signed."""
 
 import asyncio
+import functools
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from wallet.journal import EntryMissing, Event, Mode
 from wallet.journal.head import start_window
 from wallet.protocol.checkpoint import decode_checkpoint
 from wallet.protocol.refusals import Code
+from wallet.store.meta import put_meta
 
 
 async def test_an_entry_without_a_signature_is_kept_and_receipted_later(box: Gateway) -> None:
@@ -185,6 +187,19 @@ async def test_a_store_ahead_of_the_counter_is_frozen(box: Gateway) -> None:
     await box.database.write(lambda c: start_window(c, counter + 5))
     journal = await box.open(database=False)
     assert journal.mode is Mode.FROZEN_ROLLBACK
+
+
+async def test_an_intent_of_a_larger_journal_than_there_is_is_a_rollback(box: Gateway) -> None:
+    # A disk that lied kept the page with the intent, and lost pages of entries before it.
+    await box.pay()
+    status = box.journal.status()
+    await box.journal.close()
+    for beyond, mode in ((0, Mode.OPEN), (1, Mode.FROZEN_ROLLBACK)):
+        intent = b"%d %d" % (status.counter + 1, status.size + beyond)
+        await box.database.write(functools.partial(put_meta, name="counter-intent", value=intent))
+        assert (await box.open(database=False)).mode is mode
+        status = box.journal.status()
+        await box.journal.close()
 
 
 async def test_a_token_that_refuses_at_the_start_seals(box: Gateway) -> None:
