@@ -47,6 +47,7 @@ class SmallFiles:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Calls come here within the block."""
+        # The real code on a simulated disk: what it asks of the system is asked of this.
         with mock.patch.object(files, "os", self):
             yield
 

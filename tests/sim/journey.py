@@ -336,6 +336,7 @@ async def journey(
     with (
         watched(folder.resolve(), box.disk),
         box.token.watched(),
+        # It notes each refusal and asks the real rules, so that the replica can be asked again.
         mock.patch.object(engine, "decide", box.verdicts.decide),
     ):
         await box.start()

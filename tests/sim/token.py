@@ -94,6 +94,7 @@ class SimulatedToken:
         seals = SimpleNamespace(seal=lambda _, note, label: self._closed(note), unseal=self._opened)
         with (
             self.files.watched(),
+            # The driver's real counting; only the module behind it is simulated.
             mock.patch.object(noting, "show", self._show),
             mock.patch.object(noting, "seals", seals),
         ):
