@@ -1,0 +1,1 @@
+"""What carries work between the cloud's processes: in one of them, or by NATS JetStream."""
