@@ -26,6 +26,7 @@ from cloud.lost_grant_commands import add_lost_grants
 from cloud.main import run_cloud
 from cloud.policy_commands import add_policies
 from cloud.recovery_commands import add_recovery
+from cloud.root_commands import add_root
 from cloud.trail_commands import add_trails
 from hsm.api import HsmError
 
@@ -44,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     first = verbs.add_parser("init", help="make keys, database, first policy and two admins")
+    first.add_argument(
+        "--root-certificate", type=Path, help="of a root that is kept elsewhere (issuer root make)"
+    )
     first.set_defaults(run=commands.init)
     verbs.add_parser("run", help="serve until SIGTERM")
     status = verbs.add_parser("status", help="where all value is; works beside a running cloud")
@@ -103,6 +107,7 @@ def _add_issuer(verbs: Any) -> None:
     _add_officers(actions)
     add_policies(actions)
     add_lost_grants(actions)
+    add_root(actions)
     holder = actions.add_parser("holder", help="open an online wallet for a holder")
     holder.add_argument("--name", required=True)
     holder.add_argument("--wallet", required=True)

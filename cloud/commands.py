@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from cloud.client import Api
 from cloud.clock import SystemClock
 from cloud.config import Config
 from cloud.issuer.officers import Role, add_officer, has_officer, new_token, token_hash
+from cloud.root_commands import begin
 from cloud.service import Cloud, make_passphrase, open_cloud
 from hsm.files import create_durably
 from wallet.protocol.money import Currency, Money, decimal_text
@@ -33,9 +35,14 @@ WELL, DEGRADED = 0, 3
 
 
 async def init(config: Config, options: argparse.Namespace) -> int:
-    """Make everything that is missing; a second call changes nothing."""
+    """Make everything that is missing; a second call changes nothing.
+
+    Under a root that is kept elsewhere it ends with `root-away` until that has certified the keys.
+    """
     make_passphrase(config)
     clock = SystemClock()
+    if options.root_certificate is not None:
+        await begin(config, options.root_certificate)
     async with open_cloud(config, clock=clock, create=True) as cloud:
         _write(config.folder / "root.der", cloud.desk.pki.root.der)
         authority = cloud.desk.pki.transport.certificate.public_bytes(Encoding.PEM)
@@ -80,9 +87,16 @@ async def status(config: Config, options: argparse.Namespace) -> int:
     found = await Api(config).get("/statusz")
     if options.json:
         print(json.dumps(found, indent=2))
-    for line in [] if options.json else found["currencies"]:
-        print(account_text(line))
+    for line in [] if options.json else [*map(account_text, found["currencies"]), root_text(found)]:
+        print(line)
     return DEGRADED if any(line["difference"] for line in found["currencies"]) else WELL
+
+
+def root_text(found: dict[str, Any]) -> str:
+    """Where the root is, and until when it need not be fetched."""
+    end = datetime.fromtimestamp(found["certificates_end_ms"] // 1_000, UTC)
+    where = "is kept away" if found["root"] == "away" else "lies sealed in the database"
+    return f"root: its key {where}; what it has certified lasts until {end:%Y-%m-%d}"
 
 
 def account_text(line: dict[str, Any]) -> str:

@@ -12,10 +12,11 @@ from cloud.config import Config
 from cloud.database import Database, open_database
 from cloud.errors import ConfigError
 from cloud.http import answers
-from cloud.issuer import lists, policies
+from cloud.issuer import lists, policies, root
 from cloud.issuer.desk import Desk
 from cloud.issuer.suspensions import list_suspended
 from cloud.issuer.vault import Vault
+from cloud.log import Log
 from cloud.reconciler import stragglers
 from cloud.reconciler.leaves import fill_all
 from cloud.reconciler.reconciler import Reconciler
@@ -30,6 +31,7 @@ PASSPHRASE_FILE = "passphrase"
 TOKEN_FOLDER = "token"
 PASSPHRASE_BYTES_MAX = 4096
 VERIFYING_PROCESSES = 2
+_log = Log("service")
 
 
 class Cloud:
@@ -60,6 +62,8 @@ class Cloud:
         now_ms = self.clock.now_ms()
         async with self.database.transaction() as connection:
             await self.desk.refresh(connection, now_ms=now_ms)
+        if root.is_wanted(self.desk.pki, now_ms=now_ms):
+            _log.warning("root.wanted", certificates_end_ms=self.desk.pki.ends_ms)
         await stragglers.sweep(self.database, self.desk.anchor, now_ms=now_ms)
         async with self.database.transaction() as connection:
             await list_suspended(connection, self.desk, now_ms=now_ms)
@@ -106,16 +110,29 @@ async def _open_token(config: Config, *, create: bool) -> Token:
 
 
 @contextlib.asynccontextmanager
-async def open_cloud(config: Config, *, clock: Clock, create: bool = False) -> AsyncIterator[Cloud]:
-    """The cloud of a folder; with `create` what is missing is made.
+async def open_store(
+    config: Config, *, now_ms: int, create: bool = False
+) -> AsyncIterator[tuple[Database, Token]]:
+    """The database and the token of a folder; with `create` what is missing is made.
 
     Raises: ConfigError `not-initialised`, DatabaseError, HsmError.
     """
     token = await _open_token(config, create=create)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(token.close)
-        now_ms = clock.now_ms()
-        database = await stack.enter_async_context(open_database(config, now_ms=now_ms))
+        yield await stack.enter_async_context(open_database(config, now_ms=now_ms)), token
+
+
+@contextlib.asynccontextmanager
+async def open_cloud(config: Config, *, clock: Clock, create: bool = False) -> AsyncIterator[Cloud]:
+    """The cloud of a folder; with `create` what is missing is made.
+
+    Raises: ConfigError `not-initialised`, DatabaseError, HsmError, IssuerError `root-away`.
+    """
+    now_ms = clock.now_ms()
+    async with contextlib.AsyncExitStack() as stack:
+        opening = open_store(config, now_ms=now_ms, create=create)
+        database, token = await stack.enter_async_context(opening)
         desk = await open_desk(config, database, token, now_ms=now_ms)
         reconciler = Reconciler(
             database, anchor=desk.anchor, signing=desk, workers=VERIFYING_PROCESSES

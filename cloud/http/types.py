@@ -370,7 +370,13 @@ class HealthAnswer(Answer, frozen=True, kw_only=True):
 
 
 class StatusAnswer(Answer, frozen=True, kw_only=True):
-    """The cloud at a glance."""
+    """The cloud at a glance.
+
+    `root`: whether the root's key is `here` or `away`; `certificates_end_ms`: when the first of
+    those ends that the root has certified.
+    """
 
     status: str
     currencies: list[AccountLine]
+    root: Literal["here", "away"]
+    certificates_end_ms: int

@@ -24,10 +24,13 @@ METRICS_TYPE = "text/plain; version=0.0.4"
 class _Readings(Collector):
     """What was read from the database for one answer."""
 
-    def __init__(self, entries: int, journals: dict[str, int], gateways: int) -> None:
+    def __init__(
+        self, entries: int, journals: dict[str, int], gateways: int, *, certificates_end_ms: int
+    ) -> None:
         self._entries = entries
         self._journals = journals
         self._gateways = gateways
+        self._certificates_end_ms = certificates_end_ms
 
     def collect(self) -> Iterator[Metric]:
         """What the registry asks for."""
@@ -37,6 +40,11 @@ class _Readings(Collector):
             journals.add_metric([state], count)
         yield journals
         yield GaugeMetricFamily("cbdc_gateways", "Enrolled gateways", value=self._gateways)
+        yield GaugeMetricFamily(
+            "cbdc_issuer_certificates_end_seconds",
+            "When the first certificate by the root ends, as Unix time",
+            value=self._certificates_end_ms / 1_000,
+        )
 
 
 def add_watch(app: web.Application, cloud: Cloud, routes: Sequence[Route]) -> None:
@@ -54,7 +62,14 @@ def add_watch(app: web.Application, cloud: Cloud, routes: Sequence[Route]) -> No
     async def status(request: web.Request) -> web.Response:
         async with cloud.database.transaction() as connection:
             lines = [account_line(item) for item in await conservation(connection)]
-        return answer(types.StatusAnswer(status="ready", currencies=lines))
+        pki = cloud.desk.pki
+        made = types.StatusAnswer(
+            status="ready",
+            currencies=lines,
+            root="away" if pki.root.key is None else "here",
+            certificates_end_ms=pki.ends_ms,
+        )
+        return answer(made)
 
     async def metrics(request: web.Request) -> web.Response:
         registry = CollectorRegistry(auto_describe=False)
@@ -82,4 +97,5 @@ async def _read(cloud: Cloud) -> _Readings:
         entries=sum(row["size"] for row in rows),
         journals={row["state"]: row["count"] for row in rows},
         gateways=gateways,
+        certificates_end_ms=cloud.desk.pki.ends_ms,
     )

@@ -1,8 +1,11 @@
-"""The issuer's certificates in use: made at the first start, renewed in time, kept sealed."""
+"""The issuer's certificates in use: made at the first start, renewed in time, kept sealed.
+
+A root whose key is kept elsewhere renews nothing here: see `cloud.issuer.root`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -13,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from nacl.signing import SigningKey
 
 from cloud.database import Connection
+from cloud.errors import IssuerError
 from cloud.issuer import profiles
 from cloud.issuer.profiles import Authority, CertifiedKey, Random
 from cloud.issuer.vault import StoredKey, Vault
@@ -25,8 +29,9 @@ ROOT = "root"
 JOURNALS = "journals"
 TRANSPORT = "transport"
 SERVER = "server"
+ROLE_PREFIX = "role/"
 # A certificate is replaced once this part of its time is left: one in so many.
-_RENEWED_AT = 4
+RENEWED_AT = 4
 _KEY_BYTES = 32
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
@@ -42,13 +47,38 @@ class RoleKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """The issuer's root; its key may be kept elsewhere."""
+
+    certificate: x509.Certificate
+    key: Ed25519PrivateKey | None
+
+    @property
+    def der(self) -> bytes:
+        """The certificate's bytes."""
+        return self.certificate.public_bytes(Encoding.DER)
+
+    def authority(self) -> Authority:
+        """What certifies. Raises: IssuerError `root-away`."""
+        if self.key is None:
+            raise IssuerError("root-away", "its key is kept elsewhere: `issuer root requests`")
+        return Authority(certificate=self.certificate, key=self.key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pki:
     """The authorities and roles, open."""
 
-    root: Authority
+    root: Root
     journals: Authority
     transport: Authority
     roles: Mapping[str, RoleKey]
+
+    @property
+    def ends_ms(self) -> int:
+        """When the first of those ends that the root has certified."""
+        roles = [role.not_after_ms for role in self.roles.values()]
+        return min(profiles.not_after_ms(self.journals.certificate), *roles)
 
 
 class ServerCredentials(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,30 +100,19 @@ class Workshop:
 
 
 async def open_pki(workshop: Workshop, *, organisation: str) -> Pki:
-    """Load the keys, and make those that are missing or near their end. Raises: HsmError."""
+    """Load the keys, and make those that are missing or near their end.
+
+    Raises: HsmError; IssuerError `root-away` where one is missing and the root is elsewhere.
+    """
     await workshop.vault.lock(workshop.connection)
-    root = await _authority(
-        workshop,
-        ROOT,
-        lambda key: _root(workshop, "Issuer Root", organisation, key),
-        renewed_ms=None,
+    root = await _open_root(workshop, organisation)
+    transport = await _top(workshop, TRANSPORT, "Transport CA", organisation)
+    return Pki(
+        root=root,
+        journals=await _journals(workshop, root),
+        transport=Authority(certificate=transport.certificate, key=transport.authority().key),
+        roles={role: await _role(workshop, root, role) for role in sorted(ROLES)},
     )
-    journals = await _authority(
-        workshop,
-        JOURNALS,
-        lambda key: profiles.make_journal_authority(
-            root, key=key, now_ms=workshop.now_ms, random=workshop.random
-        ),
-        renewed_ms=profiles.SUB_AUTHORITY_MS // _RENEWED_AT,
-    )
-    transport = await _authority(
-        workshop,
-        TRANSPORT,
-        lambda key: _root(workshop, "Transport CA", organisation, key),
-        renewed_ms=None,
-    )
-    roles = {role: await _role(workshop, root, role) for role in sorted(ROLES)}
-    return Pki(root=root, journals=journals, transport=transport, roles=roles)
 
 
 async def certify_journal(
@@ -108,7 +127,7 @@ async def certify_journal(
         now_ms=workshop.now_ms,
         random=workshop.random,
     )
-    return await _record(workshop, "journal", certificate), pki.journals.der
+    return await record(workshop, "journal", certificate), pki.journals.der
 
 
 async def certify_gateway(
@@ -118,7 +137,7 @@ async def certify_gateway(
     certificate = profiles.make_gateway(
         pki.transport, journal=journal, key=key, now_ms=workshop.now_ms, random=workshop.random
     )
-    return await _record(workshop, "gateway", certificate)
+    return await record(workshop, "gateway", certificate)
 
 
 async def server_credentials(
@@ -145,48 +164,50 @@ async def server_credentials(
     )
 
 
-def _root(workshop: Workshop, name: str, organisation: str, key: Ed25519PrivateKey) -> Authority:
-    return profiles.make_root(
-        name=name,
-        organisation=organisation,
-        key=key,
-        now_ms=workshop.now_ms,
-        random=workshop.random,
-    )
+async def _open_root(workshop: Workshop, organisation: str) -> Root:
+    return await _top(workshop, ROOT, "Issuer Root", organisation)
 
 
-async def _authority(
-    workshop: Workshop,
-    name: str,
-    make: Callable[[Ed25519PrivateKey], Authority],
-    *,
-    renewed_ms: int | None,
-) -> Authority:
-    """The authority in use; a new one where there is none, or no more than `renewed_ms` is left.
-
-    A root is never replaced by itself: others hold it, and trust it by hand.
-    """
+async def _top(workshop: Workshop, name: str, title: str, organisation: str) -> Root:
+    """What certifies itself: made once, and never replaced, for others trust it by hand."""
     stored = await workshop.vault.load(workshop.connection, name)
-    if stored is not None and (
-        renewed_ms is None or stored.not_after_ms - workshop.now_ms > renewed_ms
-    ):
-        key = Ed25519PrivateKey.from_private_bytes(stored.private)
-        return Authority(certificate=_certificate(stored), key=key)
-    seed = workshop.random(_KEY_BYTES)
-    made = make(Ed25519PrivateKey.from_private_bytes(seed))
-    await _keep(workshop, name, seed, made.certificate)
-    return made
+    if stored is None:
+        seed = workshop.random(_KEY_BYTES)
+        made = profiles.make_root(
+            name=title,
+            organisation=organisation,
+            key=Ed25519PrivateKey.from_private_bytes(seed),
+            now_ms=workshop.now_ms,
+            random=workshop.random,
+        )
+        stored = await _keep(workshop, name, seed, made.certificate)
+    key = Ed25519PrivateKey.from_private_bytes(stored.private) if stored.private else None
+    return Root(certificate=_certificate(stored), key=key)
 
 
-async def _role(workshop: Workshop, root: Authority, role: str) -> RoleKey:
-    name = f"role/{role}"
+async def _journals(workshop: Workshop, root: Root) -> Authority:
+    stored = await workshop.vault.load(workshop.connection, JOURNALS)
+    if stored is None or _is_due(stored, root, profiles.SUB_AUTHORITY_MS, workshop.now_ms):
+        seed = workshop.random(_KEY_BYTES)
+        certificate = profiles.make_journal_authority(
+            root.authority(),
+            key=Ed25519PrivateKey.from_private_bytes(seed).public_key(),
+            now_ms=workshop.now_ms,
+            random=workshop.random,
+        )
+        stored = await _keep(workshop, JOURNALS, seed, certificate)
+    key = Ed25519PrivateKey.from_private_bytes(stored.private)
+    return Authority(certificate=_certificate(stored), key=key)
+
+
+async def _role(workshop: Workshop, root: Root, role: str) -> RoleKey:
+    name = ROLE_PREFIX + role
     stored = await workshop.vault.load(workshop.connection, name)
-    left_min_ms = profiles.ROLE_MS // _RENEWED_AT
-    if stored is None or stored.not_after_ms - workshop.now_ms <= left_min_ms:
+    if stored is None or _is_due(stored, root, profiles.ROLE_MS, workshop.now_ms):
         seed = workshop.random(_KEY_BYTES)
         key = Ed25519PrivateKey.from_private_bytes(seed).public_key()
         certificate = profiles.make_role(
-            root, role, key=key, now_ms=workshop.now_ms, random=workshop.random
+            root.authority(), role, key=key, now_ms=workshop.now_ms, random=workshop.random
         )
         stored = await _keep(workshop, name, seed, certificate)
     return RoleKey(
@@ -195,6 +216,11 @@ async def _role(workshop: Workshop, root: Authority, role: str) -> RoleKey:
         chain=(_certificate(stored).public_bytes(Encoding.DER),),
         not_after_ms=stored.not_after_ms,
     )
+
+
+def _is_due(stored: StoredKey, root: Root, valid_ms: int, now_ms: int) -> bool:
+    """Whether its time runs out, and whoever renews it is here."""
+    return root.key is not None and stored.not_after_ms - now_ms <= valid_ms // RENEWED_AT
 
 
 def _signer(seed: bytes) -> Signer:
@@ -216,14 +242,14 @@ async def _keep(
     key = StoredKey(
         name=name,
         private=private,
-        certificate=await _record(workshop, name, certificate),
+        certificate=await record(workshop, name, certificate),
         not_after_ms=profiles.not_after_ms(certificate),
     )
     await workshop.vault.store(workshop.connection, key, now_ms=workshop.now_ms)
     return key
 
 
-async def _record(workshop: Workshop, purpose: str, certificate: x509.Certificate) -> bytes:
+async def record(workshop: Workshop, purpose: str, certificate: x509.Certificate) -> bytes:
     """Note that a certificate was issued, and answer its bytes."""
     der = certificate.public_bytes(Encoding.DER)
     await workshop.connection.execute(
@@ -237,7 +263,7 @@ async def _record(workshop: Workshop, purpose: str, certificate: x509.Certificat
 def _serves(stored: StoredKey, hosts: Sequence[str], now_ms: int) -> bool:
     names = _certificate(stored).extensions.get_extension_for_class(x509.SubjectAlternativeName)
     same = [str(name.value) for name in names.value] == list(hosts)
-    return same and stored.not_after_ms - now_ms > profiles.SERVER_MS // _RENEWED_AT
+    return same and stored.not_after_ms - now_ms > profiles.SERVER_MS // RENEWED_AT
 
 
 def _certificate(stored: StoredKey) -> x509.Certificate:

@@ -84,18 +84,18 @@ def make_root(
 
 
 def make_journal_authority(
-    root: Authority, *, key: Ed25519PrivateKey, now_ms: int, random: Random
-) -> Authority:
-    """The sub-CA for journals: nothing but leaves below it."""
+    root: Authority, *, key: CertifiedKey, now_ms: int, random: Random
+) -> x509.Certificate:
+    """The certificate of the sub-CA for journals: nothing but leaves below it."""
     request = _Request(
         name="Journals CA",
         organisation=_organisation(root),
-        key=key.public_key(),
+        key=key,
         now_ms=now_ms,
         valid_ms=SUB_AUTHORITY_MS,
         authority=x509.BasicConstraints(ca=True, path_length=0),
     )
-    return Authority(certificate=_sign(request, root.certificate, root.key, random), key=key)
+    return _sign(request, root.certificate, root.key, random)
 
 
 def make_role(

@@ -67,7 +67,7 @@ async def test_private_keys_are_stored_sealed(
     database: Database, sealer: Sealer, tmp_path: Path
 ) -> None:
     pki = await opened(database, sealer)
-    secret = pki.root.key.private_bytes_raw()
+    secret = pki.root.authority().key.private_bytes_raw()
     async with database.transaction() as connection:
         rows = await connection.fetch("SELECT sealed FROM issuer_key")
         assert len(rows) == 3 + len(ROLES)

@@ -71,9 +71,11 @@ def root() -> Authority:
 @pytest.fixture
 def journals(root: Authority) -> Authority:
     """Its sub-CA for journals."""
-    return profiles.make_journal_authority(
-        root, key=private_key(2), now_ms=NOW_MS, random=source(2)
+    key = private_key(2)
+    certificate = profiles.make_journal_authority(
+        root, key=key.public_key(), now_ms=NOW_MS, random=source(2)
     )
+    return Authority(certificate=certificate, key=key)
 
 
 def journal_leaf(
