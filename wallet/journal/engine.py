@@ -32,7 +32,7 @@ from wallet.protocol.state import Decision, State
 from wallet.store.checkpoints import replace_checkpoint
 from wallet.store.connection import Connection
 from wallet.store.database import Database
-from wallet.store.errors import StoreError, Tampered
+from wallet.store.errors import StoreError
 from wallet.store.journal import append_entries, put_nodes
 
 WAITING_MAX = 16_384
@@ -112,6 +112,7 @@ class Engine:
 
     def start(self) -> None:
         """Begin to serve the queue."""
+        self.database.on_tampered = self._tampered
         self._task = asyncio.get_running_loop().create_task(self._serve())
         self._task.add_done_callback(self._ended)
 
@@ -251,9 +252,7 @@ class Engine:
         at(Point.BEFORE_COMMIT)
         try:
             await self.database.write(store)
-        except StoreError as error:
-            if isinstance(error, Tampered):
-                self.set_mode(Mode.FROZEN_TAMPER)
+        except StoreError:
             return False
         at(Point.COMMITTED)
         self._checkpoint_stored()
@@ -358,6 +357,11 @@ class Engine:
             self.mode = mode
             self.on_mode(mode)
 
+    def _tampered(self) -> int:
+        """A page failed. What was released is not to be forgotten by the next start either."""
+        self.set_mode(Mode.FROZEN_TAMPER)
+        return 0 if self.signed is None else self.signed.size
+
     def follow_issuer(self) -> None:
         """Freeze when a list of the issuer revokes this journal, thaw when a newer one does not."""
         if self.mode is Mode.OPEN and self.state.revoked_here:
@@ -385,9 +389,7 @@ class Engine:
         """Whether it is stored; a disk that is full is tried again later."""
         try:
             await self.names.move(self.database, size=size, snapshot=snapshot, last=last)
-        except StoreError as error:
-            if isinstance(error, Tampered):
-                self.set_mode(Mode.FROZEN_TAMPER)
+        except StoreError:
             return False
         return True
 

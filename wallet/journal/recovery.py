@@ -78,6 +78,8 @@ async def recover(
     stored = await database.read(_load)
     if stored.size == 0 and stored.checkpoint is not None:
         raise JournalTampered("all entries are missing")
+    if stored.size < database.least():
+        raise JournalTampered("entries are missing that were here when a page failed")
     if stored.size == 0 or not stored.chain:
         raise JournalUnopened("this store holds no open epoch; provision the gateway first")
     state, frontier = await _begin(database, stored)

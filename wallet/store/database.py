@@ -22,7 +22,15 @@ from wallet.store.connection import (
 )
 from wallet.store.copying import Finish, copy_store
 from wallet.store.errors import StoreClosed, Tampered, WrongKey
-from wallet.store.files import Lock, ensure_database, knows_key, remember_key, wal_path
+from wallet.store.files import (
+    Lock,
+    ensure_database,
+    knows_key,
+    least,
+    remember_key,
+    remember_least,
+    wal_path,
+)
 from wallet.store.schema import migrate, migrations
 from wallet.store.wal import check_wal
 from wallet.store.worker import Worker
@@ -57,6 +65,10 @@ class Database:
         self._log_folded = False
         self._tampered: str | None = None
         self._closed = False
+        # Whoever must know at once that a page failed, whatever it was read for; says how many
+        # entries there have to be at the next start.
+        self.on_tampered: Callable[[], int] = lambda: 0
+        self._told = False
 
     @classmethod
     async def open(
@@ -98,7 +110,8 @@ class Database:
         Raises: DiskFull, Tampered, Conflict, StoreBusy, StoreClosed, StoreFailed.
         """
         self._refuse_when_closed()
-        return await self._writer.run(lambda: self._write(work))
+        with self._telling():
+            return await self._writer.run(lambda: self._write(work))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run the work on a snapshot of what is committed; it cannot write.
@@ -106,7 +119,16 @@ class Database:
         Raises: Tampered, StoreBusy, StoreClosed, StoreFailed.
         """
         self._refuse_when_closed()
-        return await self._reader.run(lambda: self._read(work))
+        with self._telling():
+            return await self._reader.run(lambda: self._read(work))
+
+    def least(self) -> int:
+        """How many entries there have to be. Raises: Tampered, StoreFailed."""
+        with _translating_os():
+            try:
+                return least(self._path)
+            except ValueError as error:
+                raise Tampered("the number of entries beside the store was changed") from error
 
     async def copy(
         self, target: Path, *, own_key: bytes, key: bytes, salt: bytes, finish: Finish
@@ -225,6 +247,18 @@ class Database:
     def _read(self, work: Callable[[Connection], T]) -> T:
         with self._translating():
             return _transaction(self._reading, "BEGIN", work)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except Tampered:
+            if not self._told:
+                self._told = True
+                # A disk that takes nothing more is remembered by nobody.
+                with contextlib.suppress(OSError):
+                    remember_least(self._path, self.on_tampered())
+            raise
 
     @contextlib.contextmanager
     def _translating(self) -> Iterator[None]:

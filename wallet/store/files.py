@@ -1,6 +1,7 @@
 """The files beside the database: the lock of the one process, and the check of the key.
 
-Beside `store.db` lie `store.db.lock`, `store.db.keycheck` and the engine's `-wal` and `-shm`.
+Beside `store.db` lie `store.db.lock`, `store.db.keycheck`, the engine's `-wal` and `-shm`, and
+`store.db.least` where a page failed while somebody used the store.
 """
 
 import fcntl
@@ -13,6 +14,7 @@ from hsm.memory import Secret, wipe
 from wallet.store.errors import StoreInUse
 
 FILE_MODE = 0o600
+_DIGITS_MAX = 20
 KEY_CHECK_CONTEXT = b"wallet.store key check 1"
 
 
@@ -56,15 +58,21 @@ def knows_key(database: Path, key: bytes | Secret) -> bool:
 
 def remember_key(database: Path, key: bytes | Secret) -> None:
     """Write the key's check beside a finished store, durably. Raises: OSError."""
-    path = _beside(database, ".keycheck")
-    draft = _beside(database, ".keycheck.new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(_key_check(key))
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
-    _sync_folder(path.parent)
+    _replace(_beside(database, ".keycheck"), _key_check(key))
+
+
+def remember_least(database: Path, entries: int) -> None:
+    """Write beside a store how many entries it had when a page failed, durably. Raises: OSError."""
+    _replace(_beside(database, ".least"), str(entries).encode())
+
+
+def least(database: Path) -> int:
+    """How many entries the store has to have, as far as is remembered.
+
+    Raises: OSError; ValueError where what is remembered was changed.
+    """
+    path = _beside(database, ".least")
+    return int(path.read_bytes()[:_DIGITS_MAX]) if path.exists() else 0
 
 
 def wal_path(database: Path) -> Path:
@@ -79,6 +87,17 @@ def _key_check(key: bytes | Secret) -> bytes:
     finally:
         if copy is not key:
             wipe(copy)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    draft = path.with_name(path.name + ".new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(path)
+    _sync_folder(path.parent)
 
 
 def _beside(database: Path, suffix: str) -> Path:

@@ -266,3 +266,33 @@ async def test_a_page_that_fails_under_the_snapshot_freezes(box: Gateway) -> Non
     box.database._tampered = "page 9"
     await box.journal.close()
     assert mode_of(box) is Mode.FROZEN_TAMPER
+
+
+async def test_what_was_released_when_a_page_failed_has_to_be_there_at_the_next_start(
+    box: Gateway,
+) -> None:
+    await box.pay()
+    order = box.order()
+
+    def fails(connection: Connection) -> None:
+        raise Tampered("page 9")
+
+    with pytest.raises(Tampered):
+        # A look is enough, and nothing has to be written.
+        await box.database.read(fails)
+    assert box.journal.mode is Mode.FROZEN_TAMPER
+    assert refused(await box.journal.pay(order)) is Code.FROZEN_TAMPER
+    size = box.journal.state.size
+    assert box.database.least() == size
+    # All of it is there: the disk is whole.
+    await box.reopen(crash=True)
+    assert mode_of(box) is Mode.OPEN
+    # The log was cut below a page that failed, as if it were the end of a power cut.
+    change = _sql("DELETE FROM entries WHERE idx = ?", size - 1)
+    assert "entries are missing that were here" in await _opens_as_tampered(box, change=change)
+
+
+async def test_the_number_beside_the_store_is_one(box: Gateway) -> None:
+    (box.folder / "store.db.least").write_bytes(b"many")
+    with pytest.raises(Tampered):
+        box.database.least()
