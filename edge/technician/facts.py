@@ -146,10 +146,10 @@ def _journalled(opened: Opened, context: Context, *, now_ms: int) -> Journalled:
 
 def _ages(state: State, *, now_ms: int) -> tuple[Age, ...]:
     """The policy, the lists whose age counts, and the others that are held."""
-    found = []
-    if state.policy is not None:
-        since_ms, sequence = state.policy.valid_from_ms, state.policy.sequence
-        found.append(_age(state, "policy", sequence, since_ms, _POLICY_AGES, now_ms))
+    found, policy = [], state.policy
+    if policy is not None:
+        since_ms = policy.valid_from_ms
+        found.append(_age(state, "policy", policy.sequence, since_ms, _POLICY_AGES, now_ms))
     for list_id in ListId:
         held, bounds = state.lists.get(list_id), _bounds(list_id)
         if held is None and bounds is None:
