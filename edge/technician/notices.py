@@ -5,12 +5,23 @@ from __future__ import annotations
 import msgspec
 
 from edge.technician.facts import Facts, Journalled
-from edge.technician.texts import LINES, MODES, TOKENS, TROUBLES, Advice, Level, Trouble
+from edge.technician.texts import (
+    LINES,
+    MODES,
+    OPEN_BUT,
+    TOKENS,
+    TROUBLES,
+    Advice,
+    Level,
+    Trouble,
+)
 from sync.machine import State
 from wallet.journal import Mode
 
 # Below this many MiB the disk is worth a look, as `doctor` has it.
 DISK_FREE_MIB_MIN = 512
+# With these an open gateway takes no payment at all.
+STOPPING = (Trouble.POLICY_EXPIRED, Trouble.JOURNAL_FULL)
 _ORDER = {Level.BAD: 0, Level.LOOK: 1, Level.WELL: 2}
 
 
@@ -24,9 +35,15 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 def notices(facts: Facts) -> list[Notice]:
     """The mode first, then what else is the matter."""
-    rest = [*_line(facts), *(Notice(name=name, advice=TROUBLES[name]) for name in troubles(facts))]
-    rest.sort(key=lambda notice: _ORDER[notice.advice.level])
-    return [_mode(facts), *rest]
+    found = troubles(facts)
+    rest = [*_line(facts), *(Notice(name=name, advice=TROUBLES[name]) for name in found)]
+    rest.sort(key=lambda notice: (notice.name not in STOPPING, _ORDER[notice.advice.level]))
+    mode = _mode(facts)
+    if mode.name != Mode.OPEN or not rest:
+        return [mode, *rest]
+    # What stops all payments stands in the place of a mode that says the contrary.
+    stopped = rest[0].name in STOPPING
+    return rest if stopped else [Notice(name=mode.name, advice=OPEN_BUT), *rest]
 
 
 def _mode(facts: Facts) -> Notice:

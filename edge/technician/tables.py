@@ -27,11 +27,11 @@ KEYS = {
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing: its name, what is said of it, and whether that is well."""
+    """One thing: its name, what is said of it, and a verdict where there is one."""
 
     name: str
     text: str
-    level: Level = Level.WELL
+    level: Level | None = None
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +113,7 @@ def _wear(facts: Facts) -> Row:
         return Row(name="Counter's wear", text=stored.wear, level=Level.LOOK)
     moves = None if stored is None else stored.moves_a_year
     known = "known after a day" if moves is None else f"{moves:,} moves a year: it will last"
-    return Row(name="Counter's wear", text=known)
+    return Row(name="Counter's wear", text=known, level=None if moves is None else Level.WELL)
 
 
 def _journal(facts: Facts) -> list[Row]:

@@ -219,6 +219,13 @@ TOKENS: Mapping[str, Advice] = {
     ),
 }
 
+# An open gateway that is in other states too, which follow.
+OPEN_BUT = _look(
+    "Taking payments",
+    "Payments are taken. What is said below needs somebody.",
+    "Do what is said below, the most urgent first.",
+)
+
 # The tamper switch freezes for another reason than a damaged store.
 TRIPPED = _bad(
     "Frozen: the box was opened",

@@ -12,7 +12,7 @@ import pytest
 import hsm.api
 from edge.heard import Heard
 from edge.technician.facts import Age
-from edge.technician.notices import notices, troubles
+from edge.technician.notices import STOPPING, notices, troubles
 from edge.technician.page import HEADERS, host_of, render
 from edge.technician.tables import age_level, tables
 from edge.technician.texts import LINES, MODES, TOKENS, TROUBLES, Advice, Level, Trouble
@@ -24,7 +24,7 @@ from wallet.journal import Mode
 ALL = [*MODES.items(), *TOKENS.items(), *LINES.items(), *TROUBLES.items()]
 
 
-def rows(name: str) -> dict[str, tuple[str, Level]]:
+def rows(name: str) -> dict[str, tuple[str, Level | None]]:
     """All rows of a state's tables."""
     found = tables(STATES[name])
     return {row.name: (row.text, row.level) for table in found for row in table.rows}
@@ -69,7 +69,25 @@ def test_the_state_of_the_gateway_comes_first_and_then_what_is_urgent() -> None:
         journal__policy_expired=True,
     )
     found = [notice.name for notice in notices(facts)]
-    assert found == [Mode.OPEN, Trouble.POLICY_EXPIRED, State.OFFLINE, Trouble.CLOCK_UNCERTAIN]
+    assert found == [Trouble.POLICY_EXPIRED, State.OFFLINE, Trouble.CLOCK_UNCERTAIN]
+    found = [
+        notice.name for notice in notices(msgspec.structs.replace(facts, journal=OPEN.journal))
+    ]
+    assert found == [Mode.OPEN, State.OFFLINE, Trouble.CLOCK_UNCERTAIN]
+
+
+@pytest.mark.parametrize("trouble", STOPPING)
+def test_a_gateway_that_refuses_all_is_not_said_to_take_payments(trouble: Trouble) -> None:
+    facts = STATES[trouble]
+    assert [notice.name for notice in notices(facts)] == [trouble]
+    assert "Taking payments" not in render(facts, live=False)
+
+
+def test_nothing_to_do_is_said_when_there_is_nothing_to_do() -> None:
+    for name, facts in STATES.items():
+        alone = len(notices(facts)) == 1 and facts.gateway.mode == Mode.OPEN
+        alone = alone and notices(facts)[0].name == Mode.OPEN
+        assert ("There is nothing to do." in render(facts, live=False)) == alone, name
 
 
 @pytest.mark.parametrize("trouble", [t for t in Trouble if t is not Trouble.TAMPER_SWITCH])
@@ -141,7 +159,7 @@ def test_keys_and_counter_in_software_are_said_plainly() -> None:
 def test_the_wear_of_a_counter_is_told_where_it_wears() -> None:
     assert rows("open")["Counter's wear"] == ("8,760 moves a year: it will last", Level.WELL)
     assert rows("counter-worn")["Counter's wear"] == ("soon", Level.LOOK)
-    assert rows("store-silent")["Counter's wear"] == ("known after a day", Level.WELL)
+    assert rows("store-silent")["Counter's wear"] == ("known after a day", None)
 
 
 def test_what_cannot_be_known_is_left_out_or_said() -> None:
