@@ -165,13 +165,13 @@ class TechnicianConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """The technician's page: plain HTTP without a log-in, so on loopback unless told otherwise."""
 
     # Where it listens, as HOST:PORT; port 0 is any free one. Without an address there is no page.
-    listen: Annotated[str, msgspec.Meta(max_length=255)] = "127.0.0.1:8444"
+    listen: Annotated[str, msgspec.Meta(max_length=255)] = "127.0.0.1:8445"
     # Names and addresses that it is asked for under, beside its own and those of loopback.
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.listen and not _ADDRESS.fullmatch(self.listen):
-            raise ValueError("`listen` is an address and a port, such as 127.0.0.1:8444")
+            raise ValueError("`listen` is an address and a port, such as 127.0.0.1:8445")
         if self.listen and self.port > 65_535:
             raise ValueError(f"no port is {self.port}")
 

@@ -179,7 +179,7 @@ async def test_names_of_the_configuration_are_its_own(template: Template, tmp_pa
     async with (
         running(config_of(tmp_path / "gateway", technician=page), template.issuer) as branch,
         asking(branch) as session,
-        session.get("/", headers={"Host": "box.branch:8444"}) as response,
+        session.get("/", headers={"Host": "box.branch:8445"}) as response,
     ):
         assert response.status == 200
 

@@ -206,9 +206,9 @@ def test_nothing_from_elsewhere_and_nothing_inline_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("field", "host"),
     [
-        ("127.0.0.1:8444", "127.0.0.1"),
+        ("127.0.0.1:8445", "127.0.0.1"),
         ("LOCALHOST", "localhost"),
-        ("[::1]:8444", "::1"),
+        ("[::1]:8445", "::1"),
         ("evil.test:80", "evil.test"),
         ("localhost@evil.test", "evil.test"),
         ("", None),
