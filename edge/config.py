@@ -6,6 +6,7 @@ Secrets are named by the file that holds them, never written here.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ Seconds = Annotated[int, msgspec.Meta(ge=1, le=86_400)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 DayBytes = Annotated[int, msgspec.Meta(ge=16 * 1024, le=2**50)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+_ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
 
 class ListenConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -159,6 +161,31 @@ class TamperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("the tamper switch `gpio` needs `chip` and `line`")
 
 
+class TechnicianConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The technician's page: plain HTTP without a log-in, so on loopback unless told otherwise."""
+
+    # Where it listens, as HOST:PORT; port 0 is any free one. Without an address there is no page.
+    listen: Annotated[str, msgspec.Meta(max_length=255)] = "127.0.0.1:8445"
+    # Names and addresses that it is asked for under, beside its own and those of loopback.
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.listen and not _ADDRESS.fullmatch(self.listen):
+            raise ValueError("`listen` is an address and a port, such as 127.0.0.1:8445")
+        if self.listen and self.port > 65_535:
+            raise ValueError(f"no port is {self.port}")
+
+    @property
+    def host(self) -> str:
+        """Its address, without the brackets of IPv6."""
+        return self.listen.rpartition(":")[0].strip("[]").lower()
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return int(self.listen.rpartition(":")[2])
+
+
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """JSON lines on the standard error output."""
 
@@ -175,6 +202,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     neighbours: NeighboursConfig = msgspec.field(default_factory=NeighboursConfig)
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
     tamper: TamperConfig = msgspec.field(default_factory=TamperConfig)
+    technician: TechnicianConfig = msgspec.field(default_factory=TechnicianConfig)
     log: LogConfig = msgspec.field(default_factory=LogConfig)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import socket
 import sys
@@ -32,9 +31,11 @@ from edge.journal_port import JournalPort
 from edge.log import Log, start_logging
 from edge.neighbours import Neighbours, neighbour_tls
 from edge.notify import ALIVE, READY, STOPPING, notify, watchdog_s
+from edge.open_files import allow_files
 from edge.schedule import Schedule
 from edge.synchronising import synchronising
 from edge.tamper import Mark, NoSwitch, Switch, arm, open_switch
+from edge.technician.page import TECHNICIAN
 from hsm.api import HsmError
 from hsm.files import replace_durably
 from hsm.memory import Secret
@@ -52,8 +53,6 @@ ANSWER_S = 1.0
 LOOPBACK = "127.0.0.1"
 # What the technician brings on a stick: a sealed answer, as text.
 LOCAL_BYTES_MAX = 2 * SEALED_BYTES_MAX
-# What is open beside connections: the store, libraries, pipes of helpers.
-FILES_BESIDE = 256
 WELL, FAILED = 0, 1
 _log = Log("daemon")
 
@@ -300,12 +299,25 @@ class Daemon:
         self._fixed = [metrics, local]
         # Bound by ourselves, so that nobody may open it before its mode is set.
         await local.start_local(_private_socket(str(self._folder.socket)))
+        await self._start_page()
         self._write_ports()
 
+    async def _start_page(self) -> None:
+        """The technician's page; without it the gateway pays all the same."""
+        config = self._config.technician
+        if not config.listen:
+            return
+        page = Server(self._context, TECHNICIAN, described=False)
+        self._fixed.append(page)
+        try:
+            await page.start(host=config.host, port=config.port, tls=None)
+        except OSError as error:
+            _log.error("page.failed", listen=config.listen, detail=str(error))
+
     def _write_ports(self) -> None:
-        names = ("port", "pairing_port", "metrics_port")
-        ports = [server.port for server in (*self._branch, *self._fixed[:1])]
-        found = dict(zip(names, ports, strict=False))
+        names = ("port", "pairing_port", "metrics_port", "", "technician_port")
+        ports = [server.port for server in (*self._branch, *self._fixed)]
+        found = {name: port for name, port in zip(names, ports, strict=False) if port}
         if self._next_door is not None:
             found["neighbours_port"] = self._next_door.port
         content = msgspec.json.encode(found)
@@ -362,18 +374,6 @@ def _private_socket(path: str) -> socket.socket:
     made.bind(path)
     os.chmod(path, 0o600)
     return made
-
-
-def allow_files(config: Config) -> None:
-    """Let the process open as many files as it lets connections in, if the system allows it."""
-    limits = config.limits
-    wanted = limits.connections_max + 2 * limits.other_connections_max + FILES_BESIDE
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < wanted:
-        _log.warning("files.few", allowed=allowed, wanted=wanted)
 
 
 def run_daemon(config: Config, *, secret: Secret) -> int:

@@ -196,6 +196,18 @@ class Counter(Protocol):
         ...
 
 
+@runtime_checkable
+class BegunCounter(Protocol):
+    """A counter that has to be begun once: before that, and when its beginning is lost, it refuses.
+
+    Others have counted since their keys were made.
+    """
+
+    async def begin(self) -> None:
+        """Begin to count, where nothing was counted yet; else do nothing."""
+        ...
+
+
 class Token(Protocol):
     """An open token. Every method raises HsmError, and nothing else, when the token fails."""
 
@@ -311,3 +323,12 @@ class AttestingToken(Token, Protocol):
 def attester_of(token: Token) -> Attester | None:
     """What proves the token to others, where it can prove anything."""
     return token.attester if isinstance(token, AttestingToken) else None
+
+
+async def begin_count(counter: Counter) -> None:
+    """Let the counter begin, for a journal that is about to be opened for the first time.
+
+    Raises: HsmError, as `Counter.read`.
+    """
+    if isinstance(counter, BegunCounter):
+        await counter.begin()

@@ -130,6 +130,7 @@ class Gateway(Program):
 
     def __init__(self, name: str, folder: Path) -> None:
         super().__init__("edge.cli", folder, _EDGE_PORTS)
+        self.options += ["--set", f"technician.listen=127.0.0.1:{free_port()}"]
         # It synchronises when the story says so.
         self.options += ["--set", "sync.interval_s=86400"]
         self.name = name

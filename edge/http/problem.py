@@ -26,6 +26,7 @@ class HttpCode(enum.StrEnum):
     BODY_TYPE_UNKNOWN = "body-type-unknown"
     BODY_TOO_SLOW = "body-too-slow"
     PARAMETER_INVALID = "parameter-invalid"
+    HOST_UNKNOWN = "host-unknown"
     ROUTE_UNKNOWN = "route-unknown"
     METHOD_UNKNOWN = "method-not-allowed"
     TERMINAL_UNKNOWN = "terminal-unknown"
@@ -129,6 +130,7 @@ STATUSES: Mapping[str, int] = {
     HttpCode.BODY_TYPE_UNKNOWN: 415,
     HttpCode.BODY_TOO_SLOW: 408,
     HttpCode.PARAMETER_INVALID: _INVALID,
+    HttpCode.HOST_UNKNOWN: 421,
     HttpCode.ROUTE_UNKNOWN: _UNKNOWN,
     HttpCode.METHOD_UNKNOWN: 405,
     HttpCode.TERMINAL_UNKNOWN: _FORBIDDEN,

@@ -1,7 +1,9 @@
 """Counting by the token's own counter, which whoever reads it moves.
 
 So a file notes what the token showed at our last reading, and our count. It is sealed by the token:
-one that is put back shows less than the token does, and another one cannot be made without it.
+one that is put back shows less than the token does, and another one cannot be made without it. The
+file is there, and empty, from the making of the keys on; the journal's beginning fills it. An empty
+one is refused from then on: emptying it would begin the count anew.
 Steps that are not ours count too, so that the journal finds them: whoever reads the token's counter
 while the gateway is stopped is taken for a rollback. Everything but `TokenCounter` runs in the
 module's thread.
@@ -124,18 +126,31 @@ class Counting:
         )
         self._store(keys, begun)
         shown = show(keys.session.token)
-        count = kept.count + counts + _moved(kept, shown, watching=self._watching)
+        # 1. A step that was broken off gave out no count, so nothing was signed under it. However
+        #    many there were, they are the same count as this one: the journal reads between two.
+        counted, others = _moved(kept, shown)
+        count = kept.count + (counts or counted)
+        # 2. What others moved while nobody watched.
+        count += 0 if self._watching else others
         self._store(keys, Kept(shown=shown, count=count))
         self._watching = True
         return count
 
-    def _load(self, keys: Keys) -> Kept:
+    def begin(self, keys: Keys) -> None:
+        """Begin the count, where the file is still empty. Raises: as `read`."""
+        if not self._sealed():
+            self._store(keys, Kept())
+
+    def _sealed(self) -> bytes:
         try:
-            sealed = self._path.read_bytes()
+            return self._path.read_bytes()
         except OSError as error:
             raise TokenRefused(f"the counter is not readable: {error.strerror}") from error
+
+    def _load(self, keys: Keys) -> Kept:
+        sealed = self._sealed()
         if not sealed:
-            return Kept()
+            raise CounterReplaced("what was noted of the token's counter was emptied")
         try:
             return msgspec.json.decode(seals.unseal(keys, sealed, LABEL), type=Kept)
         except msgspec.MsgspecError as error:
@@ -158,11 +173,20 @@ class TokenCounter:
         self._line = line
         self._counting = counting
 
+    async def begin(self) -> None:
+        """Begin the count, where nothing was counted yet.
+
+        Raises:
+            HsmError: as `read`.
+        """
+        await self._line.run(self._counting.begin)
+
     async def read(self) -> int:
         """Read the count.
 
         Raises:
-            CounterReplaced: the token's counter is gone, was reset or fell.
+            CounterReplaced: the token's counter is gone, was reset or fell, or what was noted of
+                it was emptied.
             HsmError: as `Pkcs11Signer.sign`.
         """
         return await self._line.run(self._counting.read)
@@ -176,20 +200,19 @@ class TokenCounter:
         return await self._line.run(self._counting.increment)
 
 
-def _moved(kept: Kept, shown: int, *, watching: bool) -> int:
-    """How far the count went without this step: by one that was begun before, or by others.
+def _moved(kept: Kept, shown: int) -> tuple[bool, int]:
+    """What moved it since the last reading that was noted.
 
-    Raises:
-        CounterReplaced: it fell.
+    Whether a step was to count that was broken off and happened, and how far others moved it.
+    Raises: CounterReplaced: it fell.
     """
     if kept.shown is None:
-        return 0
+        return False, 0
     more = shown - kept.shown - 1
     if more < 0:
         raise CounterReplaced(f"the token's counter fell from {kept.shown} to {shown}")
     ours = min(more, kept.begun)
-    counted = int(kept.counting and ours > 0)
-    return counted if watching else counted + more - ours
+    return kept.counting and ours > 0, more - ours
 
 
 def _not_stored(error: OSError) -> TokenRefused:

@@ -75,8 +75,9 @@ class Daemon:
 
     async def start(self, *, wait: bool = True) -> None:
         """Start it and wait until it answers."""
-        ports = ("listen.port=0", "listen.pairing_port=0", "listen.metrics_port=0")
-        flags = [part for text in (*ports, *self.settings) for part in ("--set", text)]
+        ports = [f"listen.{name}=0" for name in ("port", "pairing_port", "metrics_port")]
+        free = (*ports, "technician.listen=127.0.0.1:0")
+        flags = [part for text in (*free, *self.settings) for part in ("--set", text)]
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,

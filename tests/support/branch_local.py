@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from edge.authority import authority_certificate, open_authority
-from edge.config import Config, ListenConfig, SyncConfig
+from edge.config import Config, ListenConfig, SyncConfig, TechnicianConfig
 from edge.folder import Folder
 from edge.gateway import Opened
 from edge.http.octets import to_text
@@ -46,7 +46,8 @@ DAY_MS = 86_400_000
 def config_of(folder: Path, **changes: Any) -> Config:
     """A configuration with free ports and a synchronisation that does not come by itself."""
     listen = ListenConfig(port=0, pairing_port=0, metrics_port=0)
-    base = Config(folder=folder, listen=listen, sync=SyncConfig(interval_s=86_400))
+    page, sync = TechnicianConfig(listen="127.0.0.1:0"), SyncConfig(interval_s=86_400)
+    base = Config(folder=folder, listen=listen, technician=page, sync=sync)
     return msgspec.structs.replace(base, **changes)
 
 

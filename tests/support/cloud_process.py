@@ -21,8 +21,15 @@ WAIT_S = 60
 class CloudProcess:
     """A cloud in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, prefix: tuple[str, ...] = (), settings: tuple[str, ...] = ()
+    ) -> None:
+        """`prefix`: a program that runs it, and its arguments; `settings`: of its configuration."""
         self.folder = folder
+        # Where it is found; see the setting `listen.host`.
+        self.host = "127.0.0.1"
+        self._prefix = prefix
+        self._settings = [part for text in settings for part in ("--set", text)]
         self.log = folder.parent / f"{folder.name}.log"
         self.process: asyncio.subprocess.Process | None = None
         self._listen = {"gateway_port": 0, "api_port": 0}
@@ -35,6 +42,7 @@ class CloudProcess:
         """`cbdc-cloud` on this folder: (exit code, output, errors)."""
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
+            *self._prefix,
             *(sys.executable, "-m", "cloud.cli", "--folder", str(self.folder), *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=pipe,
@@ -50,9 +58,10 @@ class CloudProcess:
         """Run it on free ports, after that on the same ones; wait until it listens."""
         (self.folder / "ports.json").unlink(missing_ok=True)
         values = [f"listen.{name}={port}" for name, port in self._listen.items()]
-        flags = [part for value in values for part in ("--set", value)]
+        flags = [part for value in values for part in ("--set", value)] + self._settings
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
+                *self._prefix,
                 *(sys.executable, "-m", "cloud.cli", "--folder", str(self.folder), *flags, "run"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
@@ -91,7 +100,7 @@ class CloudProcess:
     @property
     def gateway_url(self) -> str:
         """Where gateways find it."""
-        return f"https://127.0.0.1:{self.ports['gateway_port']}"
+        return f"https://{self.host}:{self.ports['gateway_port']}"
 
     @property
     def authority(self) -> str:
@@ -110,7 +119,7 @@ class CloudProcess:
     async def api(self, token: str | None = None) -> AsyncIterator[Api]:
         """Calls by somebody."""
         tls = ssl.create_default_context(cadata=self.authority)
-        url = f"https://127.0.0.1:{self.ports['api_port']}"
+        url = f"https://{self.host}:{self.ports['api_port']}"
         async with aiohttp.ClientSession(
             url, connector=aiohttp.TCPConnector(ssl=tls), timeout=aiohttp.ClientTimeout(WAIT_S)
         ) as session:

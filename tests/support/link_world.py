@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -112,7 +112,9 @@ class World:
 
         await asyncio.start_server(cloud, CLOUD, PORT)
         await asyncio.start_server(portal, PORTAL, PORT)
-        await loop.create_datagram_endpoint(lambda: _Names(self), local_addr=(CLOUD, DNS_PORT))
+        await loop.create_datagram_endpoint(
+            lambda: Names(lambda: self.lying), local_addr=(CLOUD, DNS_PORT)
+        )
         self.begun.set()
         await asyncio.Event().wait()
 
@@ -186,11 +188,11 @@ class World:
         self.done.set()
 
 
-class _Names(asyncio.DatagramProtocol):
+class Names(asyncio.DatagramProtocol):
     """A name server that knows one name, and tells the truth or not."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, is_lying: Callable[[], bool]) -> None:
+        self._is_lying = is_lying
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember where to answer."""
@@ -202,7 +204,7 @@ class _Names(asyncio.DatagramProtocol):
         question, kind = data[12:end], data[end - 4 : end - 2]
         records = b""
         if kind == b"\x00\x01":
-            address = PORTAL if self._world.lying else CLOUD
+            address = PORTAL if self._is_lying() else CLOUD
             records = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 0, 4) + socket.inet_aton(address)
         head = data[:2] + struct.pack(">HHHHH", 0x8180, 1, 1 if records else 0, 0, 0)
         transport = cast(asyncio.DatagramTransport, self._transport)
@@ -212,10 +214,7 @@ class _Names(asyncio.DatagramProtocol):
 def play(case: Case) -> dict[str, Any]:
     """Play a case in this process, which has namespaces of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        resolver = Path(folder) / "resolv.conf"
-        resolver.write_text(f"nameserver {CLOUD}\noptions timeout:5 attempts:4\n")
-        target = os.path.realpath("/etc/resolv.conf")
-        subprocess.run(["mount", "--bind", str(resolver), target], check=True)
+        ask_the_cloud_for_names(Path(folder))
         world = World(case, Path(folder))
         cloud = End("tun-cloud", CLOUD, GATEWAY, PORTAL)
         cloud.run(lambda: _loop(world.serve()))
@@ -239,21 +238,34 @@ def play(case: Case) -> dict[str, Any]:
         }
 
 
+def ask_the_cloud_for_names(folder: Path) -> None:
+    """The resolver of this process, which has a mount namespace of its own, and of its children."""
+    resolver = folder / "resolv.conf"
+    resolver.write_text(f"nameserver {CLOUD}\noptions timeout:5 attempts:4\n")
+    target = os.path.realpath("/etc/resolv.conf")
+    subprocess.run(["mount", "--bind", str(resolver), target], check=True)
+
+
 def _loop(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(work)
 
 
 def run_link(name: str) -> dict[str, Any]:
     """Play a case in a process with namespaces of its own; what came of it."""
+    return run_apart("tests.support.link_world", name, most_s=MOST_S + 20)
+
+
+def run_apart(module: str, *arguments: str, most_s: float) -> dict[str, Any]:
+    """Run a program of the tests with namespaces of its own; the JSON that it prints."""
     done = subprocess.run(
         [
             *("unshare", "--map-root-user", "--net", "--mount"),
-            *(sys.executable, "-m", "tests.support.link_world", name),
+            *(sys.executable, "-m", module, *arguments),
         ],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        timeout=MOST_S + 20,
+        timeout=most_s,
         check=True,
     )
     told: dict[str, Any] = json.loads(done.stdout)

@@ -108,6 +108,12 @@ class Wire:
         self.carried = self.dropped = 0
         self.carried_bytes = 0
 
+    def turn(self, end: End, to: End) -> None:
+        """From now on what one end sends goes to another one, and back."""
+        self._ends[end.handle] = to.handle
+        self._ends[to.handle] = end.handle
+        self._free_s.setdefault(to.handle, 0.0)
+
     def run_until(self, done: Callable[[], bool], *, most_s: float) -> None:
         """Carry until it is done. Raises: AssertionError when that takes too long."""
         end_s = time.monotonic() + most_s

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hsm.api import Counter, Signer
+from hsm.api import Counter, CounterReplaced, Signer
 from wallet.clock import Clock
 from wallet.protocol.certificates import Chain, JournalCertificate, TrustAnchor, journal_chain
 from wallet.protocol.checkpoint import (
@@ -25,6 +25,7 @@ from wallet.store.meta import get_meta, put_meta
 
 _COUNTER = "counter"
 _INTENT = "counter-intent"
+_DRIVER = "counter-driver"
 _CHAIN = "chain"
 
 
@@ -45,12 +46,14 @@ class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
 class Window(msgspec.Struct, frozen=True, kw_only=True):
     """The counter's window as the store knows it. `intent` is 0 when none is written.
 
-    `intent_size`: the journal's size with the batch that the intent was written with.
+    `intent_size`: the journal's size with the batch that the intent was written with. `driver`: who
+    counted; empty in a store of an earlier release, until its next window.
     """
 
     counter: int
     intent: int
     intent_size: int = 0
+    driver: str = ""
 
 
 def load_window(connection: Connection) -> Window:
@@ -60,6 +63,7 @@ def load_window(connection: Connection) -> Window:
         counter=int(get_meta(connection, _COUNTER) or b"0"),
         intent=int(intent),
         intent_size=int(size or b"0"),
+        driver=(get_meta(connection, _DRIVER) or b"").decode(),
     )
 
 
@@ -68,8 +72,21 @@ def seen(window: Window, counter: int) -> Window:
     return msgspec.structs.replace(window, counter=max(window.counter, counter))
 
 
-def start_window(connection: Connection, counter: int) -> None:
+def check_driver(window: Window, counter: Counter) -> None:
+    """That the counter is of the kind that this journal was counted by.
+
+    A file that counts, put beside an older store in the place of the token's counter, would fit it.
+    Raises: CounterReplaced.
+    """
+    if window.driver and window.driver != counter.driver:
+        raise CounterReplaced(
+            f"the journal was counted by {window.driver}, and {counter.driver} is in its place"
+        )
+
+
+def start_window(connection: Connection, counter: int, *, driver: str) -> None:
     """A new journal begins with what the counter shows."""
+    put_meta(connection, _DRIVER, driver.encode())
     put_meta(connection, _COUNTER, str(counter).encode())
     put_meta(connection, _INTENT, b"0")
 
@@ -169,6 +186,7 @@ class Head:
 
     def write_intent(self, connection: Connection, *, size: int) -> None:
         """In the batch's transaction: the value that the counter is about to take."""
+        put_meta(connection, _DRIVER, self._counter.driver.encode())
         put_meta(connection, _COUNTER, str(self.counter).encode())
         put_meta(connection, _INTENT, b"%d %d" % (self.counter + 1, size))
 

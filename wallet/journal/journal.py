@@ -10,7 +10,7 @@ from wallet.clock import Clock, FlooredClock
 from wallet.faults import NO_FAULTS, Faults, Point
 from wallet.journal.engine import Engine, Waiting, Work
 from wallet.journal.errors import JournalTampered
-from wallet.journal.head import load_window, rolled_back, seen, store_chain
+from wallet.journal.head import check_driver, load_window, rolled_back, seen, store_chain
 from wallet.journal.lookups import Lookups
 from wallet.journal.opening import engine_of, write_opening
 from wallet.journal.recovery import Progress, keep_list, recover
@@ -82,6 +82,7 @@ class Journal(Lookups):
         at, and takes nothing. Raises: JournalTampered, JournalUnopened, StoreError, HsmError.
         """
         found = await recover(database, anchor, progress=progress)
+        check_driver(found.window, token.counter)
         hardware = await token.counter.read()
         acknowledged = await database.read(load_acknowledged)
         try:

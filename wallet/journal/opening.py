@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hsm.api import Token
+from hsm.api import Token, begin_count
 from wallet.clock import Clock, FlooredClock
 from wallet.faults import Faults, Point
 from wallet.journal.engine import Engine
@@ -18,7 +18,7 @@ from wallet.protocol.rules import decide, entry_bytes
 from wallet.protocol.state import State
 from wallet.store.connection import Connection
 from wallet.store.database import Database
-from wallet.store.journal import append_entries
+from wallet.store.journal import append_entries, entry_count
 
 
 async def write_opening(
@@ -38,6 +38,9 @@ async def write_opening(
     """
     own_certificate(chain, anchor, token.signer, journal=opening.journal, epoch=opening.epoch)
     entry = _first_entry(opening, anchor, now_ms=clock.now_ms())
+    if not await database.read(entry_count):
+        # Where a journal is, its count began with it.
+        await begin_count(token.counter)
     counter = await token.counter.read()
 
     def store(connection: Connection) -> None:
@@ -45,7 +48,7 @@ async def write_opening(
         faults.at(Point.OPENING_WRITTEN)
         store_chain(connection, chain)
         faults.at(Point.CHAIN_WRITTEN)
-        start_window(connection, counter)
+        start_window(connection, counter, driver=token.counter.driver)
         faults.at(Point.WINDOW_WRITTEN)
 
     faults.at(Point.BEFORE_OPENING)

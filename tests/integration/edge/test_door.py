@@ -160,7 +160,7 @@ async def test_one_terminal_cannot_take_every_place(gateway: Gateway) -> None:
         await let_in(lambda: Wire.open(port, tls))
 
 
-@pytest.mark.parametrize("port", ["pairing_port", "metrics_port"])
+@pytest.mark.parametrize("port", ["pairing_port", "metrics_port", "technician_port"])
 async def test_the_ports_beside_have_bounds_of_their_own(gateway: Gateway, port: str) -> None:
     async with gateway(other_connections_max=2) as branch:
         first = await Wire.open(branch.ports[port])

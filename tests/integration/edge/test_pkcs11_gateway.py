@@ -57,3 +57,56 @@ async def test_an_older_disk_is_found_and_told(daemon: Daemon, tmp_path: Path) -
     assert (await status_of(daemon)).mode == "frozen-rollback"
     code, out, _ = await daemon.command.edge("status")
     assert (code, "frozen-rollback" in out) == (DEGRADED, True)
+
+
+async def put_back(daemon: Daemon, copy: Path) -> Path:
+    """The older disk in the place of the newest; what it has noted of the token's counter."""
+    shutil.rmtree(daemon.folder.root)
+    shutil.copytree(copy, daemon.folder.root)
+    return daemon.folder.token / "counter.pkcs11"
+
+
+async def test_an_older_disk_whose_note_is_taken_away_finds_no_other_counter(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    await daemon.start()
+    counted = (await status_of(daemon)).counter
+    await daemon.stop()
+    copy = tmp_path / "copy"
+    shutil.copytree(daemon.folder.root, copy)
+    await daemon.start()
+    assert (await status_of(daemon)).mode == "open"
+    await daemon.stop()
+    # A file that counts would fit the older disk: the store knows that it never counted.
+    for count in (counted, (counted or 0) + 1):
+        note = await put_back(daemon, copy)
+        note.unlink()
+        (daemon.folder.token / "counter").write_text(f"{count}\n")
+        await daemon.start()
+        status = await daemon.wait_for(lambda status: status.cause is not None)
+        assert status.mode == "sealed"
+        assert "counter-replaced: the journal was counted by pkcs11" in str(status)
+        await daemon.stop()
+    note = await put_back(daemon, copy)
+    note.write_bytes(b"")
+    await daemon.start()
+    status = await daemon.wait_for(lambda status: status.cause is not None)
+    assert status.mode == "sealed"
+    assert (status.cause or "").startswith("counter-replaced: what was noted")
+    await daemon.stop()
+
+
+@pytest.mark.parametrize("trouble", ["emptied", "removed"])
+async def test_a_store_that_holds_nothing_yet_takes_no_count_that_begins_anew(
+    daemon: Daemon, trouble: str
+) -> None:
+    note = daemon.folder.token / "counter.pkcs11"
+    if trouble == "emptied":
+        note.write_bytes(b"")
+    else:
+        note.unlink()
+    for _ in range(2):
+        await daemon.start()
+        status = await daemon.wait_for(lambda status: status.cause is not None)
+        assert (status.mode, (status.cause or "")[:17]) == ("sealed", "counter-replaced:")
+        await daemon.stop()

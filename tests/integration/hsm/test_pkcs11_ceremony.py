@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm.api import Algorithm, PinWrong, TokenGone, TokenRefused
+from hsm.api import Algorithm, PinWrong, TokenGone, TokenRefused, begin_count
 from hsm.ceremony import look, make, remove
 from hsm.open import TokenConfig, open_token
 from tests.support.counting_hsm import CountingHsm
@@ -105,4 +105,5 @@ async def test_a_counter_in_the_token_is_shown_and_taken(tmp_path: Path) -> None
         await make(config, secret=PIN, key_id=ID)
         assert (await look(config, secret=PIN)).counter == "pkcs11"
         async with closing(await open_token(config, secret=PIN)) as token:
+            await begin_count(token.counter)
             assert (token.counter.driver, await token.counter.read()) == ("pkcs11", 0)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hsm import pkcs11
-from hsm.api import CounterReplaced, SealBroken, TokenGone, TokenRefused
+from hsm.api import CounterReplaced, SealBroken, TokenGone, TokenRefused, begin_count
+from hsm.counter import SoftwareCounter
 from hsm.pkcs11 import Pkcs11Config, Pkcs11Token
 from tests.support.counting_hsm import CountingHsm
 from tests.support.tokens import closing
@@ -39,6 +40,7 @@ async def read_anew(config: Pkcs11Config) -> int:
 async def made(config: Pkcs11Config, *, counted: int = 0) -> None:
     """Make the keys and count."""
     async with closing(await pkcs11.create(config)) as token:
+        await begin_count(token.counter)
         await token.counter.read()
         await count(token, counted)
 
@@ -52,6 +54,7 @@ async def count(token: Pkcs11Token, times: int) -> None:
 async def test_a_token_that_has_a_counter_counts_in_it(config: Pkcs11Config) -> None:
     async with closing(await pkcs11.create(config)) as token:
         assert token.counter.driver == "pkcs11"
+        await begin_count(token.counter)
         assert await token.counter.read() == 0
         assert [await token.counter.increment() for _ in range(3)] == [1, 2, 3]
         assert await token.counter.read() == 3
@@ -103,6 +106,7 @@ async def test_what_others_move_while_the_gateway_watches_is_not_counted(
     hsm: CountingHsm, config: Pkcs11Config
 ) -> None:
     async with closing(await pkcs11.create(config)) as token:
+        await begin_count(token.counter)
         await token.counter.read()
         for expected in (1, 2):
             hsm.put(hsm.shown + 7)
@@ -125,6 +129,7 @@ async def test_a_step_that_was_broken_off_counts_if_it_happened(
     hsm: CountingHsm, config: Pkcs11Config, moved: int, counted: int
 ) -> None:
     async with closing(await pkcs11.create(config)) as token:
+        await begin_count(token.counter)
         await token.counter.read()
         await count(token, 1)
         shown = hsm.shown
@@ -140,6 +145,7 @@ async def test_a_reading_that_was_broken_off_counts_nothing(
     hsm: CountingHsm, config: Pkcs11Config
 ) -> None:
     async with closing(await pkcs11.create(config)) as token:
+        await begin_count(token.counter)
         await token.counter.read()
         shown = hsm.shown
         hsm.take_counter()
@@ -172,19 +178,35 @@ async def test_what_was_noted_of_the_counter_cannot_be_made_by_others(
     note.write_bytes(sealed)
     with pytest.raises(SealBroken):
         await read_anew(config)
-    # Without it the counting begins anew, which no journal takes for its own count.
+    # Emptied, it would begin the count anew.
     note.write_bytes(b"")
-    assert await read_anew(config) == 0
+    with pytest.raises(CounterReplaced, match="emptied"):
+        await read_anew(config)
     note.unlink()
     note.mkdir()
     with pytest.raises(TokenRefused, match="not readable"):
         await read_anew(config)
 
 
+async def test_a_count_begins_once_and_not_before_it_is_begun(config: Pkcs11Config) -> None:
+    async with closing(await pkcs11.create(config)) as token:
+        for step in (token.counter.read, token.counter.increment):
+            with pytest.raises(CounterReplaced, match="emptied"):
+                await step()
+        await begin_count(token.counter)
+        assert await token.counter.increment() == 1
+        await begin_count(token.counter)
+        assert await token.counter.read() == 1
+        # Counters of other kinds count from the making of their keys on.
+        await begin_count(SoftwareCounter(config.folder))
+    assert await read_anew(config) == 1
+
+
 async def test_the_counter_is_found_again_when_the_token_comes_back(
     hsm: CountingHsm, config: Pkcs11Config
 ) -> None:
     async with closing(await pkcs11.create(config)) as token:
+        await begin_count(token.counter)
         await token.counter.read()
         hsm.vanish()
         hsm.come_back()
@@ -197,6 +219,7 @@ async def test_every_call_comes_from_one_thread_that_does_nothing_else(
 ) -> None:
     async with closing(await pkcs11.create(config)) as token:
         sealed = await token.sealer.seal(b"secret", label="store")
+        await begin_count(token.counter)
         for _ in range(2):
             signing = [token.signer.sign(b"message %d" % number) for number in range(20)]
             await asyncio.gather(*signing, token.probe(), token.counter.increment())

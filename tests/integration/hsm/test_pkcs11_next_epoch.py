@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hsm import pkcs11
-from hsm.api import Algorithm, KeyMissing, TokenRefused
+from hsm.api import Algorithm, KeyMissing, TokenRefused, begin_count
 from hsm.open import TokenConfig, begin_next_token
 from hsm.pkcs11 import Pkcs11Config
 from hsm.pkcs11.ceremony import begin_counter, make
@@ -76,6 +76,7 @@ async def test_a_token_that_counts_does_so_for_the_next_epoch(tmp_path: Path) ->
                 pkcs11.create(wanted) if number == 1 else pkcs11.begin_next(wanted, held=False)
             )
             async with closing(token):
+                await begin_count(token.counter)
                 assert (token.counter.driver, await token.counter.increment()) == ("pkcs11", 1)
 
 

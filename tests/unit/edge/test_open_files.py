@@ -13,12 +13,12 @@ import json, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 from edge.config import Config
 from edge.log import start_logging
-from edge.main import allow_files
+from edge.open_files import allow_files
 start_logging("info")
 allow_files(Config())
 print(json.dumps(resource.getrlimit(resource.RLIMIT_NOFILE)))
 """
-WANTED = 2_048 + 2 * 64 + 256
+WANTED = 2_048 + 3 * 64 + 256
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hsm import software
+from hsm.api import CounterReplaced
 from tests.support.gateway import PASSPHRASE, FragileToken, Gateway, gateway, mode_of, refused
 from tests.support.world import picture
 from wallet.journal import Journal, Mode
@@ -19,6 +20,7 @@ from wallet.protocol.entry import Open
 from wallet.protocol.issued import STATEMENT_TYPE, Statement, decode_policy, decode_statement
 from wallet.protocol.refusals import Code
 from wallet.store.journal import clear_journal
+from wallet.store.meta import delete_meta
 
 WINDOW = {105: 3}
 
@@ -162,3 +164,35 @@ async def statement_of(box: Gateway) -> Statement:
     carried = [[wallet, held.balance] for wallet, held in sorted(state.wallets.items())]
     claims = {2: state.journal, 3: 1, 4: state.size, 5: root, 6: carried, 7: []}
     return decode_statement(box.issuer.issue(STATEMENT_TYPE, claims))
+
+
+async def test_a_counter_of_another_kind_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gateway(tmp_path / "box") as box:
+        await stop(box)
+        monkeypatch.setattr(box.token, "driver", "pkcs11")
+        with pytest.raises(CounterReplaced, match="counted by software, and pkcs11"):
+            await box.open()
+        await box.database.close()
+        monkeypatch.undo()
+        await box.open()
+        assert box.journal.mode is Mode.OPEN
+
+
+async def test_a_store_that_does_not_know_who_counted_learns_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gateway(tmp_path / "box") as box:
+        # As an earlier release left it.
+        await box.database.write(lambda connection: delete_meta(connection, "counter-driver"))
+        await stop(box)
+        await box.open()
+        assert box.journal.mode is Mode.OPEN
+        await stop(box)
+        monkeypatch.setattr(box.token, "driver", "tpm")
+        with pytest.raises(CounterReplaced):
+            await box.open()
+        await box.database.close()
+        monkeypatch.undo()
+        await box.open()

@@ -184,7 +184,7 @@ async def test_an_older_copy_of_the_store_is_frozen(box: Gateway, tmp_path: Path
 async def test_a_store_ahead_of_the_counter_is_frozen(box: Gateway) -> None:
     counter = box.journal.status().counter
     await box.journal.close()
-    await box.database.write(lambda c: start_window(c, counter + 5))
+    await box.database.write(lambda c: start_window(c, counter + 5, driver="software"))
     journal = await box.open(database=False)
     assert journal.mode is Mode.FROZEN_ROLLBACK
 
