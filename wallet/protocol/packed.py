@@ -105,10 +105,10 @@ class PackedIds(Set[bytes]):
         if high - low > _NEAR_BYTES:
             low, high = self._near(item, low, high)
         at = rows.find(item, low, high)
-        while at > 0 and at % ROW_BYTES != 1:
+        while at >= 0 and at % ROW_BYTES != 1:
             # The end of one row and the beginning of the next.
             at = rows.find(item, at + 1, high)
-        return at - 1 if at > 0 else None
+        return at - 1 if at >= 0 else None
 
     def _near(self, item: bytes, low: int, high: int) -> tuple[int, int]:
         """Some rows, among which it is if it is between `low` and `high`."""

@@ -143,6 +143,31 @@ async def test_changes_travel_as_the_issuer_signed_them(street: Street) -> None:
     assert await street.asking().ask_all() == 1
 
 
+async def test_a_chain_that_never_ends_in_a_full_list_is_told_from_where_it_lacks(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(told, "CHAIN_MAX", 3)
+    monkeypatch.setattr(told, "PAGE", 2)
+    chain = [street.issuer.list(WALLETS, [SOMEBODY], sequence=1)]
+    for sequence in range(2, 9):
+        chain.append(delta(street.issuer, chain[-1], [bytes([sequence]) * 20], sequence=sequence))
+    await street.north.take(*chain)
+    north = street.north.opened.database
+    known = dict.fromkeys(range(1, 7), 9)
+
+    async def lacking(held: int, bytes_max: int) -> list[bytes]:
+        asked = known | {WALLETS: held}
+        return await north.read(lambda c: told.lists_after(c, asked, bytes_max=bytes_max))
+
+    assert await lacking(0, 10**6) == chain
+    assert await lacking(4, 10**6) == chain[4:]
+    # In several answers each part is the list as it once was.
+    assert await lacking(4, 1) == chain[4:5]
+    assert await street.asking().ask_all() == len(chain)
+    wanted = {SOMEBODY, *[bytes([sequence]) * 20 for sequence in range(2, 9)]}
+    assert street.south.opened.journal.state.lists[WALLETS].items == wanted
+
+
 async def test_a_suspension_reaches_the_suspended_and_its_neighbours(street: Street) -> None:
     south = street.south.opened.journal
     suspended = street.issuer.list(JOURNALS, [[south.state.journal, 1]], sequence=1)
