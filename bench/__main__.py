@@ -12,7 +12,7 @@ import msgspec
 
 from bench.figures import Figure, table
 
-NAMES = ("engine", "drivers", "https", "reconciler", "startup", "peers", "fraud")
+NAMES = ("engine", "drivers", "https", "reconciler", "startup", "peers", "fraud", "lists")
 RESULTS = Path(__file__).with_name("results.json")
 TIMEOUT_S = 1_800
 

@@ -179,7 +179,7 @@ def _held(given: SignedList, items: Set[Any], names: dict[str, tuple[str, ...]])
 
 
 def hold_chain(chain: Sequence[SignedList]) -> Held:
-    """As `hold` of a full list and of each delta after it, at the cost of few copies.
+    """As `hold` of a full list and of each delta after it, at once.
 
     Raises: ProtocolError `parent-missing` where one is not the base of the next.
     """
@@ -194,13 +194,12 @@ def hold_chain(chain: Sequence[SignedList]) -> Held:
         for given in chain[1:]:
             held = hold(given, held)
         return held
-    ids, more, less = PackedIds.of_rows(parts(first)[0]), set[bytes](), set[bytes]()
+    items = set(split_rows(parts(first)[0]))
     for given in chain[1:]:
-        added, removed = [set(split_rows(rows)) for rows in parts(given)]
-        more, less = (more - removed) | added, (less | removed) - added
-        if len(more) + len(less) > len(ids):
-            ids, more, less = ids.changed(added=more, removed=less), set(), set()
-    return _held(last, ids.changed(added=more, removed=less), {})
+        added, removed = parts(given)
+        items.difference_update(split_rows(removed))
+        items.update(split_rows(added))
+    return _held(last, PackedIds.of(items), {})
 
 
 def _after(

@@ -22,7 +22,7 @@ ROW_BYTES = 1 + ID_BYTES
 _NEAR_BYTES = 64 * ROW_BYTES
 _PREFIXES = 1 << 16
 # Changes are merged when they are more than this, and more than this part of the rows.
-_CHANGES_MIN, _CHANGES_PART = 2_048, 128
+_CHANGES_MIN, _CHANGES_PART = 2_048, 256
 # From this part of the rows on, all of them are merged and not each one searched.
 _MANY_PART = 8
 _CHECKED_AT_ONCE = 4_096
@@ -55,9 +55,9 @@ class PackedIds(Set[bytes]):
     @classmethod
     def of(cls, items: Iterable[bytes]) -> PackedIds:
         """Any ids, in any order."""
-        found = frozenset(items)
+        found = items if isinstance(items, Set) else frozenset(items)
         if len(found) <= _CHANGES_MIN:
-            return cls(added=found)
+            return cls(added=frozenset(found))
         return cls(b"".join([HEAD + item for item in sorted(found)]))
 
     @classmethod
