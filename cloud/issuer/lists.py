@@ -28,7 +28,7 @@ NEXT_UPDATE_MS = 24 * HOUR_MS
 # A newcomer reads the newest full list and what follows it: that stays short.
 DELTAS_MAX = 32
 # One signed list has no more than this, but for its envelope.
-PART_BYTES = 64 * 1024
+PART_BYTES = 32 * 1024
 # An id of a journal with its epoch, the largest item of fixed size.
 _ITEM_BYTES = 32
 NEVER_ISSUED_MS = 0

@@ -13,9 +13,12 @@ from cloud.issuer import lists
 from cloud.issuer.desk import Desk
 from cloud.issuer.lists import DELTAS_MAX, NEVER_ISSUED_MS, PART_BYTES, Items, ListChange
 from cloud.issuer.objects import list_series, newer_than
-from tests.support.cloud_local import LocalCloud, local_cloud
+from sync.exchange import TAKES
+from tests.integration.cloud.test_gateways import enrolled, exchange
+from tests.support.cloud_local import LocalCloud, NewGateway, local_cloud
 from tests.support.world import NOW_MS
-from wallet.protocol.issued import decode_list
+from wallet.protocol.envelope import NEWEST_LISTS, Down
+from wallet.protocol.issued import decode_issued, decode_list
 from wallet.protocol.lists import Held, ListId, SignedList, hold
 from wallet.protocol.packed import ROW_BYTES
 
@@ -85,7 +88,7 @@ async def test_who_joins_comes_before_who_leaves(cloud: LocalCloud) -> None:
 
 
 async def test_names_are_measured_by_what_they_have(cloud: LocalCloud) -> None:
-    people = {f"id-{number}": ("N" * 900, "M" * 90) for number in range(100)}
+    people = {f"id-{number}": ("N" * 900, "M" * 90) for number in range(50)}
     await change(cloud, ListId.SANCTIONED, people, {})
     made = await signed(cloud, ListId.SANCTIONED, 0)
     assert len(made) == 2 and all(len(item.content) <= PART_BYTES for item in made)
@@ -130,3 +133,54 @@ async def _refreshed_by_its_time(cloud: LocalCloud, desk: Desk) -> None:
         assert ListId.FROZEN in await lists.refresh_lists(connection, desk, now_ms=now_ms)
         held = await lists.held(connection, ListId.FROZEN)
     assert held is not None and held.issued_ms == now_ms and held.items == many(COUNT).keys()
+
+
+# ---- as much as the line takes --------------------------------------------------------------
+
+
+async def fetch(
+    cloud: LocalCloud, gateway: NewGateway, newest: dict[int, int], takes: int
+) -> tuple[Down, list[SignedList]]:
+    """One exchange of a gateway that says what it takes."""
+    down = await exchange(cloud, gateway, newest=newest, health={TAKES: takes})
+    found = [decode_issued(raw) for raw in down.objects]
+    return down, [item for item in found if isinstance(item, SignedList)]
+
+
+async def test_a_large_list_comes_in_answers_as_large_as_the_line_takes(
+    cloud: LocalCloud,
+) -> None:
+    ids, gateway = many(COUNT), await enrolled(cloud, 0)
+    after = await change(cloud, ListId.WALLETS, ids, {})
+    newest = {0: 0, 2: 0} | {NEWEST_LISTS + list_id: 0 for list_id in ListId}
+    (first,) = (await signed(cloud, ListId.WALLETS))[:1]
+    held, answers = hold(first, None), 0
+    while True:
+        # An answer that is lost is asked for once more: nothing has changed.
+        lost, _ = await fetch(cloud, gateway, newest, 80_000)
+        down, lists_ = await fetch(cloud, gateway, newest, 80_000)
+        assert down.objects == lost.objects and sum(map(len, down.objects)) <= 80_000
+        answers += 1
+        for item in lists_:
+            held = hold(item, held)
+        newest[NEWEST_LISTS + ListId.WALLETS] = held.sequence
+        if not down.waiting:
+            break
+        assert len(lists_) == 2
+    assert held == after and answers == 4
+    # Who does not say gets all of it, and nothing that it would not know.
+    whole = await exchange(cloud, gateway, newest={**newest, NEWEST_LISTS + ListId.WALLETS: 0})
+    assert whole.waiting == 0 and len(whole.objects) == 7
+
+
+async def test_what_is_urgent_comes_before_what_is_large(cloud: LocalCloud) -> None:
+    gateway = await enrolled(cloud, 0)
+    newest = {0: 0, 2: 0} | {NEWEST_LISTS + list_id: 0 for list_id in ListId}
+    await change(cloud, ListId.WALLETS, many(COUNT), {})
+    await change(cloud, ListId.FROZEN, many(3), {})
+    await change(cloud, ListId.JOURNALS, {(bytes(20), 1): ()}, {})
+    down, (only,) = await fetch(cloud, gateway, newest, 1)
+    assert only.list_id == ListId.JOURNALS and down.waiting > ROW_BYTES * COUNT
+    newest[NEWEST_LISTS + ListId.JOURNALS] = only.sequence
+    _, (only,) = await fetch(cloud, gateway, newest, 1)
+    assert only.list_id == ListId.FROZEN
