@@ -22,21 +22,21 @@ from cloud.issuer.enrolments import (
 from cloud.issuer.gateways import (
     FIRST_EPOCH,
     Gateway,
-    common_objects,
     find_gateway,
     held_size,
     is_suspended,
     renewed,
     saw,
 )
+from cloud.issuer.lacking import lacking
 from cloud.issuer.restored import merge_lists, take_back
 from cloud.issuer.succession import followed_by
 from cloud.issuer.suspensions import list_suspended
 from cloud.log import Log
 from cloud.trails.following import follow
-from sync.exchange import build_down, open_report
+from sync.exchange import OBJECTS_BYTES_MAX, build_down, first_objects, open_report, takes
 from wallet.protocol.entry import EntryKind, decode_entry
-from wallet.protocol.envelope import NEWEST_GRANTS, NEWEST_LISTS, Up, VerifiedUp
+from wallet.protocol.envelope import NEWEST_GRANTS, Up, VerifiedUp
 from wallet.protocol.issued import Enrolment
 from wallet.protocol.policy import Policy
 from wallet.protocol.refusals import ProtocolError
@@ -131,9 +131,11 @@ class Exchange:
             up.journal, up.epoch, up.acknowledged_size
         )
         async with self._database.transaction() as connection:
-            objects = await self._objects(
+            first, later, left = await self._objects(
                 connection, gateway, verified, outcome, proven=proven, now_ms=now_ms
             )
+        bytes_max = min(takes(up) or OBJECTS_BYTES_MAX, OBJECTS_BYTES_MAX)
+        objects, cut = first_objects([*first, *settlements, *later], bytes_max=bytes_max)
         _log.info(
             "exchange",
             gateway=gateway.name,
@@ -145,8 +147,9 @@ class Exchange:
         payload = build_down(
             up,
             acknowledged=outcome.acknowledged,
-            objects=[*objects, *settlements],
+            objects=objects,
             problem=outcome.problem,
+            waiting=left + cut,
         )
         signed = await self._desk.sign_down(payload)
         return Answered(
@@ -167,7 +170,8 @@ class Exchange:
         *,
         proven: bool,
         now_ms: int,
-    ) -> list[bytes]:
+    ) -> tuple[list[bytes], list[bytes], int]:
+        """Before and after the settlement, and the bytes of what was not even read."""
         desk, up = self._desk, verified.claims
         entered = _entered(up)
         # What this report convicted others learn by the list, and this gateway by this answer.
@@ -179,12 +183,15 @@ class Exchange:
         if not suspended and _is_kept(up, outcome):
             await take_back(connection, entered, now_ms=now_ms)
             await merge_lists(connection, desk, now_ms=now_ms)
-        common = await common_objects(
-            connection, gateway.currency, dict(up.newest), first_list=NEWEST_LISTS
+        common = await lacking(
+            connection,
+            gateway.currency,
+            up.newest,
+            bytes_max=min(takes(up) or OBJECTS_BYTES_MAX, OBJECTS_BYTES_MAX),
         )
-        common += await open_question(connection, gateway.journal)
+        first = [*await open_question(connection, gateway.journal), *common.first]
         if suspended or not proven:
-            return common
+            return first, common.later, common.left_bytes
         await self._carry_on(connection, gateway, now_ms=now_ms)
         wishes = (up.health or {}).get("enrol")
         await take_wishes(connection, desk, gateway, wishes, now_ms=now_ms)
@@ -195,12 +202,11 @@ class Exchange:
             shown_until_s=verified.certificate.not_after_s,
             now_ms=now_ms,
         )
-        objects = [*(chain or ()), *common]
-        objects += await enrolments_for(connection, gateway)
-        objects += await grants_for(
+        value = await enrolments_for(connection, gateway)
+        value += await grants_for(
             connection, desk, gateway, held=up.newest.get(NEWEST_GRANTS), now_ms=now_ms
         )
-        return objects
+        return [*(chain or ()), *first], [*value, *common.later], common.left_bytes
 
     async def _carry_on(self, connection: Connection, gateway: Gateway, *, now_ms: int) -> None:
         """More of the wallets of the epoch before, where this one goes on."""

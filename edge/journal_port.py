@@ -18,6 +18,7 @@ from edge.log import Log
 from edge.version import version
 from edge.wishes import Wish, read_wishes
 from hsm.api import attester_of
+from sync.exchange import TAKES
 from sync.ports import WHOLE, Load, Position
 from sync.trail import HEALTH as TRAIL
 from sync.trail import ROWS_MAX, Told, ToldRow, fitting_rows, to_health
@@ -201,6 +202,8 @@ class JournalPort:
         leading = segment.acknowledged == self._opened.journal.acknowledged
         collected = await self.collected() if leading and not lean else []
         health = await self.health(lean=lean)
+        if load.answer_bytes_max is not None:
+            health[TAKES] = load.answer_bytes_max
         if first is None:
             self._telling = head_told(health)
         attestation = await answer_question(

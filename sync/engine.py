@@ -259,11 +259,14 @@ class Engine:
         """Exchange until the issuer holds what was there at the start; gives how many it took."""
         goal = self._port.position().size
         for count in range(1, self._exchanges_max + 1):
-            before = self._port.position().acknowledged
-            await self._exchange(asked=asked)
-            acknowledged = self._port.position().acknowledged
+            before = self._port.position()
+            waiting = await self._exchange(asked=asked)
+            now = self._port.position()
+            acknowledged = now.acknowledged
+            # Objects that came are entries; what is refused is not asked for again and again.
+            more = waiting > 0 and now.size > before.size
             # Without progress the rest is not signed yet: it travels with the next session.
-            if acknowledged >= goal or acknowledged == before:
+            if not more and (acknowledged >= goal or acknowledged == before.acknowledged):
                 return count
             self._tell("sync.progress", acknowledged=acknowledged, size=goal)
             now_ms = self._surroundings.clock.now_ms()
@@ -273,8 +276,11 @@ class Engine:
         self._woken.set()
         return self._exchanges_max
 
-    async def _exchange(self, *, asked: bool) -> None:
-        """One envelope there, one back. Raises: those of `_FAILURES`."""
+    async def _exchange(self, *, asked: bool) -> int:
+        """One envelope there, one back; gives how many bytes of objects wait for the next one.
+
+        Raises: those of `_FAILURES`.
+        """
         recipient, now_ms = await self._recipient(), self._surroundings.clock.now_ms()
         load = self._line.load(now_ms=now_ms, unbudgeted=asked)
         prepared = await self._port.up(self._surroundings.nonce(EXCHANGE_BYTES), load=load)
@@ -297,9 +303,10 @@ class Engine:
             self._tell(
                 "sync.rewound", acknowledged=down.acknowledged_size, before=up.acknowledged_size
             )
-            return
+            return down.waiting
         check_taken(down, up)
         await self._port.handed_over(leaves)
+        return down.waiting
 
     async def _carry(self, sealed: bytes) -> bytes:
         """Over the line, counted and timed. Raises: TransportError."""
@@ -311,7 +318,8 @@ class Engine:
             if error.code in _BREAKS:
                 self._line.broke()
             raise
-        self._line.carried(len(sealed), clock.monotonic_ms() - began_ms)
+        took_ms = clock.monotonic_ms() - began_ms
+        self._line.carried(len(sealed), len(answer), took_ms)
         return answer
 
     # ---- what it costs --------------------------------------------------------------------

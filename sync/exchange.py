@@ -24,6 +24,10 @@ from wallet.protocol.receipt import NO_CHAINS
 from wallet.protocol.sealed import open_sealed
 
 EXCHANGE_BYTES = 16
+# In `health`: bytes of objects that the line carries well in one answer.
+TAKES = "takes"
+# An answer of no more, whatever is asked for: an envelope has 64 MiB.
+OBJECTS_BYTES_MAX = 48 * 1024 * 1024
 
 # ---- the journal's side -------------------------------------------------------------------
 
@@ -107,13 +111,35 @@ def open_report(
     return envelope, verify_up(envelope, root=root, held_chains=held_chains)
 
 
+def takes(up: Up) -> int | None:
+    """How many bytes of objects the journal wants at once; None where it does not say."""
+    told = (up.health or {}).get(TAKES)
+    return told if type(told) is int and told > 0 else None
+
+
+def first_objects(objects: Sequence[bytes], *, bytes_max: int) -> tuple[Sequence[bytes], int]:
+    """As many from the first on as have that size together, one at least; bytes of the rest."""
+    total = 0
+    for count, raw in enumerate(objects):
+        total += len(raw)
+        if total > bytes_max and count:
+            return objects[:count], sum(map(len, objects[count:]))
+    return objects, 0
+
+
 def build_down(
-    up: Up, *, acknowledged: int, objects: Sequence[bytes] = (), problem: str | None = None
+    up: Up,
+    *,
+    acknowledged: int,
+    objects: Sequence[bytes] = (),
+    problem: str | None = None,
+    waiting: int = 0,
 ) -> bytes:
     """Payload of the answer to `up`, to be signed by the role sync under DOWN_TYPE.
 
     `acknowledged`: the contiguous size that the issuer holds now. `objects`: oldest first.
-    `problem`: a refusal code, when nothing of the segment was kept.
+    `problem`: a refusal code, when nothing of the segment was kept. `waiting`: bytes of further
+    objects, told to who said what it takes.
     """
     return down_payload(
         Down(
@@ -123,5 +149,6 @@ def build_down(
             acknowledged_size=acknowledged,
             objects=tuple(objects),
             problem=problem,
+            waiting=0 if takes(up) is None else waiting,
         )
     )

@@ -21,6 +21,7 @@ class Line:
         self.link = Link()
         self.meter = Meter()
         self._paces: dict[str, Pace] = {}
+        self._answers: dict[str, Pace] = {}
 
     @property
     def pace(self) -> Pace:
@@ -35,25 +36,36 @@ class Line:
     def load(self, *, now_ms: int, unbudgeted: bool) -> Load:
         """What the next report may carry; `unbudgeted`: a person asked for it."""
         most, left = self.pace.segment_bytes, self.meter.left(self.link, now_ms=now_ms)
+        answer = self._answer.segment_bytes
         if left is not None and not unbudgeted:
-            most = max(LEAST_BYTES, min(most, (left - PROBE_BYTES) // 2))
-        return Load(bytes_max=most, lean=self.link.metered)
+            half = (left - PROBE_BYTES) // 2
+            most, answer = [max(LEAST_BYTES, min(each, half)) for each in (most, answer)]
+        return Load(bytes_max=most, answer_bytes_max=answer, lean=self.link.metered)
 
     def count(self, purpose: Purpose, traffic: Traffic, *, now_ms: int) -> None:
         """Count what went over it."""
         self.meter.add(self.link, purpose, traffic, now_ms=now_ms)
 
-    def carried(self, sent: int, took_ms: int) -> None:
-        """An exchange came to its end."""
-        self._keep(self.pace.carried(sent, took_ms))
+    def carried(self, sent: int, received: int, took_ms: int) -> None:
+        """An exchange came to its end; the time is that of the way that had more to carry."""
+        if sent >= received:
+            self._keep(self._paces, self.pace.carried(sent, took_ms))
+        else:
+            self._keep(self._answers, self._answer.carried(received, took_ms))
 
     def broke(self) -> None:
-        """The line broke under an exchange."""
-        self._keep(self.pace.broken())
+        """The line broke under an exchange, nobody knows which way."""
+        self._keep(self._paces, self.pace.broken())
+        self._keep(self._answers, self._answer.broken())
 
-    def _keep(self, pace: Pace) -> None:
+    def _keep(self, paces: dict[str, Pace], pace: Pace) -> None:
         # Names come from the configuration, of which there are few.
-        self._paces[self.link.name] = pace
+        paces[self.link.name] = pace
+
+    @property
+    def _answer(self) -> Pace:
+        """How much comes at once over this link."""
+        return self._answers.get(self.link.name) or _first(self.link)
 
     def rests(self, since_ms: int | None, *, now_ms: int) -> bool:
         """Whether a session that has no value to carry may wait."""

@@ -26,10 +26,12 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """What a report may carry. `lean`: value first, what only tells of the box with the last entry.
 
-    `bytes_max`: of entries together; None is the policy's bound alone.
+    `bytes_max`: of entries together; None is the policy's bound alone. `answer_bytes_max`: of the
+    objects in the answer; None is all.
     """
 
     bytes_max: int | None = None
+    answer_bytes_max: int | None = None
     lean: bool = False
 
 

@@ -1,8 +1,14 @@
-"""The issuer's signed lists: published in full or as deltas, and refreshed before they grow old."""
+"""The issuer's signed lists: published in full or as deltas, and refreshed before they grow old.
+
+What is large goes as several deltas of bounded size, so that slow lines carry it one by one. All
+but the last bear the time of the list before them: nobody who holds a part holds a fresh list. A
+list that is larger than that is never signed in full again (ADR 17).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,16 +19,25 @@ from cloud.issuer import audit, objects
 from cloud.issuer.desk import Desk
 from cloud.issuer.objects import StoredObject, list_series
 from wallet.protocol.issued import LIST_TYPE, decode_list
-from wallet.protocol.lists import Held, ListId, content, hold
+from wallet.protocol.lists import Held, ListId, SignedList, content, hold, hold_chain
+from wallet.protocol.packed import HEAD, ROW_BYTES
 
 HOUR_MS = 3_600_000
 REFRESH_MS = 6 * HOUR_MS
 NEXT_UPDATE_MS = 24 * HOUR_MS
 # A newcomer reads the newest full list and what follows it: that stays short.
 DELTAS_MAX = 32
+# One signed list has no more than this, but for its envelope.
+PART_BYTES = 32 * 1024
+# An id of a journal with its epoch, the largest item of fixed size.
+_ITEM_BYTES = 32
+NEVER_ISSUED_MS = 0
 
 Items = Mapping[Any, tuple[str, ...]]
 """Items of a list in the form that `Held` has, with the names of the sanctioned."""
+
+
+_Portion = dict[Any, tuple[str, ...]]
 
 
 class ListChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,10 +49,23 @@ class ListChange(msgspec.Struct, frozen=True, kw_only=True):
 
 async def held(connection: Connection, list_id: ListId) -> Held | None:
     """The list in force, put together from its newest full form and what followed."""
-    found: Held | None = None
-    for stored in await objects.newer_than(connection, list_series(list_id), None):
-        found = hold(decode_list(stored.object), found)
-    return found
+    stored = await objects.newer_than(connection, list_series(list_id), None)
+    return await asyncio.to_thread(_assemble, [item.object for item in stored]) if stored else None
+
+
+def _assemble(raws: Sequence[bytes]) -> Held:
+    return hold_chain([decode_list(raw) for raw in raws])
+
+
+def put_together(top: SignedList, pool: Mapping[bytes, SignedList]) -> Held | None:
+    """A list as its holders have it; None where a part of it is not in `pool`, by hash."""
+    chain = [top]
+    while chain[-1].base is not None:
+        parent = pool.get(chain[-1].base)
+        if parent is None:
+            return None
+        chain.append(parent)
+    return hold_chain(chain[::-1])
 
 
 async def publish_first(
@@ -47,7 +75,11 @@ async def publish_first(
     series = list_series(list_id)
     await objects.lock_series(connection, series)
     if await objects.newest(connection, series) is None:
-        await _publish(connection, desk, list_id, 0, None, _value(list_id, items), now_ms=now_ms)
+        first, *rest = _portions(items, {})
+        issued_ms = NEVER_ISSUED_MS if rest else now_ms
+        value = _value(list_id, first[0])
+        raw = await _publish(connection, desk, list_id, 0, None, value, now_ms=issued_ms)
+        await _deltas(connection, desk, hold(decode_list(raw), None), rest, now_ms=now_ms)
 
 
 async def change_list(
@@ -63,7 +95,8 @@ async def change_list(
     await objects.lock_series(connection, list_series(list_id))
     before = await _in_force(connection, list_id)
     added = {key: names for key, names in change.added.items() if _is_new(before, key, names)}
-    removed = {key: _names(before, key) for key in change.removed if key in before.items}
+    leaving = change.removed.keys() - change.added.keys()
+    removed = {key: _names(before, key) for key in leaving if key in before.items}
     if not added and not removed:
         raise IssuerError("list-unchanged", f"list {list_id} says that already")
     after = await _next(connection, desk, before, added, removed, now_ms=now_ms)
@@ -131,13 +164,61 @@ async def _next(
     now_ms: int,
 ) -> Held:
     list_id, sequence = ListId(before.list_id), before.sequence + 1
-    if sequence % DELTAS_MAX == 0:
+    if sequence % DELTAS_MAX == 0 and len(before.items) + len(added) <= PART_BYTES // ROW_BYTES:
         items = {key: _names(before, key) for key in before.items - removed.keys()} | dict(added)
-        value, base = _value(list_id, items), None
-    else:
-        value, base = [_value(list_id, added), _value(list_id, removed)], before.hash
-    raw = await _publish(connection, desk, list_id, sequence, base, value, now_ms=now_ms)
-    return hold(decode_list(raw), before)
+        if sum([_size(key, names) for key, names in items.items()]) <= PART_BYTES:
+            value = _value(list_id, items)
+            raw = await _publish(connection, desk, list_id, sequence, None, value, now_ms=now_ms)
+            return hold(decode_list(raw), before)
+    return await _deltas(connection, desk, before, _portions(added, removed), now_ms=now_ms)
+
+
+async def _deltas(
+    connection: Connection,
+    desk: Desk,
+    before: Held,
+    changes: Sequence[tuple[Items, Items]],
+    *,
+    now_ms: int,
+) -> Held:
+    """Sign one delta after the other; the last one alone is of now."""
+    list_id, issued_ms = ListId(before.list_id), before.issued_ms
+    for number, (added, removed) in enumerate(changes, 1):
+        raw = await _publish(
+            connection,
+            desk,
+            list_id,
+            before.sequence + 1,
+            before.hash,
+            [_value(list_id, added), _value(list_id, removed)],
+            now_ms=now_ms if number == len(changes) else issued_ms,
+        )
+        before = hold(decode_list(raw), before)
+    return before
+
+
+def _portions(added: Items, removed: Items) -> list[tuple[_Portion, _Portion]]:
+    """(added, removed) of several changes, one at least, none of which is above `PART_BYTES`.
+
+    What joins comes first: whoever holds a part is too strict rather than too lax.
+    """
+    made, size = list[tuple[_Portion, _Portion]]([({}, {})]), 0
+    for which, items in enumerate((added, removed)):
+        for key in sorted(items):
+            more = _size(key, items[key])
+            if size + more > PART_BYTES and size:
+                made.append(({}, {}))
+                size = 0
+            made[-1][which][key] = items[key]
+            size += more
+    return made
+
+
+def _size(key: Any, names: tuple[str, ...]) -> int:
+    """Bytes that an item has in a list, or a few more."""
+    if isinstance(key, str):
+        return sum([_ITEM_BYTES + len(text.encode()) for text in (key, *names)])
+    return len(HEAD) + len(key) if isinstance(key, bytes) else _ITEM_BYTES
 
 
 async def _publish(

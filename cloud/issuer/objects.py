@@ -68,3 +68,25 @@ async def newer_than(
         *(series, held),
     )
     return [StoredObject(**dict(row)) for row in rows]
+
+
+async def first_newer(
+    connection: Connection, series: str, sequence: int | None, *, bytes_max: int
+) -> tuple[list[bytes], int]:
+    """The first of what `newer_than` gives, and the bytes of the rest.
+
+    One at least, however large it is; no more than begin within `bytes_max`.
+    """
+    held = -1 if sequence is None else sequence
+    rows = await connection.fetch(
+        "WITH newer AS (SELECT sequence, octet_length(object) AS bytes FROM issued_object"
+        "  WHERE series = $1 AND sequence > $2 AND sequence >= coalesce((SELECT max(sequence)"
+        "   FROM issued_object WHERE series = $1 AND is_full AND sequence > $2), 0)),"
+        " counted AS (SELECT sequence, bytes, sum(bytes) OVER (ORDER BY sequence) AS reached,"
+        "  sum(bytes) OVER () AS total FROM newer)"
+        " SELECT object, reached, total FROM counted JOIN issued_object USING (sequence)"
+        " WHERE series = $1 AND reached - bytes < $3 ORDER BY sequence",
+        *(series, held, max(1, bytes_max)),
+    )
+    left = int(rows[-1]["total"] - rows[-1]["reached"]) if rows else 0
+    return [row["object"] for row in rows], left

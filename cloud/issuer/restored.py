@@ -15,7 +15,7 @@ from cloud.issuer.desk import Desk
 from cloud.issuer.objects import StoredObject, list_series, policy_series
 from cloud.log import Log
 from wallet.protocol.issued import Enrolment, decode_list
-from wallet.protocol.lists import Held, ListId, SignedList, hold
+from wallet.protocol.lists import ListId, SignedList
 from wallet.protocol.policy import Policy
 
 _log = Log("restored")
@@ -82,7 +82,7 @@ async def _merge(connection: Connection, desk: Desk, list_id: ListId, *, now_ms:
     if not recovered:
         return
     top = decode_list(max(recovered, key=lambda row: int(row["sequence"]))["object"])
-    forgotten = _put_together(top, await _pool(connection, list_id))
+    forgotten = lists.put_together(top, await _pool(connection, list_id))
     sequence = await lists.publish_union(
         connection, desk, list_id, forgotten, above=top.sequence, now_ms=now_ms
     )
@@ -97,17 +97,3 @@ async def _pool(connection: Connection, list_id: ListId) -> dict[bytes, SignedLi
     )
     found = [decode_list(row["object"]) for row in rows]
     return {listed.hash: listed for listed in found}
-
-
-def _put_together(top: SignedList, pool: dict[bytes, SignedList]) -> Held | None:
-    """The list as its holders have it; None where a part of it is known to nobody."""
-    chain = [top]
-    while chain[-1].base is not None:
-        parent = pool.get(chain[-1].base)
-        if parent is None:
-            return None
-        chain.append(parent)
-    held: Held | None = None
-    for listed in reversed(chain):
-        held = hold(listed, held)
-    return held

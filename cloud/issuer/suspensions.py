@@ -6,6 +6,7 @@ pays on within its limits.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from cloud.database import Connection
@@ -32,7 +33,7 @@ async def list_suspended(connection: Connection, desk: Desk, *, now_ms: int) -> 
     # Another one may have listed them while this one waited.
     rows = await _unlisted(connection)
     held = await lists.held(connection, ListId.JOURNALS)
-    known: frozenset[Any] = frozenset() if held is None else held.items
+    known: Set[Any] = frozenset() if held is None else held.items
     added = {(row["journal"], row["epoch"]): () for row in rows}
     fresh = {place: names for place, names in added.items() if place not in known}
     if fresh:

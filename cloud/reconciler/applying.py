@@ -8,6 +8,7 @@ import msgspec
 
 from cloud.reconciler.context import Facts, IssuerContext
 from cloud.reconciler.facts import refunds
+from cloud.reconciler.lists import share
 from wallet.protocol.entry import Entry
 from wallet.protocol.refusals import Refusal
 from wallet.protocol.replaying import refundable_of
@@ -39,4 +40,6 @@ def apply_entries(
         decisions.append(outcome.decision)
         if refunded and (payment := refundable_of(entry)) is not None:
             facts.payments[leaf] = payment
+    if facts.lists:
+        share(state)
     return Outcome(decisions=decisions, refusal=None)

@@ -11,6 +11,7 @@ from cloud.ledger.accounts import ensure_accounts, offline
 from cloud.reconciler.applying import apply_entries
 from cloud.reconciler.context import ReplayContext
 from cloud.reconciler.facts import facts_for, replay_facts, replayed_roots
+from cloud.reconciler.lists import lists_for, share
 from cloud.reconciler.values import ReconcilerError
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import decode_entry
@@ -127,7 +128,8 @@ async def load(
     )
     state, frontier = State(JournalId(journal), epoch), Frontier()
     if stored is not None:
-        state, frontier = read_snapshot(stored)
+        state, frontier = read_snapshot(stored, await lists_for(connection, stored))
+        share(state)
     replica = Replica(epoch_id=epoch_id, state=state, frontier=frontier)
     segments = await connection.fetch(
         "SELECT first, entries, leaves FROM journal_segment"

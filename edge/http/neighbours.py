@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 from aiohttp import web
@@ -19,14 +19,15 @@ from wallet.protocol.issued import decode_list
 from wallet.protocol.lists import ListId
 from wallet.protocol.state import State
 from wallet.store.connection import Connection
-from wallet.store.objects import HeldObject, newest_objects
+from wallet.store.objects import list_objects, newest_objects
 
 PATH = "/v1/lists"
 GATEWAY_URI = "urn:cbdc:gateway:"
 # One list has at most 64 MiB: an answer begins with whatever comes first, and ends here.
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
-# The issuer signs a full list more often than that.
-CHAIN_MAX = 256
+# A list that is not large is signed in full more often than that.
+CHAIN_MAX = 64
+PAGE = 64
 NONE_HELD = -1
 
 Sequence = Annotated[int, Meta(ge=NONE_HELD, le=2**53 - 1)]
@@ -71,31 +72,41 @@ def require_gateway(request: web.Request) -> None:
 def lists_after(
     connection: Connection, held: Mapping[int, int], *, bytes_max: int = ANSWER_BYTES_MAX
 ) -> list[bytes]:
-    """What somebody lacks who holds these sequences: of each list all or nothing.
+    """What somebody lacks who holds these sequences, each list's oldest first, as much as fits.
 
-    The first list that is news is told whatever its size; `bytes_max` bounds what follows it.
+    The first one that is news is told whatever its size; what does not fit is asked for next time.
     """
     found: list[bytes] = []
-    size = 0
+    left = bytes_max
     for number in ListId:
-        chain = _chain(connection, number, held.get(int(number), NONE_HELD))
-        size += sum(map(len, chain))
-        if found and size > bytes_max:
-            # The others are asked for next time.
-            break
-        found += chain
+        for raw in _chain(connection, number, held.get(int(number), NONE_HELD)):
+            left -= len(raw)
+            if found and left < 0:
+                return found
+            found.append(raw)
     return found
 
 
-def _chain(connection: Connection, number: ListId, held: int) -> list[bytes]:
+def _chain(connection: Connection, number: ListId, held: int) -> Iterator[bytes]:
     """The newest full list, if it is newer than what is held, and the deltas on it or on that."""
-    newest: list[HeldObject] = newest_objects(connection, list_kind(number), held, CHAIN_MAX)
-    chain = []
+    kind, chain = list_kind(number), list[bytes]()
+    newest = newest_objects(connection, kind, held, CHAIN_MAX)
     for stored in newest:
         chain.append(stored.object)
         if decode_list(stored.object).base is None:
             break
-    return chain[::-1]
+    else:
+        if len(newest) == CHAIN_MAX:
+            # A large list is one chain of deltas: from the oldest one that is lacking.
+            yield from _from(connection, kind, held)
+            return
+    yield from reversed(chain)
+
+
+def _from(connection: Connection, kind: str, held: int) -> Iterator[bytes]:
+    while page := list_objects(connection, kind, held, PAGE):
+        yield from [stored.object for stored in page]
+        held = page[-1].sequence
 
 
 NEIGHBOURS = [

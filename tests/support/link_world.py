@@ -27,7 +27,7 @@ from sync.engine import Engine, Surroundings
 from sync.meter import Link, LinkKind
 from sync.transport import HttpsTransport
 from tests.support.packets import End, Quality, Wire
-from tests.support.sync_pair import SimulatedCloud, SimulatedJournal, raw
+from tests.support.sync_pair import LISTED, SimulatedCloud, SimulatedJournal, raw
 from tests.support.tls_pair import Authority
 from wallet.clock import SystemClock
 
@@ -52,6 +52,9 @@ class Case:
     quality: Quality
     link: Link = FREE
     entries: int = 60
+    # Lists that the issuer has for this gateway, and how large each is.
+    lists: int = 0
+    list_bytes: int = 8_000
     timeout_s: int = 20
     lies: bool = False
     portal: bool = False
@@ -69,6 +72,12 @@ CASES = {
     ),
     "flapping": Case(
         quality=Quality(rate_bits=400_000, delay_ms=20, flap_s=3), entries=500, timeout_s=2
+    ),
+    "lists": Case(
+        quality=Quality(rate_bits=100_000, delay_ms=20, loss=0.01, flap_s=3),
+        entries=5,
+        lists=6,
+        timeout_s=2,
     ),
     "lies": Case(quality=Quality(delay_ms=10), lies=True),
     "portal": Case(quality=Quality(delay_ms=10), portal=True),
@@ -90,6 +99,7 @@ class World:
         chance = random.Random(1)
         self.journal.entries = [chance.randbytes(ENTRY_BYTES) for _ in range(case.entries)]
         self.cloud = SimulatedCloud(self.journal)
+        self.cloud.lists = [LISTED + chance.randbytes(case.list_bytes) for _ in range(case.lists)]
         self.journal.to = raw(self.cloud.hpke)
         self.begun = threading.Event()
         self.done = threading.Event()
@@ -168,7 +178,7 @@ class World:
         )
         task = asyncio.create_task(engine.run())
         began = time.monotonic()
-        while self.journal.acknowledged < len(self.journal.entries):
+        while not self._whole():
             self.told["outcomes"].append(await engine.now())
             self.told["states"].append(engine.state)
             # What was wrong is mended: somebody logged in, the name server tells the truth.
@@ -184,8 +194,16 @@ class World:
             "received": traffic.received,
             "reports": [len(up.entries) for up in self.cloud.ups],
             "held": self.cloud.entries == self.journal.entries,
+            "lists": self.journal.lists == self.cloud.lists,
+            "answers": self.cloud.told,
         }
         self.done.set()
+
+    def _whole(self) -> bool:
+        return (
+            self.journal.acknowledged >= len(self.journal.entries)
+            and len(self.journal.lists) >= self.case.lists
+        )
 
 
 class Names(asyncio.DatagramProtocol):

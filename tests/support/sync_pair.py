@@ -14,18 +14,21 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from sync.engine import Engine, Surroundings
 from sync.errors import Code, TransportError
-from sync.exchange import build_down, open_up
+from sync.exchange import TAKES, build_down, first_objects, open_up, takes
 from sync.meter import Link, Traffic
 from sync.ports import Load, Position
 from tests.support.issuer import NOW_S, Issuer, Journal
 from wallet.protocol.certificates import TrustAnchor
-from wallet.protocol.envelope import DOWN_TYPE, Down, Up
+from wallet.protocol.envelope import DOWN_TYPE, NEWEST_LISTS, Down, Up
 from wallet.protocol.sealed import seal, short_id
 
 NOW_MS = NOW_S * 1000
 WAIT_S = 20
 BYTES_MAX = 1 << 40
 ISSUER = Issuer("sync")
+# What an object of the simulated issuer begins with that is a list.
+LISTED = b"list"
+WALLETS_LIST = NEWEST_LISTS + 2
 
 
 def raw(key: X25519PrivateKey) -> bytes:
@@ -47,6 +50,8 @@ class SimulatedJournal:
         self.segment = segment
         self.signed = True
         self.taken: list[bytes] = []
+        self.lists: list[bytes] = []
+        self.refuses_lists = False
         self.handed: list[bytes] = []
         self.error: Exception | None = None
         self.loads: list[Load] = []
@@ -88,7 +93,8 @@ class SimulatedJournal:
             acknowledged_size=first,
             entries=tuple(self._fitting(first, load)),
             checkpoint=b"",
-            newest={},
+            newest={WALLETS_LIST: len(self.lists)},
+            health=None if load.answer_bytes_max is None else {TAKES: load.answer_bytes_max},
         )
         return claims, [b"leaf"]
 
@@ -118,6 +124,11 @@ class SimulatedJournal:
     async def take(self, down: Down) -> None:
         """See `JournalPort`."""
         self.taken += down.objects
+        lists = [raw for raw in down.objects if raw.startswith(LISTED)]
+        if not self.refuses_lists:
+            # Each becomes an entry.
+            self.lists += lists
+            self.unsigned += len(lists)
         if down.problem is None and down.acknowledged_size <= len(self.entries):
             self.acknowledged = down.acknowledged_size
 
@@ -142,6 +153,8 @@ class SimulatedCloud:
         # The exchange at this number, from 1 on, gets there, and its answer does not come back.
         self.lost_at: int | None = None
         self.objects: list[bytes] = []
+        self.lists: list[bytes] = []
+        self.told: list[int] = []
         self.changes: dict[str, Any] = {}
         self.role = "sync"
         self.meanwhile: Callable[[], None] = lambda: None
@@ -190,10 +203,16 @@ class SimulatedCloud:
 
     def _answer(self, up: Up) -> bytes:
         up = msgspec.structs.replace(up, exchange=self.changes.get("exchange", up.exchange))
+        lacking = self.lists[up.newest[WALLETS_LIST] :]
+        objects, waiting = first_objects(
+            [*self.objects, *lacking], bytes_max=takes(up) or BYTES_MAX
+        )
+        self.told.append(sum(map(len, objects)))
         payload = build_down(
             up,
             acknowledged=self.changes.get("acknowledged", len(self.entries)),
-            objects=self.objects,
+            objects=objects,
+            waiting=waiting,
             problem=self.changes.get("problem"),
         )
         key, chain = ISSUER.role(self.role)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import msgspec
@@ -15,11 +16,11 @@ from wallet.protocol.checkpoint import Checkpoint, decode_checkpoint
 from wallet.protocol.context import Refundable, Source
 from wallet.protocol.entry import Entry, ListUpdate, Note, Open, Payment, decode_entry
 from wallet.protocol.issued import Settlement, decode_list
-from wallet.protocol.lists import Held, SignedList
+from wallet.protocol.lists import Held, SignedList, hold_chain
 from wallet.protocol.merkle import Frontier, leaf_hash
 from wallet.protocol.refusals import ProtocolError, Refusal
 from wallet.protocol.rules import apply
-from wallet.protocol.snapshot import SnapshotError, read_snapshot
+from wallet.protocol.snapshot import SnapshotError, lists_apart, read_snapshot
 from wallet.protocol.state import State
 from wallet.protocol.trust import ENDLESS_S
 from wallet.store.connection import Connection
@@ -31,10 +32,10 @@ from wallet.store.journal import (
     last_snapshot,
     read_entries,
 )
-from wallet.store.objects import HeldObject, list_objects, put_object
+from wallet.store.objects import HeldObject, list_objects, objects_down_from, put_object
 
 CHUNK = 2_000
-OBJECT_PAGE = 1_000
+LIST_PAGE = 64
 Progress = Callable[[int, int], None]
 
 
@@ -118,7 +119,9 @@ def _checkpoint(raw: bytes) -> Checkpoint:
 async def _begin(database: Database, stored: _Stored) -> tuple[State, Frontier]:
     if stored.snapshot is not None:
         try:
-            state, frontier = read_snapshot(stored.snapshot)
+            apart = lists_apart(stored.snapshot)
+            lists = {update.list_id: await held_list(database, update) for update in apart}
+            state, frontier = read_snapshot(stored.snapshot, lists)
         except (SnapshotError, ProtocolError) as error:
             raise JournalTampered(str(error)) from error
         if frontier.size > stored.size:
@@ -256,6 +259,29 @@ async def stored_list(database: Database, update: ListUpdate) -> SignedList:
         if listed.hash == update.hash:
             return listed
     raise JournalTampered(f"list {update.list_id} of sequence {update.sequence} is missing")
+
+
+async def held_list(database: Database, update: ListUpdate) -> Held:
+    """The list that was held after an entry, put together from the signed ones.
+
+    Raises: JournalTampered, and ProtocolError where they do not follow one another.
+    """
+    kind, chain = list_kind(update.list_id), list[SignedList]()
+    below = update.sequence + 1
+    while not chain or chain[-1].base is not None:
+        page = await database.read(functools.partial(_list_page, kind=kind, below=below))
+        if not page:
+            raise JournalTampered(f"list {update.list_id} of sequence {update.sequence} is missing")
+        for held in page:
+            chain.append(decode_list(held.object))
+            if chain[-1].base is None:
+                break
+        below = page[-1].sequence
+    return hold_chain(chain[::-1])
+
+
+def _list_page(connection: Connection, *, kind: str, below: int) -> list[HeldObject]:
+    return objects_down_from(connection, kind, below - 1, LIST_PAGE)
 
 
 def list_kind(list_id: int) -> str:

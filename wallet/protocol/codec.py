@@ -134,6 +134,16 @@ def decode_shallow(data: bytes, *, bytes_max: int, member_bytes_max: int) -> lis
     return members
 
 
+def array_head(data: bytes, at: int) -> tuple[int, int] | None:
+    """(members, where the first one begins) of an array at this place; None where none begins.
+
+    Raises: DecodeError for a head that is not in its shortest form.
+    """
+    if at >= len(data) or data[at] >> 5 != 4:
+        return None
+    return _argument(data, at)
+
+
 def _not_canonical(detail: str) -> DecodeError:
     return DecodeError(Code.NOT_CANONICAL, detail)
 

@@ -52,7 +52,10 @@ class Up(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Down(msgspec.Struct, frozen=True, kw_only=True):
-    """What the issuer answers. `problem`: a code, when nothing of the segment was kept."""
+    """What the issuer answers. `problem`: a code, when nothing of the segment was kept.
+
+    `waiting`: bytes of objects for which this answer had no room.
+    """
 
     journal: JournalId
     epoch: int
@@ -60,6 +63,7 @@ class Down(msgspec.Struct, frozen=True, kw_only=True):
     acknowledged_size: int
     objects: tuple[bytes, ...]
     problem: str | None = None
+    waiting: int = 0
 
 
 class VerifiedUp(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +106,7 @@ _DOWN = {
     6: shapes.listed(shapes.binary),
 }
 _UP_ALLOWED = {10: shapes.mapping(shapes.text, _anything)}
-_DOWN_ALLOWED = {7: shapes.text}
+_DOWN_ALLOWED = {7: shapes.text, 8: shapes.count}
 
 
 def up_payload(claims: Up) -> bytes:
@@ -131,7 +135,11 @@ def down_payload(claims: Down) -> bytes:
         5: claims.acknowledged_size,
         6: list(claims.objects),
     }
-    return encode(fields if claims.problem is None else {**fields, 7: claims.problem})
+    if claims.problem is not None:
+        fields[7] = claims.problem
+    if claims.waiting:
+        fields[8] = claims.waiting
+    return encode(fields)
 
 
 def verify_up(
@@ -182,6 +190,7 @@ def verify_down(
         acknowledged_size=fields[5],
         objects=fields[6],
         problem=fields.get(7),
+        waiting=fields.get(8, 0),
     )
     return VerifiedDown(claims=claims, certificate=certificate)
 

@@ -6,7 +6,7 @@ The numbers of the steps are those of protocol.md, "Checking a receipt".
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import NoReturn
 
 import msgspec
@@ -65,8 +65,8 @@ class Revocations(msgspec.Struct, frozen=True, kw_only=True):
     `epochs`: (journal, epoch).
     """
 
-    serials: frozenset[bytes] = frozenset()
-    epochs: frozenset[tuple[bytes, int]] = frozenset()
+    serials: Set[bytes] = frozenset()
+    epochs: Set[tuple[bytes, int]] = frozenset()
 
     def __post_init__(self) -> None:
         if any(serial[:1] == b"\x00" for serial in self.serials):

@@ -1,22 +1,35 @@
-"""Snapshots: the state of a journal and its frontier as bytes, so that a start is short."""
+"""Snapshots: the state of a journal and its frontier as bytes, so that a start is short.
+
+A large list is named there and stands apart: snapshots are written often, and the signed lists that
+it was made of are kept anyway.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Set
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import msgspec
 
+from wallet.protocol.entry import ListUpdate
 from wallet.protocol.ids import JournalId, WalletId
 from wallet.protocol.issued import decode_policy
 from wallet.protocol.lists import Held, ListId
 from wallet.protocol.merkle import Frontier, import_frontier
+from wallet.protocol.packed import PackedIds
 from wallet.protocol.state import HOUR_MS, Hours, Movements, State, Wallet
 
-VERSION = 1
+VERSION = 2
+# Version 1 had every list whole.
+_READ = (1, VERSION)
+WHOLE_ITEMS_MAX = 4_096
+NO_LISTS: Mapping[int, Held] = MappingProxyType({})
+_PACKED = (ListId.WALLETS, ListId.FROZEN)
 
 
 class _HeldRow(msgspec.Struct, frozen=True):
-    """A list held. Only the column of the list's own kind of item is filled."""
+    """A list held. Only the column of the list's own kind of item is filled; none where `apart`."""
 
     list_id: int
     sequence: int
@@ -28,6 +41,14 @@ class _HeldRow(msgspec.Struct, frozen=True):
     octets: list[bytes]
     texts: list[str]
     names: dict[str, tuple[str, ...]]
+    apart: bool = False
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """What of a snapshot tells which lists it needs."""
+
+    version: int
+    lists: list[_HeldRow]
 
 
 class _Snapshot(msgspec.Struct, frozen=True):
@@ -55,6 +76,9 @@ class _Snapshot(msgspec.Struct, frozen=True):
     movements: tuple[bytes, bytes, bytes, bytes, bytes]
     held: list[tuple[int, int, int]]
     frontier: bytes
+
+
+_Shape = TypeVar("_Shape", _Named, _Snapshot)
 
 
 class SnapshotError(Exception):
@@ -94,14 +118,18 @@ def write_snapshot(state: State, frontier: Frontier) -> bytes:
     return msgspec.msgpack.encode(snapshot)
 
 
-def read_snapshot(data: bytes) -> tuple[State, Frontier]:
-    """What `write_snapshot` gave. Raises: SnapshotError."""
-    try:
-        snapshot = msgspec.msgpack.decode(data, type=_Snapshot)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise SnapshotError(f"the snapshot cannot be read: {error}") from error
-    if snapshot.version != VERSION:
-        raise SnapshotError(f"a snapshot of version {snapshot.version}")
+def lists_apart(data: bytes) -> list[ListUpdate]:
+    """The lists that `read_snapshot` has to be given. Raises: SnapshotError."""
+    return [
+        ListUpdate(list_id=row.list_id, sequence=row.sequence, hash=row.hash)
+        for row in _decoded(data, _Named).lists
+        if row.apart
+    ]
+
+
+def read_snapshot(data: bytes, lists: Mapping[int, Held] = NO_LISTS) -> tuple[State, Frontier]:
+    """What `write_snapshot` gave. `lists`: those of `lists_apart`. Raises: SnapshotError."""
+    snapshot = _decoded(data, _Snapshot)
     state = State(JournalId(snapshot.journal), snapshot.epoch)
     for name in (
         "currency size time_ms opened_ms grants_next settled_size settled_ms unsettled_total "
@@ -111,7 +139,7 @@ def read_snapshot(data: bytes) -> tuple[State, Frontier]:
     state.opened, state.closed = snapshot.opened, snapshot.closed
     state.wallets = {WalletId(wallet.wallet): wallet for wallet in snapshot.wallets}
     state.numbers = {wallet.number: WalletId(wallet.wallet) for wallet in snapshot.wallets}
-    state.lists = {row.list_id: _held(row) for row in snapshot.lists}
+    state.lists = {row.list_id: _given(row, lists) for row in snapshot.lists}
     state.requests = {key: (known, until) for key, known, until in snapshot.requests}
     state.redeemed = {(j, epoch, index): end for j, epoch, index, end in snapshot.redeemed}
     state.refunds = dict(snapshot.refunds)
@@ -123,6 +151,25 @@ def read_snapshot(data: bytes) -> tuple[State, Frontier]:
         state.policy = decode_policy(snapshot.policy)
     state.refresh_deadlines()
     return state, import_frontier(snapshot.frontier)
+
+
+def _decoded(data: bytes, shape: type[_Shape]) -> _Shape:
+    try:
+        found = msgspec.msgpack.decode(data, type=shape)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise SnapshotError(f"the snapshot cannot be read: {error}") from error
+    if found.version not in _READ:
+        raise SnapshotError(f"a snapshot of version {found.version}")
+    return found
+
+
+def _given(row: _HeldRow, lists: Mapping[int, Held]) -> Held:
+    if not row.apart:
+        return _held(row)
+    found = lists.get(row.list_id)
+    if found is None or found.hash != row.hash:
+        raise SnapshotError(f"list {row.list_id} of sequence {row.sequence} is missing")
+    return found
 
 
 def _columns(movements: Movements) -> tuple[bytes, bytes, bytes, bytes, bytes]:
@@ -147,7 +194,9 @@ def _held_row(held: Held) -> _HeldRow:
         ListId.CATEGORIES: categories,
         ListId.SANCTIONED: texts,
     }
-    columns.get(ListId(held.list_id), octets).extend(sorted(held.items))
+    apart = held.list_id in _PACKED and len(held.items) > WHOLE_ITEMS_MAX
+    if not apart:
+        columns.get(ListId(held.list_id), octets).extend(sorted(held.items))
     return _HeldRow(
         held.list_id,
         held.sequence,
@@ -159,17 +208,19 @@ def _held_row(held: Held) -> _HeldRow:
         octets,
         texts,
         held.names,
+        apart,
     )
 
 
 def _held(row: _HeldRow) -> Held:
-    items = frozenset[Any](row.journals) | frozenset[Any](row.categories)
+    items: Set[Any] = frozenset[Any](row.journals) | frozenset[Any](row.categories)
+    items = items | frozenset(row.octets) | frozenset(row.texts)
     return Held(
         list_id=row.list_id,
         sequence=row.sequence,
         hash=row.hash,
         issued_ms=row.issued_ms,
         next_update_ms=row.next_update_ms,
-        items=items | frozenset(row.octets) | frozenset(row.texts),
+        items=PackedIds.of(items) if row.list_id in _PACKED else items,
         names=row.names,
     )

@@ -73,6 +73,16 @@ def newest_objects(conn: Connection, kind: str, after: int, limit: int) -> list[
     return values_of(HeldObject, rows)
 
 
+def objects_down_from(conn: Connection, kind: str, sequence: int, limit: int) -> list[HeldObject]:
+    """Up to `limit` objects of one kind by falling sequence, from this sequence on."""
+    rows = conn.execute(
+        "SELECT kind, sequence, object FROM objects WHERE kind = ? AND sequence <= ?"
+        " ORDER BY sequence DESC LIMIT ?",
+        (kind, sequence, limit),
+    )
+    return values_of(HeldObject, rows)
+
+
 def delete_object(conn: Connection, kind: str, sequence: int) -> None:
     """Forget one object."""
     conn.execute("DELETE FROM objects WHERE kind = ? AND sequence = ?", (kind, sequence))

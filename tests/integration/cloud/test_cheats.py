@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ async def proven(
     return said
 
 
-async def revoked_at(box: Box) -> frozenset[Any]:
+async def revoked_at(box: Box) -> Set[Any]:
     """The journals that a gateway knows to be revoked, once it has synchronised."""
     async with box.running() as branch:
         await exchanged(branch)

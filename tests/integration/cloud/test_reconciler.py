@@ -249,9 +249,39 @@ async def publish(database: Database, listed: SignedList) -> None:
     """A list as the issuer keeps it."""
     async with database.transaction() as connection:
         await connection.execute(
-            "INSERT INTO issued_object VALUES ($1, $2, $3, true, $4)",
-            *(f"list/{listed.list_id}", listed.sequence, listed.signed.raw, listed.issued_ms),
+            "INSERT INTO issued_object VALUES ($1, $2, $3, $4, $5)",
+            *(f"list/{listed.list_id}", listed.sequence, listed.signed.raw),
+            *(listed.base is None, listed.issued_ms),
         )
+
+
+async def test_a_large_list_is_held_once_and_a_restart_puts_it_together(
+    database: Database, north: Branch, south: Branch
+) -> None:
+    revoked = [number.to_bytes(20, "big") for number in range(5_000)]
+    full = list_of(ListId.WALLETS, revoked)
+    delta = list_of(ListId.WALLETS, [[b"\xff" * 20], revoked[:1]], sequence=1, base=full.hash)
+    for listed in (full, delta):
+        await publish(database, listed)
+        for branch in (north, south):
+            branch.book.accept(listed)
+    reconciling = reconciler(database, snapshot_entries=1)
+    held = []
+    for again in (reconciling, reconciler(database)):
+        for branch in (north, south):
+            assert await branch.sync(again) == Ingested(acknowledged=branch.size)
+            state = again._replicas[branch.book.journal, 1].state
+            assert picture(state) == picture(branch.book.state)
+            held.append(state.lists[ListId.WALLETS])
+    assert all(item is held[0] for item in held) and len(held[0].items) == 5_000
+    async with database.transaction() as connection:
+        sizes = await connection.fetch("SELECT length(snapshot) AS bytes FROM journal_snapshot")
+        assert all(row["bytes"] < 20_000 for row in sizes) and len(sizes) == 2
+        await connection.execute("ALTER TABLE issued_object DISABLE TRIGGER USER")
+        await connection.execute("DELETE FROM issued_object WHERE sequence = 0")
+    del again, held, state, reconciling
+    with pytest.raises(ReconcilerError, match="list 2 is missing"):
+        await north.sync(reconciler(database))
 
 
 async def test_what_is_stored_and_what_is_computed_must_agree(

@@ -37,7 +37,7 @@ WAIT_S = 20
 SOMEBODY = b"\x07" * 20
 WALLETS, JOURNALS, SANCTIONED, FROZEN = 2, 1, 4, 5
 QUIET = 86_400
-ANSWER_BYTES_MAX = 10_000
+ANSWER_BYTES_MAX = 100_000
 
 
 class Street(msgspec.Struct, frozen=True):
@@ -141,6 +141,29 @@ async def test_changes_travel_as_the_issuer_signed_them(street: Street) -> None:
     assert after[1:] == [] or decode_list(after[0]).list_id != WALLETS
     assert last in after and full not in after
     assert await street.asking().ask_all() == 1
+
+
+async def test_a_chain_that_never_ends_in_a_full_list_is_told_from_where_it_lacks(
+    street: Street,
+) -> None:
+    chain = [street.issuer.list(WALLETS, [SOMEBODY], sequence=1)]
+    for sequence in range(2, told.CHAIN_MAX + 4):
+        chain.append(delta(street.issuer, chain[-1], [bytes([sequence]) * 20], sequence=sequence))
+    await street.north.take(*chain)
+    north = street.north.opened.database
+    known = dict.fromkeys(range(1, 7), len(chain))
+
+    async def lacking(held: int, bytes_max: int) -> list[bytes]:
+        asked = known | {WALLETS: held}
+        return await north.read(lambda c: told.lists_after(c, asked, bytes_max=bytes_max))
+
+    assert await lacking(0, 10**6) == chain
+    assert await lacking(2, 10**6) == chain[2:]
+    # In several answers each part is the list as it once was.
+    assert await lacking(2, 1) == chain[2:3]
+    assert await street.asking().ask_all() == len(chain)
+    wanted = {SOMEBODY, *[bytes([sequence]) * 20 for sequence in range(2, told.CHAIN_MAX + 4)]}
+    assert street.south.opened.journal.state.lists[WALLETS].items == wanted
 
 
 async def test_a_suspension_reaches_the_suspended_and_its_neighbours(street: Street) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from sync.pace import LEAST_BYTES
 from tests.support.link_world import CASES, ENTRY_BYTES, run_link
+from tests.support.sync_pair import LISTED
 
 TAKES_S_MAX = 60
 
@@ -20,7 +21,7 @@ TAKES_S_MAX = 60
 async def played(name: str) -> dict[str, Any]:
     """What a case came to; in the end the issuer holds all, once and in order."""
     told = await asyncio.to_thread(run_link, name)
-    assert told["held"], told
+    assert told["held"] and told["lists"], told
     assert told["outcomes"][-1][0] == "completed", told
     assert told["took_s"] < TAKES_S_MAX, told
     return told
@@ -54,6 +55,15 @@ async def test_a_line_that_flaps_every_three_seconds_carries_all_in_the_end() ->
     assert told["segment_bytes"] >= LEAST_BYTES
     failures = {data["code"] for name, data in told["events"] if name == "sync.failed"}
     assert failures <= {"transport-timeout", "transport-unreachable"}
+
+
+async def test_lists_come_in_answers_that_a_line_which_flaps_can_carry() -> None:
+    told = await played("lists")
+    # Whole, they do not get through in three seconds; an answer that was lost is tried smaller.
+    case = CASES["lists"]
+    whole = case.lists * (case.list_bytes + len(LISTED))
+    assert told["dropped"] > 0 and max(told["answers"]) < whole
+    assert min(filter(None, told["answers"])) < max(told["answers"])
 
 
 @pytest.mark.parametrize("name", ["lies", "portal"])

@@ -1,6 +1,7 @@
 """The engine's states, and what each failure leads to. Nothing here waits for time to pass."""
 
 import asyncio
+import random
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,8 @@ from sync.backoff import longest_ms
 from sync.engine import Wake, wait_for
 from sync.errors import Code
 from sync.machine import State
-from tests.support.sync_pair import NOW_MS, WAIT_S, Pair
+from sync.pace import FIRST_BYTES
+from tests.support.sync_pair import LISTED, NOW_MS, WAIT_S, Pair
 from wallet.protocol.refusals import Code as Refused
 
 
@@ -57,6 +59,23 @@ async def test_what_an_answer_adds_travels_with_the_next_session() -> None:
         pair.cloud.meanwhile = lambda: None
         assert await pair.engine.now() == ("completed", "exchanges: 1")
         assert len(pair.cloud.entries) == 3
+
+
+async def test_what_an_answer_had_no_room_for_is_fetched_in_the_same_session() -> None:
+    async with Pair(entries=2) as pair:
+        chance = random.Random(1)
+        pair.cloud.lists = [LISTED + chance.randbytes(FIRST_BYTES - 4) for _ in range(9)]
+        assert (await pair.engine.now())[0] == "completed"
+        assert pair.journal.lists == pair.cloud.lists
+        # The line is fast: each answer may have four times as much as the one before.
+        assert pair.cloud.told == [FIRST_BYTES, 4 * FIRST_BYTES, 4 * FIRST_BYTES]
+
+
+async def test_what_waits_is_not_asked_for_again_and_again_where_nothing_is_taken() -> None:
+    async with Pair(entries=2) as pair:
+        pair.cloud.lists = [LISTED + bytes(FIRST_BYTES)] * 2
+        pair.journal.refuses_lists = True
+        assert await pair.engine.now() == ("completed", "exchanges: 1")
 
 
 async def test_entries_that_are_not_signed_yet_are_no_failure() -> None:

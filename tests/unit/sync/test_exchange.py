@@ -5,20 +5,26 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sync.errors import Code, ProblemAnswered, SyncError
 from sync.exchange import (
+    TAKES,
     build_down,
     check_acknowledged,
     check_answers,
     check_taken,
+    first_objects,
     goes_back,
     open_down,
     open_up,
+    takes,
 )
 from tests.support.issuer import Issuer, Journal
 from tests.support.sync_pair import ISSUER, raw
 from wallet.protocol.certificates import TrustAnchor
+from wallet.protocol.codec import decode
 from wallet.protocol.envelope import DOWN_TYPE, UP_TYPE, Down, Up, up_payload
 from wallet.protocol.ids import JournalId
 from wallet.protocol.refusals import Code as Refused
@@ -143,3 +149,44 @@ def test_an_answer_by_anybody_but_the_issuers_sync_role_is_refused(
     with pytest.raises(ProtocolError) as caught:
         open_down(sealed, keys={short_id(raw(gateway)): gateway}, root=ANCHOR)
     assert caught.value.code is code
+
+
+# ---- as much as the line takes --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("health", "told"),
+    [
+        (None, None),
+        ({}, None),
+        ({TAKES: 5}, 5),
+        ({TAKES: 0}, None),
+        ({TAKES: -1}, None),
+        ({TAKES: True}, None),
+        ({TAKES: "5"}, None),
+    ],
+)
+def test_what_a_journal_takes_is_a_number_above_nothing(
+    health: dict[str, Any] | None, told: int | None
+) -> None:
+    assert takes(msgspec.structs.replace(UP, health=health)) == told
+
+
+@given(sizes=st.lists(st.integers(0, 9), max_size=9), bytes_max=st.integers(0, 40))
+def test_an_answer_has_the_first_objects_that_fit_and_one_at_least(
+    sizes: list[int], bytes_max: int
+) -> None:
+    objects = [bytes([number]) * size for number, size in enumerate(sizes)]
+    sent, waiting = first_objects(objects, bytes_max=bytes_max)
+    assert list(sent) == objects[: len(sent)] and (sent or not objects)
+    assert sum(sizes) == sum(map(len, sent)) + waiting
+    assert sum(map(len, sent)) <= bytes_max or len(sent) == 1
+    if len(sent) < len(objects):
+        assert sum(map(len, sent)) + sizes[len(sent)] > bytes_max
+
+
+def test_who_does_not_say_what_it_takes_is_not_told_what_waits() -> None:
+    for health, waiting in ((None, 0), ({TAKES: 1}, 7)):
+        up = msgspec.structs.replace(UP, health=health)
+        fields = decode(build_down(up, acknowledged=0, waiting=7), bytes_max=1_000)
+        assert fields.get(8, 0) == waiting

@@ -147,7 +147,7 @@ def test_a_link_that_costs_begins_small_and_each_link_keeps_its_pace() -> None:
     line.broke()
     line.link = LINK
     assert line.pace.segment_bytes == FIRST_METERED_BYTES
-    line.carried(FIRST_METERED_BYTES, 1)
+    line.carried(FIRST_METERED_BYTES, FIRST_METERED_BYTES // 3, 1)
     assert line.pace.segment_bytes > FIRST_METERED_BYTES
     line.link = Link()
     assert line.pace.segment_bytes == FIRST_BYTES // 2
@@ -165,6 +165,25 @@ def test_a_report_never_wants_more_than_the_day_has_left_unless_a_person_asked()
     assert asked.bytes_max == FIRST_METERED_BYTES
     line.count(Purpose.PROBE, sent(PROBE_BYTES), now_ms=NOW_MS)
     assert line.held_ms(Purpose.EXCHANGE, now_ms=NOW_MS) > 0
+
+
+def test_what_an_answer_may_have_is_measured_by_what_answers_had() -> None:
+    line = Line()
+
+    def answer(unbudgeted: bool = True) -> int | None:
+        return line.load(now_ms=NOW_MS, unbudgeted=unbudgeted).answer_bytes_max
+
+    assert answer() == FIRST_BYTES
+    line.carried(100, FIRST_BYTES, 100)
+    assert (answer(), line.pace.segment_bytes) == (4 * FIRST_BYTES, FIRST_BYTES)
+    line.carried(100, 4 * FIRST_BYTES, 20_000)
+    assert answer() == 2 * FIRST_BYTES
+    line.broke()
+    assert (answer(), line.pace.segment_bytes) == (FIRST_BYTES, FIRST_BYTES // 2)
+    line.link = LINK
+    assert answer() == FIRST_METERED_BYTES
+    line.count(Purpose.EXCHANGE, sent(DAY - EXCHANGE_BYTES_MIN), now_ms=NOW_MS)
+    assert (answer(False), answer()) == (LEAST_BYTES, FIRST_METERED_BYTES)
 
 
 def test_a_satellite_rests_longer_and_a_free_link_never() -> None:

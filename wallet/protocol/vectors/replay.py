@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from wallet.protocol.certificates import TrustAnchor, check_role_chain
@@ -135,6 +136,6 @@ def revocations(lists: dict[int, Held]) -> Revocations:
     )
 
 
-def _items(lists: dict[int, Held], list_id: ListId) -> frozenset[Any]:
+def _items(lists: dict[int, Held], list_id: ListId) -> Set[Any]:
     held = lists.get(list_id)
     return frozenset() if held is None else held.items

@@ -13,9 +13,10 @@ from tests.support.world import picture
 from wallet.journal import Journal, JournalTampered, JournalUnopened, Mode
 from wallet.journal.head import store_chain
 from wallet.journal.names import FLUSH_ENTRIES
-from wallet.journal.recovery import list_kind
+from wallet.journal.recovery import keep_list, list_kind
 from wallet.protocol.entry import Open, Payment
-from wallet.protocol.issued import decode_policy
+from wallet.protocol.issued import LIST_TYPE, decode_list, decode_policy
+from wallet.protocol.lists import ListId, SignedList, content
 from wallet.protocol.merkle import EMPTY_ROOT
 from wallet.protocol.messages import OrderKind, decode_order
 from wallet.protocol.refusals import Code, ProtocolError
@@ -296,3 +297,54 @@ async def test_the_number_beside_the_store_is_one(box: Gateway) -> None:
     (box.folder / "store.db.least").write_bytes(b"many")
     with pytest.raises(Tampered):
         box.database.least()
+
+
+# ---- lists that a snapshot names --------------------------------------------------------------
+
+
+async def revoke_many(box: Gateway) -> list[SignedList]:
+    """A list that is too large for a snapshot: a full one, and a change."""
+    ids = [number.to_bytes(20, "big") for number in range(5_000)]
+    full = decode_list(box.issuer.list(ListId.WALLETS, ids, sequence=3))
+    now_ms = box.issuer.now_s * 1000
+    claims = {2: int(ListId.WALLETS), 3: 4, 4: now_ms, 5: now_ms, 6: full.hash}
+    changed = {**claims, 7: content([[b"\xff" * 20], ids[:2]])}
+    chain = [full, decode_list(box.issuer.issue(LIST_TYPE, changed))]
+    for listed in chain:
+        taken(await box.journal.take_list(listed))
+    return chain
+
+
+async def test_a_snapshot_names_a_large_list_and_the_store_has_it(box: Gateway) -> None:
+    await revoke_many(box)
+    before = picture(box.journal.state)
+    for crash in (False, True):
+        await box.reopen(crash=crash)
+        assert picture(box.journal.state) == before
+        assert len(box.journal.state.lists[ListId.WALLETS].items) == 4_999
+    stored = await box.database.read(last_snapshot)
+    assert stored is not None and len(stored[1]) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_sql("DELETE FROM objects WHERE sequence = 3"), "list 2 of sequence 4 is missing"),
+        (_sql("DELETE FROM objects WHERE sequence = 4"), "list 2 of sequence 4 is missing"),
+        (_sql("UPDATE objects SET object = x'00' WHERE sequence = 3"), "malformed"),
+    ],
+)
+async def test_a_start_needs_every_part_of_a_list_that_the_snapshot_names(
+    box: Gateway, change: Change, says: str
+) -> None:
+    await revoke_many(box)
+    await box.journal.close()
+    assert says in await _opens_as_tampered(box, change=change)
+
+
+async def test_parts_of_a_list_that_do_not_follow_one_another_are_none(box: Gateway) -> None:
+    await revoke_many(box)
+    await box.journal.close()
+    other = decode_list(box.issuer.list(ListId.WALLETS, [], sequence=3))
+    said = await _opens_as_tampered(box, change=lambda c: keep_list(c, other))
+    assert "not the base of the next" in said

@@ -84,7 +84,14 @@ def test_a_report_comes_as_it_was_written(claims: Up) -> None:
     assert read.certificate.key == JOURNAL.key.public
 
 
-@pytest.mark.parametrize("claims", [DOWN, msgspec.structs.replace(DOWN, problem=None)])
+@pytest.mark.parametrize(
+    "claims",
+    [
+        DOWN,
+        msgspec.structs.replace(DOWN, problem=None),
+        msgspec.structs.replace(DOWN, problem=None, waiting=70_000),
+    ],
+)
 def test_an_answer_comes_as_it_was_written(claims: Down) -> None:
     read = verify_down(down(down_payload(claims)), root=ROOT)
     assert read.claims == claims
