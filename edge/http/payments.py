@@ -6,6 +6,7 @@ import asyncio
 
 from aiohttp import web
 
+from edge.collecting import keep_refused
 from edge.gateway import Opened
 from edge.http.answers import accepted, batch_item, payment_answer
 from edge.http.body import BodyType, answer, read_bytes
@@ -179,7 +180,10 @@ async def post_note(context: Context, request: web.Request) -> web.Response:
     body = NOTE.decode(raw, request)
 
     async def redeem() -> web.Response:
-        outcome = await context.opened.journal.redeem(body.entry.raw, body.receipt.raw)
+        opened, entry, receipt = context.opened, body.entry.raw, body.receipt.raw
+        outcome = await opened.journal.redeem(entry, receipt)
+        if isinstance(outcome, Refusal):
+            await keep_refused(opened, entry, receipt, code=outcome.code)
         return await _answer(context, request, outcome)
 
     return await once(context, request, raw, redeem)

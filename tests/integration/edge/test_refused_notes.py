@@ -33,6 +33,7 @@ from wallet.protocol.certificates import parse_certificate
 from wallet.protocol.codec import decode, encode
 from wallet.protocol.ids import wallet_text
 from wallet.protocol.refusals import Code
+from wallet.store.objects import oldest_receipts
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Note = dict[str, str]
@@ -154,6 +155,7 @@ REVOKED = [
     Case(code=Code.JOURNAL_REVOKED, what="its epoch", make=of_a_revoked_journal),
     Case(code=Code.JOURNAL_REVOKED, what="its certificate", make=of_a_revoked_certificate),
 ]
+LATE = Case(code=Code.NOTE_EXPIRED, what="it goes back", make=too_late)
 CASES = [
     *HELD,
     *REVOKED,
@@ -164,7 +166,7 @@ CASES = [
     Case(code=Code.UNKNOWN_TYPE, what="a receipt with a typ", make=altered("receipt", with_type)),
     Case(code=Code.NOTE_NOT_FOR_US, what="of this journal", make=back_where_it_came_from),
     Case(code=Code.UNKNOWN_WALLET, what="the payee", make=for_a_stranger),
-    Case(code=Code.NOTE_EXPIRED, what="it goes back", make=too_late),
+    LATE,
     Case(code=Code.WALLET_FROZEN, what="the payee of a note", make=to_a_frozen_wallet),
     Case(code=Code.WALLET_REVOKED, what="the payee of a note", make=to_a_revoked_wallet),
     Case(code=Code.SANCTIONED, what="the payee of a note", make=to_a_sanctioned_wallet),
@@ -201,6 +203,24 @@ async def test_a_receipt_of_a_revoked_journal_is_kept_for_the_issuer(
     brought = Call(path="/v1/receipts", body={"receipts": [call.body]})
     (item,) = json.loads((await scene.send(brought)).text)["answers"]
     assert item["kept"] == "new"
+
+
+@named([*REVOKED, LATE, *HELD])
+async def test_the_receipt_of_a_note_that_comes_too_late_is_kept_for_the_issuer(
+    scene: Scene, case: Case
+) -> None:
+    call = await case.make(scene)
+    before = await _collected(scene)
+    assert json.loads((await scene.send(call)).text)["code"] == case.code
+    # What proves nothing is not kept; what is evidence is kept once.
+    assert await _collected(scene) == before + (case not in HELD)
+    await scene.send(call)
+    assert await _collected(scene) == before + (case not in HELD)
+
+
+async def _collected(scene: Scene) -> int:
+    database = scene.here.opened.database
+    return len(await database.read(lambda connection: oldest_receipts(connection, 99)))
 
 
 async def test_a_note_that_an_earlier_epoch_redeemed_brings_nothing_again(

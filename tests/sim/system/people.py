@@ -156,6 +156,7 @@ class People:
         if isinstance(outcome, Refusal):
             if outcome.code in _HOPELESS and at is None:
                 note.payee.notes.remove(note)
+                await self.hand_in(box, note.made)
             return self._count(outcome.code)
         self.check(outcome)
         self.tills.setdefault(box.name, []).append(outcome)
