@@ -85,6 +85,17 @@ class Box:
         shutil.rmtree(self.folder)
 
 
+@contextlib.asynccontextmanager
+async def forgotten(box: Box) -> AsyncIterator[Branch]:
+    """A gateway while the block runs, cut off; then its disk is that of before."""
+    before = box.folder.with_name(f"{box.folder.name}-before")
+    shutil.copytree(box.folder, before)
+    async with box.running(offline=True) as branch:
+        yield branch
+    shutil.rmtree(box.folder)
+    before.rename(box.folder)
+
+
 async def exchanged(branch: Branch) -> None:
     """Synchronise until nothing is left to tell, twice: what came down is told as well."""
     for _ in range(2):
