@@ -28,6 +28,10 @@ def add_compliance(verbs: Any) -> None:
         draft.add_argument("epoch", type=int)
         draft.add_argument("index", type=int)
         draft.add_argument("--reason", required=True)
+        if action == "reject":
+            draft.add_argument(
+                "--freeze", action="store_true", help="the payee's wallet goes on list 5 as well"
+            )
         _by_officer(draft, draft_decision)
     _by_officer(actions.add_parser("decisions", help="drafts that wait"), list_decisions)
     for verdict, text in (
@@ -65,6 +69,7 @@ async def draft_decision(config: Config, options: argparse.Namespace) -> int:
         "index": options.index,
         "action": options.action,
         "reason": options.reason,
+        "freeze": options.action == "reject" and options.freeze,
     }
     made = await Api(config, options.officer_file).post(PATH, body)
     print(f"draft {made['draft_id']}: waits for another officer")
@@ -87,4 +92,5 @@ async def decide_decision(config: Config, options: argparse.Namespace) -> int:
 
 
 def _text(line: dict[str, Any]) -> str:
-    return f"{line['action']} {line['journal']} epoch {line['epoch']} entry {line['index']}"
+    frozen = " and freeze its payee" if line["freeze"] else ""
+    return f"{line['action']} {line['journal']} epoch {line['epoch']} entry {line['index']}{frozen}"

@@ -48,6 +48,9 @@ def add_evidence(verbs: Any) -> None:
     listed = actions.add_parser("list", help="all of it, the oldest first")
     listed.add_argument("--json", action="store_true")
     _by_officer(listed, list_evidence)
+    _by_officer(
+        actions.add_parser("clocks", help="journals that were ahead of the issuer's clock"), clocks
+    )
     shown = actions.add_parser("show", help="one piece, and what it proves to anybody")
     shown.add_argument("evidence", type=int)
     _by_officer(shown, show)
@@ -101,6 +104,14 @@ def proof_text(proof: Proof) -> str:
 
 def _proven(journal: str, epoch: int, code: str, finding: str) -> str:
     return f"Proven: journal {journal} broke the rules in epoch {epoch} ({code}).\n  {finding}."
+
+
+async def clocks(config: Config, options: argparse.Namespace) -> int:
+    """Of each epoch, the entry that was furthest ahead."""
+    async for line in Api(config, options.officer_file).pages("/v1/issuer/clocks", "clocks"):
+        ahead_s = (line["entry_ms"] - line["received_ms"]) // 1000
+        print(f"{line['journal']}  epoch {line['epoch']}  entry {line['index']}  {ahead_s} s ahead")
+    return WELL
 
 
 async def list_evidence(config: Config, options: argparse.Namespace) -> int:

@@ -59,7 +59,7 @@ def api_application(cloud: Cloud) -> web.Application:
         *lost_grant_routes(),
         *trust_routes(),
         *trail_routes(),
-        *compliance_routes(),
+        *compliance_routes(cloud),
         *wallet_routes(),
     ]
     add_watch(app, cloud, routes)

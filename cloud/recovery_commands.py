@@ -56,6 +56,13 @@ def add_recovery(actions: Any) -> None:
         help="carry: the next gateway has the keys of hosted wallets; online: their value goes to "
         "the holders' online wallets; everybody: so does that of all wallets",
     )
+    statement.add_argument(
+        "--bear",
+        type=int,
+        default=0,
+        metavar="MINOR",
+        help="what the issuer may bear, in minor units, where that is beyond its policy's bound",
+    )
     _by_officer(statement, draft_statement)
     shown = actions.add_parser("judged", help="every claim, as a draft of a statement judges it")
     shown.add_argument("statement")
@@ -238,7 +245,11 @@ async def approve_refusal(config: Config, options: argparse.Namespace) -> int:
 
 async def draft_statement(config: Config, options: argparse.Namespace) -> int:
     """Reckon and draft a statement."""
-    body = {"statement_id": secrets.token_hex(32), "hosted": options.hosted}
+    body: dict[str, object] = {
+        "statement_id": secrets.token_hex(32),
+        "hosted": options.hosted,
+        "bear_max": options.bear,
+    }
     path = f"/v1/issuer/closures/{options.closure}/statements"
     made = await Api(config, options.officer_file, timeout_s=RECKONED_S).post(path, body)
     print(f"statement {made['statement_id']}: waits for another officer")

@@ -173,7 +173,9 @@ def _grant_waiting(connection: Connection, *, sequence: int) -> HeldObject | Non
 async def _settle(
     journal: Journal, database: Database, settlement: Settlement
 ) -> Receipted | Refusal | None:
-    if settlement.size <= journal.state.settled_size and settlement.epoch == journal.state.epoch:
+    state = journal.state
+    known = (settlement.size, settlement.time_ms) <= (state.settled_size, state.settled_ms)
+    if known and settlement.epoch == state.epoch:
         return None
     outcome = await journal.settle(settlement)
     if isinstance(outcome, Receipted):

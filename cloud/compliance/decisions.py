@@ -15,11 +15,16 @@ import msgspec
 
 from cloud.database import Connection
 from cloud.errors import IssuerError
+from cloud.issuer import lists
+from cloud.issuer.desk import Desk
 from cloud.issuer.drafts import Draft, Drafts
+from cloud.issuer.lists import ListChange
 from cloud.issuer.officers import Officer, Role
 from cloud.reconciler.outbox import tell
 from wallet.protocol.entry import Entry, EntryKind, Note, Payment, decode_entry
 from wallet.protocol.ids import journal_text
+from wallet.protocol.lists import ListId
+from wallet.protocol.merkle import leaf_hash
 from wallet.protocol.messages import Order
 from wallet.protocol.refusals import Code, ProtocolError
 
@@ -50,6 +55,7 @@ class Decision(Draft, frozen=True, kw_only=True):
     epoch_id: int
     index: int
     action: Action
+    freezes: bool
     reason: str
     state: DecisionState
 
@@ -65,6 +71,7 @@ class Decision(Draft, frozen=True, kw_only=True):
             "action": self.action.value,
             "reason": self.reason,
             "draft": self.draft_id.hex(),
+            **({"freeze": 1} if self.freezes else {}),
         }
 
 
@@ -129,26 +136,32 @@ async def draft_decision(
     epoch: int,
     index: int,
     action: Action,
+    freeze: bool = False,
     reason: str,
     officer: Officer,
     now_ms: int,
 ) -> Decision:
     """Propose what is to become of a held entry, or answer the draft that is there.
 
+    `freeze`: a rejection puts the payee's wallet on list 5 as well, so that nobody spends what the
+    entry brought before the epoch ends.
     Raises: IssuerError `role-missing`, `journal-unknown`, `entry-not-held`, `entry-not-applied`,
     `entry-irreversible`, `entry-pending` (of a note whose parent is missing: it is not rejected),
     `draft-conflict`, `draft-invalid`.
     """
     officer.require(Role.COMPLIANCE)
+    if freeze and action is not Action.REJECT:
+        raise IssuerError("draft-invalid", "what is released is not frozen")
     epoch_id = await _epoch(connection, journal, epoch)
     if await _DRAFTS.known(connection, draft_id) is None:
         await _require_decidable(connection, epoch_id, index, action)
     said = {"epoch_id": epoch_id, "index": index, "action": action.value, "reason": reason}
+    said["freezes"] = freeze
     return await _DRAFTS.propose(connection, draft_id, said, officer=officer, now_ms=now_ms)
 
 
 async def approve_decision(
-    connection: Connection, draft_id: bytes, *, officer: Officer, now_ms: int
+    connection: Connection, desk: Desk, draft_id: bytes, *, officer: Officer, now_ms: int
 ) -> Decision:
     """Decide as proposed. Approving one's own approval again changes nothing.
 
@@ -173,10 +186,31 @@ async def approve_decision(
         *(decision.epoch_id, decision.index, "pending" if is_early else state),
         *(str(Code.PARENT_MISSING) if is_early else None, now_ms),
     )
+    if decision.freezes:
+        await _freeze(connection, desk, decision, officer=officer, now_ms=now_ms)
     body = {"journal": journal_text(row["journal"]), "epoch": row["epoch"]}
     topic = "entry.rejected" if decision.action is Action.REJECT else "entry.released"
     await tell(connection, topic, {**body, "index": decision.index}, now_ms=now_ms)
     return await _DRAFTS.approve(connection, decision, officer=officer, now_ms=now_ms)
+
+
+async def _freeze(
+    connection: Connection, desk: Desk, decision: Decision, *, officer: Officer, now_ms: int
+) -> None:
+    """Put the payee's wallet on list 5. Officers take it off again when they want to."""
+    row = await connection.fetchrow(
+        "SELECT entries[$2 - first + 1] AS entry FROM journal_segment"
+        " WHERE epoch_id = $1 AND first <= $2 AND size > $2",
+        *(decision.epoch_id, decision.index),
+    )
+    body = decode_entry(row["entry"]).body
+    assert isinstance(body, Payment | Note)  # nothing else is rejected
+    held = await lists.held(connection, ListId.FROZEN)
+    if held is None or body.order.payee not in held.items:
+        change = ListChange(added={body.order.payee: ()})
+        await lists.change_list(
+            connection, desk, ListId.FROZEN, change, actor=officer.name, now_ms=now_ms
+        )
 
 
 async def reject_decision(
@@ -232,8 +266,8 @@ async def _is_early(connection: Connection, entry: Entry) -> bool:
         return False
     order = entry.body.order
     state: str | None = await connection.fetchval(
-        "SELECT state FROM note WHERE journal = $1 AND epoch = $2 AND index = $3",
-        *(order.payer_journal, order.payer_epoch, entry.body.index),
+        "SELECT state FROM note WHERE (journal, epoch, index, leaf) = ($1, $2, $3, $4)",
+        *(order.payer_journal, order.payer_epoch, entry.body.index, leaf_hash(entry.body.entry)),
     )
     return state == "early"
 

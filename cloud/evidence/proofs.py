@@ -124,10 +124,12 @@ async def _redeemed_before(
         return None
     said = source.verified
     place = await connection.fetchrow(
-        "SELECT epoch_id, in_index FROM note JOIN journal_epoch"
+        "WITH come AS (SELECT journal, epoch, index, leaf, in_journal, in_epoch, in_index FROM note"
+        "  UNION ALL SELECT * FROM hidden_note)"
+        " SELECT epoch_id, in_index FROM come JOIN journal_epoch"
         " ON (journal_epoch.journal, journal_epoch.epoch) = (in_journal, in_epoch)"
-        " WHERE (note.journal, note.epoch, note.index) = ($1, $2, $3)",
-        *(said.journal, said.epoch, said.index),
+        " WHERE (come.journal, come.epoch, come.index, come.leaf) = ($1, $2, $3, $4)",
+        *(said.journal, said.epoch, said.index, said.leaf),
     )
     return None if place is None else await held_entry(connection, *place)
 

@@ -10,14 +10,15 @@ from cloud.http import compliance_types as types
 from cloud.http.octets import journal_of, kind_text
 from cloud.http.routes import Call, Route
 from cloud.issuer.officers import Role
+from cloud.service import Cloud
 from wallet.protocol.ids import JournalId, journal_text, wallet_text
 
 UNREADABLE = "unreadable"
 
 
-def compliance_routes() -> list[Route]:
+def compliance_routes(cloud: Cloud) -> list[Route]:
     """Routes below /v1/compliance."""
-    desk = ComplianceDesk()
+    desk = ComplianceDesk(cloud)
     page = partial(Route, method="GET", role=Role.COMPLIANCE, query=("first",))
     post = partial(Route, method="POST", role=Role.COMPLIANCE)
     path, answer = "/v1/compliance/decisions", types.DecisionAnswer
@@ -32,6 +33,9 @@ def compliance_routes() -> list[Route]:
 
 class ComplianceDesk:
     """The work behind the routes."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._desk = cloud.desk
 
     async def held(self, call: Call) -> types.HeldEntriesAnswer:
         """Entries that wait for a decision."""
@@ -52,6 +56,7 @@ class ComplianceDesk:
             epoch=call.body.epoch,
             index=call.body.index,
             action=Action(call.body.action),
+            freeze=call.body.freeze,
             reason=call.body.reason,
             officer=call.officer,
             now_ms=call.now_ms,
@@ -61,7 +66,11 @@ class ComplianceDesk:
     async def approve_decision(self, call: Call) -> types.DecisionAnswer:
         """Decide as another officer proposed: the next settlement tells the gateway."""
         made = await decisions.approve_decision(
-            call.connection, call.identity("draft"), officer=call.officer, now_ms=call.now_ms
+            call.connection,
+            self._desk,
+            call.identity("draft"),
+            officer=call.officer,
+            now_ms=call.now_ms,
         )
         return await _decision(call, made)
 
@@ -97,6 +106,7 @@ async def _decision(call: Call, made: Decision) -> types.DecisionAnswer:
         epoch=epoch,
         index=made.index,
         action=made.action.value,
+        freeze=made.freezes,
         reason=made.reason,
         state=made.state.value,
     )

@@ -35,13 +35,17 @@ class HeldEntriesAnswer(Answer, frozen=True, kw_only=True):
 
 
 class DecisionBody(Body, frozen=True, kw_only=True):
-    """A draft: a held entry is released, or rejected, once another officer approves."""
+    """A draft: a held entry is released, or rejected, once another officer approves.
+
+    `freeze`: with a rejection, the payee's wallet goes on list 5.
+    """
 
     draft_id: Identity
     journal: Name
     epoch: Count
     index: Count
     action: Action
+    freeze: bool = False
     reason: Text
 
 
@@ -53,6 +57,7 @@ class DecisionAnswer(Answer, frozen=True, kw_only=True):
     epoch: int
     index: int
     action: Action
+    freeze: bool
     reason: str
     state: Literal["draft", "approved", "rejected"]
 

@@ -10,6 +10,7 @@ from cloud.http import evidence_types as types
 from cloud.http.octets import to_text
 from cloud.http.routes import Call, Route
 from cloud.issuer.officers import Role
+from cloud.reconciler import clocks
 from cloud.service import Cloud
 from wallet.protocol.ids import JournalId, journal_text
 
@@ -26,6 +27,12 @@ def evidence_routes(cloud: Cloud) -> list[Route]:
             work=desk.rows,
             answer=types.EvidencesAnswer,
             query=("after",),
+        ),
+        get(
+            path="/v1/issuer/clocks",
+            work=desk.clocks,
+            answer=types.ClocksAnswer,
+            query=("first",),
         ),
         get(path=_ONE, work=desk.row, answer=types.EvidenceAnswer),
         get(path=f"{_ONE}/proof", work=desk.proof, answer=types.ProofAnswer),
@@ -49,6 +56,22 @@ class EvidenceDesk:
         found = await list_rows(call.connection, after=call.number("after", default=0))
         last = found[-1].evidence_id if len(found) == PAGE else None
         return types.EvidencesAnswer(evidence=[_row(row) for row in found], next=last)
+
+    async def clocks(self, call: Call) -> types.ClocksAnswer:
+        """Journals whose clocks were ahead of the issuer's: findings that convict nobody."""
+        found = await clocks.list_ahead(call.connection, first=call.first)
+        return types.ClocksAnswer(
+            clocks=[
+                types.ClockAnswer(
+                    journal=journal_text(JournalId(item.journal)),
+                    epoch=item.epoch,
+                    index=item.index,
+                    entry_ms=item.entry_ms,
+                    received_ms=item.received_ms,
+                )
+                for item in found
+            ]
+        )
 
     async def row(self, call: Call) -> types.EvidenceAnswer:
         """One piece of evidence."""

@@ -49,3 +49,19 @@ class PieceAnswer(Answer, frozen=True, kw_only=True):
 
     offset: Count
     data: Piece
+
+
+class ClockAnswer(Answer, frozen=True, kw_only=True):
+    """The entry of an epoch that was furthest ahead of the issuer's clock when it came."""
+
+    journal: Journal
+    epoch: Count
+    index: Count
+    entry_ms: Count
+    received_ms: Count
+
+
+class ClocksAnswer(Answer, frozen=True, kw_only=True):
+    """Such entries, from the place `first` of the query on; none at the end."""
+
+    clocks: list[ClockAnswer]

@@ -66,6 +66,8 @@ _BY_CODE = {
     "statement-pending": 409,
     "statement-too-large": 409,
     "window-unset": 409,
+    "loss-above-limit": 409,
+    "claims-window-short": 422,
     "wallet-frozen": 403,
     "wallet-closed": 403,
     "idempotency-conflict": 422,

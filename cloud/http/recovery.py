@@ -229,6 +229,7 @@ class RecoveryDesk:
             statement_id=bytes.fromhex(call.body.statement_id),
             closure_id=call.identity("closure"),
             hosted=Hosted(call.body.hosted),
+            bear_max=call.body.bear_max,
             officer=call.officer,
             now_ms=call.now_ms,
         )

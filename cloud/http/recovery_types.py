@@ -15,6 +15,7 @@ CLAIMS_MAX = 50
 Octets = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]*$", max_length=21_846)]
 Cause = Literal["planned", "lost", "compromised", "migrated"]
 Hosted = Literal["carry", "online", "everybody"]
+Borne = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000_000_000)]
 
 
 class ClosureBody(Body, frozen=True, kw_only=True):
@@ -134,11 +135,13 @@ class RefusalsAnswer(Answer, frozen=True, kw_only=True):
 class StatementBody(Body, frozen=True, kw_only=True):
     """A draft of the statement. `hosted`: where the value of wallets goes whose keys the lost
     gateway kept: to the next gateway, which has the keys, or to the holders' online wallets; with
-    `everybody`, all wallets' value goes online.
+    `everybody`, all wallets' value goes online. `bear_max`: what the issuer may bear, in minor
+    units, where the bound of the journal's policy is not enough.
     """
 
     statement_id: Identity
     hosted: Hosted
+    bear_max: Borne = 0
 
 
 class StatementAnswer(Answer, frozen=True, kw_only=True):

@@ -43,6 +43,14 @@ async def newest(connection: Connection, series: str) -> StoredObject | None:
     return None if row is None else StoredObject(**dict(row))
 
 
+async def whole(connection: Connection, series: str) -> list[bytes]:
+    """Every object of a series, the oldest first."""
+    rows = await connection.fetch(
+        "SELECT object FROM issued_object WHERE series = $1 ORDER BY sequence", series
+    )
+    return [row["object"] for row in rows]
+
+
 async def publish(connection: Connection, series: str, stored: StoredObject) -> None:
     """Add the next object; the caller holds the series' lock."""
     await connection.execute(

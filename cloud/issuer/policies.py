@@ -82,6 +82,11 @@ DEFAULT_JOURNAL: Mapping[int, int] = {
 }
 
 
+# How old lists may be before no value moves between journals.
+LIST_AGES = (JournalLimit.REVOCATION_AGE_HARD_S, JournalLimit.SANCTIONS_AGE_HARD_S)
+_WINDOW = JournalLimit.CLAIMS_WINDOW_S
+
+
 async def publish_first(
     connection: Connection, desk: Desk, currency: str, *, window: str = "short", now_ms: int
 ) -> None:
@@ -138,6 +143,43 @@ def check_limits(tiers: Tiers, journal: Mapping[int, int]) -> None:
     unknown |= set(journal) - set(JournalLimit)
     if unknown:
         raise IssuerError("limit-unknown", ", ".join(map(str, sorted(unknown))))
+
+
+def check_window(journal: Mapping[int, int]) -> None:
+    """That the claims window (117) is as long as a gateway may go on without newer lists.
+
+    A gateway takes notes in while their orders and its lists (108, 110) are good, and may tell of
+    that as late: a note that had returned to its payer by then would cost the issuer. The longest
+    order expiry comes on top: a note's window begins at its own order's, a closure's at the longest
+    one. Raises: IssuerError `claims-window-short`.
+    """
+    window_s = journal.get(JournalLimit.CLAIMS_WINDOW_S)
+    if window_s is None:
+        # Notes never return by themselves.
+        return
+    for limit in LIST_AGES:
+        age_s = journal.get(limit)
+        if age_s is None or age_s > window_s:
+            said = "no end" if age_s is None else f"{age_s} s"
+            raise IssuerError(
+                "claims-window-short",
+                f"{window_s} s (117), and lists are good for {said} ({limit})",
+            )
+
+
+async def longest_window(connection: Connection, currency: str, *, now_ms: int) -> int | None:
+    """The claims window of the policy in force, in seconds; None where it sets none.
+
+    It is no shorter than the hard list ages of policies that gateways may still hold.
+    """
+    policies = [
+        decode_policy(raw) for raw in await objects.whole(connection, policy_series(currency))
+    ]
+    if not policies or (window_s := policies[-1].journal.get(_WINDOW)) is None:
+        return None
+    held = [each.journal for each in policies if each.valid_until_ms > now_ms]
+    ages = [limits[code] for limits in held for code in LIST_AGES if code in limits]
+    return max([window_s, *ages])
 
 
 async def _publish(

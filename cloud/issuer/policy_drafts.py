@@ -12,7 +12,13 @@ from cloud.database import Connection
 from cloud.issuer.desk import Desk
 from cloud.issuer.drafts import Draft, Drafts
 from cloud.issuer.officers import Officer, Role
-from cloud.issuer.policies import WINDOWS, check_limits, next_policy, policy_in_force
+from cloud.issuer.policies import (
+    WINDOWS,
+    check_limits,
+    check_window,
+    next_policy,
+    policy_in_force,
+)
 
 
 class PolicyState(enum.StrEnum):
@@ -77,10 +83,12 @@ async def draft_policy(
 ) -> PolicyDraft:
     """Store the draft, or answer the one that is there.
 
-    Raises: IssuerError `role-missing`, `limit-unknown`, `draft-conflict`, `draft-invalid`.
+    Raises: IssuerError `role-missing`, `limit-unknown`, `claims-window-short`, `draft-conflict`,
+    `draft-invalid`.
     """
     officer.require(Role.POLICY)
     check_limits(content.tiers, content.journal)
+    check_window(content.journal)
     said = {
         "currency": currency,
         "content": msgspec.json.encode(_ordered(content)).decode(),
@@ -131,11 +139,12 @@ async def approve_policy(
     """Sign the draft as the next policy. Approving one's own approval again changes nothing.
 
     Raises: IssuerError `role-missing`, `four-eyes`, `draft-unknown`, `draft-decided`,
-    `draft-expired`, `policy-unknown`.
+    `draft-expired`, `policy-unknown`, `claims-window-short`.
     """
     draft, again = await _DRAFTS.take(connection, draft_id, officer=officer, now_ms=now_ms)
     if again:
         return draft
+    check_window(draft.content.journal)
     sequence = await next_policy(
         connection,
         desk,

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from cloud.database import Connection
-from cloud.reconciler import forks
+from cloud.reconciler import forks, hidden
 from cloud.reconciler.evidence import Evidence, is_convicted, suspend
 from cloud.reconciler.stored import held_entry, held_leaf, held_root, stored_leaves
 from cloud.reconciler.values import Segment
@@ -211,6 +211,7 @@ async def _convict_entry(
 ) -> None:
     """A receipt of an entry that the journal does not tell of."""
     kind, index = "hidden-entry", item.verified.index
+    await hidden.keep_receipt(connection, item.verified, item.transfer, now_ms=now_ms)
     if await is_convicted(connection, epoch_id, kind):
         return
     held = await held_entry(connection, epoch_id, index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cloud.database import Connection
-from cloud.reconciler import collected, notes, violations
+from cloud.reconciler import clocks, collected, notes, violations
 from cloud.reconciler.applying import apply_entries
 from cloud.reconciler.compliance import Compliance
 from cloud.reconciler.context import Facts, IssuerContext
@@ -109,6 +109,7 @@ async def keep(
     await replica.open_accounts(connection)
     await _post(connection, anchor, compliance, replica, segment, now_ms=now_ms)
     await _store(connection, segment, now_ms=now_ms)
+    await clocks.watch(connection, segment, now_ms=now_ms)
     # 7. Receipts that others handed in are in this journal.
     await collected.check_own(connection, anchor, segment, now_ms=now_ms)
     if replica.state.closed:

@@ -25,7 +25,7 @@ from cloud.reconciler.settling import settle_entry
 from cloud.reconciler.stored import held_entry, held_leaf
 from cloud.reconciler.values import Segment
 from wallet.protocol.certificates import TrustAnchor
-from wallet.protocol.entry import Entry, EntryKind, Note, Payment, decode_note
+from wallet.protocol.entry import Entry, EntryKind, Note, Payment
 from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import VerdictState
 from wallet.protocol.merkle import leaf_hash
@@ -71,11 +71,14 @@ async def match(
     """
     matched = Matched()
     early = await _early(connection, segment)
-    for index, row in early.items():
-        await _parent(connection, anchor, segment, index, row, matched)
-    rows = [row for row in _rows(segment) if row.arrived is not None or row.key[2] not in early]
+    known = {
+        index
+        for index, row in early.items()
+        if await _parent(connection, anchor, segment, index, row, matched)
+    }
+    rows = [row for row in _rows(segment) if row.arrived is not None or row.key[2] not in known]
     fresh = await _insert(connection, segment, rows)
-    known = await _known(connection, [row.key for row in rows if row.key not in fresh])
+    notes = await _known(connection, [row.key for row in rows if row.key not in fresh])
     told = await _told(connection, [row.key for row in rows if row.arrived is not None])
     for row in rows:
         if row.arrived is None:
@@ -85,7 +88,8 @@ async def match(
         if row.key in fresh:
             await _unknown(connection, anchor, segment, row, told, matched, now_ms=now_ms)
         else:
-            await _redeem(connection, anchor, segment, row, known[row.key], matched, now_ms=now_ms)
+            await _redeem(connection, anchor, segment, row, notes[row.key], matched, now_ms=now_ms)
+        _leave_to_officers(row, told.get(row.key[:2]), matched)
     return matched
 
 
@@ -121,7 +125,7 @@ async def _parent(
     index: int,
     row: Any,
     matched: Matched,
-) -> None:
+) -> bool:
     """A note was redeemed before its parent came. Is this the parent, or another entry?"""
     place, source = index - segment.first, (segment.journal, segment.epoch)
     if segment.leaves[place] != row["leaf"]:
@@ -131,32 +135,18 @@ async def _parent(
         matched.convicted.append(
             hidden.entry(anchor, (row["entry"], row["receipt"]), held, index=index)
         )
-        await set_resolved(connection, source, index, "compensated")
+        arrived = (row["in_journal"], row["in_epoch"], row["in_index"])
+        await hidden.set_aside(connection, (*source, index), row["leaf"], arrived=arrived)
         matched.resolved.append((borne_note(row["currency"]), row))
-    elif place < len(segment.entries):
-        await set_resolved(connection, source, index, "redeemed")
+        return False
+    if place < len(segment.entries):
+        await hidden.set_resolved(connection, source, index, "redeemed")
         matched.resolved.append((source_of_note(segment.journal, row["currency"]), row))
-    elif place == len(segment.entries) and not comes_home(row["entry"], row["receipt"]):
+    elif place == len(segment.entries) and not hidden.comes_home(row["entry"], row["receipt"]):
         # It should not have left. What follows it waits for a person, with the journal.
-        await set_resolved(connection, source, index, "compensated")
+        await hidden.set_resolved(connection, source, index, "compensated")
         matched.resolved.append((borne_note(row["currency"]), row))
-
-
-def comes_home(entry: bytes, receipt: bytes) -> bool:
-    """Whether a note's payee is its payer, who need not have kept to the policy."""
-    order = decode_note(entry, receipt).order
-    return order.payer == order.payee
-
-
-async def set_resolved(
-    connection: Connection, place: tuple[bytes, int], index: int, state: str
-) -> None:
-    """An early note waits no more. `place`: journal and epoch that it left."""
-    await connection.execute(
-        "UPDATE note SET state = $4, entry = NULL, receipt = NULL"
-        " WHERE journal = $1 AND epoch = $2 AND index = $3",
-        *(*place, index, state),
-    )
+    return True
 
 
 async def _insert(connection: Connection, segment: Segment, rows: list[Row]) -> set[Key]:
@@ -259,7 +249,7 @@ async def _unknown(
         return
     if source is not None and source["size"] > row.key[2]:
         if await held_leaf(connection, source["epoch_id"], row.key[2]) != row.leaf:
-            await _bear(connection, row, matched, segment.currency)
+            await _bear_hidden(connection, segment, row, matched)
             await _convict_source(connection, anchor, row, source["epoch_id"], now_ms=now_ms)
             return
         if source["applied"] == row.key[2] and row.order.payer != row.order.payee:
@@ -284,7 +274,7 @@ async def _redeem(
     assert row.arrived is not None  # the caller has looked
     index = row.arrived.index
     if known["leaf"] != row.leaf:
-        await _bear(connection, row, matched, segment.currency)
+        await _bear_hidden(connection, segment, row, matched)
         epoch_id = await hidden.epoch_of(connection, row.key, now_ms=now_ms)
         await _convict_source(connection, anchor, row, epoch_id, known=known, now_ms=now_ms)
     elif known["state"] == "out":
@@ -298,23 +288,45 @@ async def _redeem(
         # It came back to the payer after the claims window, and the payee had redeemed it in time.
         await _bear(connection, row, matched, segment.currency)
     else:
-        # Redeemed before, in an epoch that this one had to know about.
-        matched.arrivals[index] = borne_note(segment.currency)
-        matched.verdicts[index] = (VerdictState.REJECTED, Code.NOTE_REDEEMED)
-        matched.convicted.append(
-            Evidence(
-                kind="note-replayed",
-                code=Code.NOTE_REDEEMED,
-                index=index,
-                parts=(row.arrived.raw, segment.checkpoint_raw),
-            )
-        )
+        _refuse_replayed(segment, row.arrived, matched)
+
+
+def _leave_to_officers(row: Row, source: Any, matched: Matched) -> None:
+    """What the issuer bears for a journal that was suspended or closed before is not final yet.
+
+    So a gateway that goes on taking such notes comes to its own exposure bound. The entry for
+    which a journal was suspended is one, and its payee is paid for good.
+    """
+    assert row.arrived is not None  # the caller has looked
+    index = row.arrived.index
+    borne = matched.arrivals[index].kind is TransferKind.COMPENSATION
+    over = source is not None and source["state"] != "open" and source["applied"] != row.key[2]
+    if borne and over and index not in matched.verdicts:
+        matched.verdicts[index] = (VerdictState.HELD, Code.JOURNAL_REVOKED)
+
+
+def _refuse_replayed(segment: Segment, arrived: Entry, matched: Matched) -> None:
+    """Redeemed before, in an epoch that this one had to know about."""
+    matched.arrivals[arrived.index] = borne_note(segment.currency)
+    matched.verdicts[arrived.index] = (VerdictState.REJECTED, Code.NOTE_REDEEMED)
+    matched.convicted.append(hidden.replay(segment, arrived))
+
+
+async def _bear_hidden(
+    connection: Connection, segment: Segment, row: Row, matched: Matched
+) -> None:
+    """The payee of a note that its journal hides is paid, once."""
+    assert row.arrived is not None  # the caller has looked
+    place = (segment.journal, segment.epoch, row.arrived.index)
+    if await hidden.set_aside(connection, row.key, row.leaf, arrived=place):
+        matched.arrivals[row.arrived.index] = borne_note(segment.currency)
+    else:
+        _refuse_replayed(segment, row.arrived, matched)
 
 
 async def _bear(connection: Connection, row: Row, matched: Matched, currency: str) -> None:
     """The payee kept to the policy: the issuer pays."""
     assert row.arrived is not None  # the caller has looked
-    # Of two notes at one index, the other one keeps its own fate.
     await connection.execute(
         "UPDATE note SET state = 'compensated'"
         " WHERE journal = $1 AND epoch = $2 AND index = $3 AND leaf = $4",

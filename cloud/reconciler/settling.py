@@ -6,9 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from cloud.database import Connection
+from cloud.reconciler.stored import held_root
+from wallet.protocol.codec import encode
 from wallet.protocol.issued import SETTLEMENT_TYPE, VerdictState
 
 RESETTLED_MS = 60_000
+# Of a settlement's 1 MiB: the rest is its signature, its certificates and where it stands.
+NAMED_BYTES_MAX = 1000 * 1024
+_VERDICT_BYTES_MIN = 4
 _STATES = {
     "held": VerdictState.HELD,
     "pending": VerdictState.PENDING,
@@ -72,30 +77,28 @@ async def settle_entries(
     )
 
 
-async def settle(connection: Connection, signing: Signing, epoch_id: int, *, now_ms: int) -> bytes:
-    """Sign the settlement of all that an epoch's journal has told, and keep it."""
+async def settle(connection: Connection, signing: Signing, epoch_id: int, *, now_ms: int) -> None:
+    """Sign the settlement of all that an epoch's journal has told, and keep it.
+
+    It names what it does not settle, of which it has room for some 40,000: where there are more, it
+    ends before the first one that it cannot name, and waits for officers to decide.
+    """
     row = await connection.fetchrow(
-        "SELECT journal, epoch, size, root, (SELECT max(time_ms) FROM settlement"
-        "  WHERE settlement.epoch_id = $1) AS last_ms"
-        " FROM journal_epoch WHERE epoch_id = $1",
+        "SELECT journal, epoch, made.size, root, last.size AS last_size, last.time_ms AS last_ms"
+        " FROM journal_epoch AS made LEFT JOIN LATERAL (SELECT size, time_ms"
+        "  FROM settlement WHERE settlement.epoch_id = made.epoch_id"
+        "  ORDER BY size DESC, time_ms DESC LIMIT 1) AS last ON true WHERE epoch_id = $1",
         epoch_id,
     )
-    named = await connection.fetch(
-        "SELECT index, state, code FROM verdict"
-        " WHERE epoch_id = $1 AND state <> 'settled' ORDER BY index",
-        epoch_id,
-    )
+    named, size = await _named(connection, epoch_id, row["size"])
+    root = row["root"]
+    if size < row["size"]:
+        if size == row["last_size"] and not await _untold(connection, epoch_id, below=size):
+            return
+        root = await held_root(connection, epoch_id, size)
     # Of one size, only a later settlement counts: time never stands still between two.
     time_ms = max(now_ms, (row["last_ms"] or 0) + 1)
-    verdicts = [[line["index"], int(_STATES[line["state"]]), line["code"]] for line in named]
-    claims = {
-        2: row["journal"],
-        3: row["epoch"],
-        4: row["size"],
-        5: row["root"],
-        6: verdicts,
-        7: time_ms,
-    }
+    claims = {2: row["journal"], 3: row["epoch"], 4: size, 5: root, 6: named, 7: time_ms}
     signed = await signing.sign(SETTLEMENT_TYPE, claims)
     await connection.execute(
         "UPDATE verdict SET told = true WHERE epoch_id = $1 AND NOT told", epoch_id
@@ -103,9 +106,36 @@ async def settle(connection: Connection, signing: Signing, epoch_id: int, *, now
     await connection.execute(
         "INSERT INTO settlement (epoch_id, size, root, time_ms, object)"
         " VALUES ($1, $2, $3, $4, $5)",
-        *(epoch_id, row["size"], row["root"], time_ms, signed),
+        *(epoch_id, size, root, time_ms, signed),
     )
-    return signed
+
+
+async def _named(
+    connection: Connection, epoch_id: int, size: int
+) -> tuple[list[list[int | str]], int]:
+    """What a settlement names, in order, and the size up to which there is room for all of it."""
+    rows = await connection.fetch(
+        "SELECT index, state, code FROM verdict"
+        " WHERE epoch_id = $1 AND state <> 'settled' ORDER BY index LIMIT $2",
+        *(epoch_id, NAMED_BYTES_MAX // _VERDICT_BYTES_MIN),
+    )
+    named: list[list[int | str]] = []
+    room = NAMED_BYTES_MAX
+    for row in rows:
+        verdict = [row["index"], int(_STATES[row["state"]]), row["code"]]
+        room -= len(encode(verdict))
+        if room < 0:
+            return named, row["index"]
+        named.append(verdict)
+    return named, size
+
+
+async def _untold(connection: Connection, epoch_id: int, *, below: int) -> bool:
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM verdict WHERE epoch_id = $1 AND NOT told AND index < $2)",
+        *(epoch_id, below),
+    )
+    return found
 
 
 async def is_due(connection: Connection, epoch_id: int, *, told: bool, now_ms: int) -> bool:

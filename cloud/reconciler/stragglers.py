@@ -66,17 +66,22 @@ async def _match(connection: Connection, anchor: TrustAnchor, row: Any, *, now_m
         shown = row["entry"], row["receipt"]
         found = hidden.entry(anchor, shown, held, index=index)
         await suspend(connection, row["epoch_id"], found, now_ms=now_ms)
-    elif index != row["applied"] or notes.comes_home(row["entry"], row["receipt"]):
+        key = (row["journal"], row["epoch"], index)
+        arrived = (row["in_journal"], row["in_epoch"], row["in_index"])
+        await hidden.set_aside(connection, key, row["leaf"], arrived=arrived)
+    elif index != row["applied"] or hidden.comes_home(row["entry"], row["receipt"]):
         # Behind an entry that was refused it waits for a person, with its journal. Before one it
         # was accepted, and a note that is accepted never misses its arrival: both insert its row.
         return
+    else:
+        place = (row["journal"], row["epoch"])
+        await hidden.set_resolved(connection, place, index, "compensated")
     await _bear(connection, row, now_ms=now_ms)
 
 
 async def _bear(connection: Connection, row: Any, *, now_ms: int) -> None:
     """The payee kept to the policy: the issuer pays."""
     place, batch = (row["journal"], row["epoch"]), Batch()
-    await notes.set_resolved(connection, place, row["index"], "compensated")
     borne = [(borne_note(row["currency"]), row)]
     await notes.resolve(connection, place, borne, batch, now_ms=now_ms)
     await batch.post(connection, currency=row["currency"], now_ms=now_ms)

@@ -72,7 +72,7 @@ def owed(state: State, violation: Violation) -> Order | None:
     place = (order.payer_journal, order.payer_epoch, order.payee_journal, order.currency)
     if place != (state.journal, state.epoch, state.journal, state.currency):
         return None
-    if order.amount_minor > _payment_max(state):
+    if order.amount_minor > payment_max(state):
         return None
     if request is not None and request.identity in state.requests:
         return None
@@ -81,16 +81,17 @@ def owed(state: State, violation: Violation) -> Order | None:
     refused = check_wallet(state, payee, now_ms=now_ms) or limits.check_payee(
         payee, bounds, amount=order.amount_minor
     )
-    return None if refused is not None or _is_listed(state, order.payee) else order
+    return None if refused is not None or is_listed(state, order.payee) else order
 
 
-def _payment_max(state: State) -> int:
+def payment_max(state: State) -> int:
     """The most that any tier may pay: of the payer's, the payee need not know."""
     tiers = state.policy_held().tiers.values()
     return max([tier.get(Limit.PAYMENT_MAX, NEVER) for tier in tiers], default=NEVER)
 
 
-def _is_listed(state: State, wallet: bytes) -> bool:
+def is_listed(state: State, wallet: bytes) -> bool:
+    """Whether a wallet is revoked or sanctioned, by the lists that its journal holds."""
     revoked, named = (state.lists.get(each) for each in (ListId.WALLETS, ListId.SANCTIONED))
     return (revoked is not None and wallet in revoked.items) or (
         named is not None and wallet_text(wallet) in named.items

@@ -9,28 +9,26 @@ beyond what the payer had, the payees kept to the policy: the loss account bears
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 
 from cloud.database import Connection
 from cloud.funding import Funding
-from cloud.ledger.accounts import Account, loss, offline, suspense, transit_grants, transit_notes
+from cloud.ledger.accounts import Account, loss, suspense, transit_grants, transit_notes
 from cloud.ledger.identities import derived, of_entry
 from cloud.ledger.posting import TransferKind
-from cloud.recovery.arrivals import Parents, parents_of, source_of
+from cloud.recovery.arrivals import HIDDEN, Parents, origin_of, parents_of, source_of
+from cloud.recovery.balances import Balances
 from cloud.recovery.claims import Claim
-from cloud.recovery.rejected import Origin, Rejected
+from cloud.recovery.hidden import check_payee, told_among
 from cloud.recovery.total import Judged, Move, NoteChange, NoteKey, Place
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import EntryKind, Note, Payment
-from wallet.protocol.ids import WalletId, journal_text, wallet_text
+from wallet.protocol.ids import WalletId, journal_text
 from wallet.protocol.keys import PublicKey
 from wallet.protocol.merkle import leaf_hash
 from wallet.protocol.messages import Order, OrderKind
-from wallet.protocol.receipt import NOTHING_REVOKED, ReceiptError, verify_receipt
 from wallet.protocol.refusals import Code, ProtocolError
 from wallet.protocol.state import State
-from wallet.protocol.trust import ENDLESS_S
 
 # Pairs of claims at one index that are kept: one convicts.
 FORKS_MAX = 20
@@ -40,7 +38,7 @@ Sources = Mapping[bytes, NoteKey | ProtocolError]
 """Where the notes among claims come from, by the claims' leaves, or why that cannot be said."""
 
 
-class Books:
+class Books(Balances):
     """The closed epoch, to which claims are added one by one."""
 
     def __init__(
@@ -52,39 +50,22 @@ class Books:
         currency: str,
         keys: Mapping[bytes, PublicKey],
         refused: Set[bytes] = frozenset(),
+        told: Set[bytes] = frozenset(),
     ) -> None:
+        """`told`: orders that are judged already, besides those that the state has carried out."""
+        super().__init__(state, place=place, currency=currency)
         self._anchor = anchor
         self._state = state
-        self._journal, self._epoch = place
-        self._text = journal_text(place[0])
-        self._currency = currency
         self._keys = keys
         self._refused = refused
-        self._accounts: dict[bytes, Account] = {}
         self._orders: set[bytes] = set()
+        self._told: set[bytes] = set(told)
         self._left: set[int] = set()
-        self._balances: defaultdict[bytes, int] = defaultdict(int)
-        for wallet in state.wallets.values():
-            self._balances[wallet.wallet] = wallet.balance
         self.redeemed: set[NoteKey] = set(state.redeemed)
-        self.moves: list[Move] = []
         self.notes: list[NoteChange] = []
         self.judged: list[Judged] = []
         self.forks: list[tuple[Claim, Claim]] = []
         self._last: Claim | None = None
-        self.borne = self.paid_out = self.taken_back = 0
-
-    def account(self, wallet: bytes) -> Account:
-        """The account of a wallet in the closed epoch."""
-        known = self._accounts.get(wallet)
-        if known is None:
-            known = self._accounts[wallet] = offline(
-                wallet_text(WalletId(wallet)),
-                journal=self._text,
-                epoch=self._epoch,
-                currency=self._currency,
-            )
-        return known
 
     # ---- claims ---------------------------------------------------------------------------
     def add_grants(self, grants: Iterable[Funding]) -> None:
@@ -110,14 +91,32 @@ class Books:
         sources = await asyncio.to_thread(self._sources, claims)
         keys = {key for key in sources.values() if isinstance(key, tuple)}
         parents = await parents_of(connection, keys)
+        self._told |= await told_among(
+            connection, (self._journal, self._epoch), self._spent(claims)
+        )
         await asyncio.to_thread(self._judge, claims, sources, parents)
+
+    def _spent(self, claims: Sequence[Claim]) -> set[bytes]:
+        """Claimed orders whose sequences the journal has spent: by them, or by others?"""
+        bodies = [claim.entry.body for claim in claims]
+        orders = [body.order for body in bodies if isinstance(body, Payment)]
+        return {order.identity for order in orders if self._is_spent(order)}
+
+    def _is_spent(self, order: Order) -> bool:
+        known = self._state.wallets.get(order.payer)
+        return known is not None and order.sequence < known.next_sequence
 
     def _sources(self, claims: Sequence[Claim]) -> Sources:
         found: dict[bytes, NoteKey | ProtocolError] = {}
         for claim in claims:
             if isinstance(claim.entry.body, Note):
                 try:
-                    found[claim.leaf] = self._source_of(claim.entry.body)
+                    found[claim.leaf] = origin_of(
+                        self._anchor,
+                        claim.entry.body,
+                        journal=self._journal,
+                        currency=self._currency,
+                    )
                 except ProtocolError as error:
                     found[claim.leaf] = error
         return found
@@ -160,16 +159,15 @@ class Books:
     def _count(self, claim: Claim, sources: Sources, parents: Parents) -> None:
         entry = claim.entry
         match entry.kind, entry.body:
-            case EntryKind.PAY, Payment(order=order):
+            case EntryKind.PAY, Payment(order=order) as payment:
                 self._check_order(order, leaves=False)
                 self._require_wallet(order.payee)
                 if order.payee == order.payer:
                     raise ProtocolError(Code.MALFORMED, "the payer is the payee")
-                self._move(claim, order, credit=self.account(order.payee), kind=TransferKind.PAY)
-                self._balances[order.payee] += order.amount_minor
+                self._pay(claim, payment)
             case EntryKind.TRANSFER_OUT, Payment(order=order):
                 # Whoever redeems the other one all the same is paid from the loss account.
-                if claim.index in self._left:
+                if claim.index in self._left or claim.index < self._state.size:
                     raise ProtocolError(Code.PROOF_INVALID, "another note counts at this index")
                 self._check_order(order, leaves=True)
                 self._leave(claim, order)
@@ -192,12 +190,37 @@ class Books:
         if (order.payee_journal != self._journal) != leaves:
             raise ProtocolError(Code.MALFORMED, "an entry of another kind than its order's")
         order.signed.verify(self._require_wallet(order.payer))
-        known = self._state.wallets.get(order.payer)
-        if known is not None and order.sequence < known.next_sequence:
+        if order.identity in self._told:
+            raise ProtocolError(Code.SEQUENCE_USED, "the journal told of this order itself")
+        if self._is_spent(order) and (leaves or order.payee == order.payer):
             raise ProtocolError(Code.SEQUENCE_USED, "the journal told of another order before")
         if order.identity in self._orders:
             raise ProtocolError(Code.SEQUENCE_USED, "the order is claimed at another index")
         self._orders.add(order.identity)
+
+    def _pay(self, claim: Claim, payment: Payment) -> None:
+        """Inside the journal: out of the payer's wallet, if the order's sequence was not spent.
+
+        Where it was spent by another order, the payer has signed twice, and the issuer pays.
+        """
+        order, spent = payment.order, self._is_spent(payment.order)
+        if spent or claim.index < self._state.size:
+            check_payee(self._state, payment)
+        self._balances[order.payee] += order.amount_minor
+        payee = self.account(order.payee)
+        if not spent:
+            self._move(claim, order, credit=payee, kind=TransferKind.PAY)
+            return
+        self.borne += order.amount_minor
+        self.moves.append(
+            Move(
+                identity=self._identity(claim),
+                debit=loss(self._currency),
+                credit=payee,
+                amount=order.amount_minor,
+                kind=TransferKind.COMPENSATION,
+            )
+        )
 
     def _require_wallet(self, wallet: bytes) -> PublicKey:
         known = self._state.wallets.get(WalletId(wallet))
@@ -263,6 +286,7 @@ class Books:
             "redeemed": TransferKind.NOTE_IN,
             "early": TransferKind.NOTE_IN_EARLY,
             "compensated": TransferKind.COMPENSATION,
+            HIDDEN: TransferKind.COMPENSATION,
         }[state]
         self.moves.append(
             Move(
@@ -303,94 +327,3 @@ class Books:
         self.notes.append(
             NoteChange(key=key, leaf=claim.leaf, state="compensated", order=body.order, known=row)
         )
-
-    def _source_of(self, note: Note) -> NoteKey:
-        """Where a note comes from, its receipt checked. Raises: ProtocolError."""
-        verified = verify_receipt(
-            note.receipt,
-            note.entry,
-            root=self._anchor,
-            grace_s=ENDLESS_S,
-            revoked=NOTHING_REVOKED,
-        )
-        order = note.order
-        if (verified.journal, verified.epoch) != (order.payer_journal, order.payer_epoch):
-            raise ReceiptError(5, Code.PROOF_INVALID, "its order is of another journal")
-        if order.payee_journal != self._journal or verified.journal == self._journal:
-            raise ProtocolError(Code.NOTE_NOT_FOR_US)
-        if order.currency != self._currency:
-            raise ProtocolError(Code.WRONG_CURRENCY)
-        return (verified.journal, verified.epoch, verified.index)
-
-    # ---- what it comes to -----------------------------------------------------------------
-    def take_back(self, rejected: Iterable[Rejected]) -> None:
-        """What rejected entries brought, as far as their payees still have it.
-
-        What a payee has spent by now is with somebody who kept to the policy.
-        """
-        for item in rejected:
-            order = item.order
-            amount = min(order.amount_minor, max(0, self._balances[order.payee]))
-            if amount == 0:
-                continue
-            self.taken_back += amount
-            self._balances[order.payee] -= amount
-            credit = None
-            if item.origin is Origin.HERE:
-                credit = self.account(order.payer)
-                self._balances[order.payer] += amount
-            elif item.origin is Origin.LOSS:
-                credit = loss(self._currency)
-            entry = of_entry(self._journal, epoch=self._epoch, index=item.index)
-            self.moves.append(
-                Move(
-                    identity=derived("rejected", entry),
-                    debit=self.account(order.payee),
-                    credit=credit,
-                    to_online=order.payer if credit is None else None,
-                    amount=amount,
-                    kind=TransferKind.REJECTED,
-                )
-            )
-
-    def bear(self) -> None:
-        """What payers spent beyond what they had, as far as anybody knows."""
-        place = of_entry(self._journal, epoch=self._epoch, index=0)
-        for wallet, balance in sorted(self._balances.items()):
-            if balance < 0:
-                self._balances[wallet] = 0
-                self.borne -= balance
-                self.moves.append(
-                    Move(
-                        identity=derived("claims-borne", place, wallet),
-                        debit=loss(self._currency),
-                        credit=self.account(wallet),
-                        amount=-balance,
-                        kind=TransferKind.COMPENSATION,
-                    )
-                )
-
-    def pay_out(self, wallets: Iterable[bytes]) -> None:
-        """Wallets whose value goes online instead: their keys are lost with the gateway."""
-        place = of_entry(self._journal, epoch=self._epoch, index=0)
-        for wallet in sorted(wallets):
-            balance = self._balances.pop(wallet, 0)
-            if balance > 0:
-                self.paid_out += balance
-                self.moves.append(
-                    Move(
-                        identity=derived("recovered", place, wallet),
-                        debit=self.account(wallet),
-                        to_online=wallet,
-                        amount=balance,
-                        kind=TransferKind.RECOVERED,
-                    )
-                )
-
-    def wallets(self) -> list[bytes]:
-        """All of them."""
-        return list(self._balances)
-
-    def carried(self) -> list[tuple[bytes, int]]:
-        """Balances of the statement, in the order of wallets; empty wallets need none."""
-        return [(wallet, balance) for wallet, balance in sorted(self._balances.items()) if balance]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -10,24 +11,31 @@ import msgspec
 from cloud.database import Connection
 from cloud.ledger.accounts import Account, loss, suspense, transit_notes
 from cloud.recovery.total import NoteKey
+from wallet.protocol.certificates import TrustAnchor
+from wallet.protocol.entry import Note
 from wallet.protocol.ids import journal_text
+from wallet.protocol.receipt import NOTHING_REVOKED, ReceiptError, verify_receipt
 from wallet.protocol.refusals import Code, ProtocolError
+from wallet.protocol.trust import ENDLESS_S
 
 
 class Parent(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a note. `leaf` and `state` are None where nobody has told of it.
 
     `applied`: entries of its journal's epoch that the rules accepted; `is_stated`: that epoch has
-    its statement.
+    its statement. `borne`: leaves of other notes at its index, which came in before.
     """
 
     leaf: bytes | None = None
     state: str | None = None
     applied: int = 0
     is_stated: bool = False
+    borne: frozenset[bytes] = frozenset()
 
 
 _UNKNOWN = Parent()
+# What becomes of a note whose journal tells of another entry in its place.
+HIDDEN = "hidden"
 Parents = Mapping[NoteKey, Parent]
 
 
@@ -47,7 +55,16 @@ async def parents_of(connection: Connection, keys: Collection[NoteKey]) -> Paren
         " WHERE (journal, epoch) IN (SELECT * FROM unnest($1::bytea[], $2::bigint[]))",
         *columns[:2],
     )
-    found = {_key(row): {"leaf": row["leaf"], "state": row["state"]} for row in rows}
+    aside = await connection.fetch(
+        "SELECT journal, epoch, index, leaf FROM hidden_note WHERE (journal, epoch, index) IN"
+        " (SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]))",
+        *columns,
+    )
+    found: defaultdict[NoteKey, dict[str, Any]] = defaultdict(dict)
+    found |= {_key(row): {"leaf": row["leaf"], "state": row["state"]} for row in rows}
+    for row in aside:
+        known = found[_key(row)]
+        known["borne"] = known.get("borne", frozenset()) | {row["leaf"]}
     epochs = {(row["journal"], row["epoch"]): row for row in told}
     return {key: _parent(found.get(key, {}), epochs.get(key[:2])) for key in keys}
 
@@ -62,6 +79,24 @@ def _parent(known: dict[str, Any], epoch: Any) -> Parent:
     return Parent(**known, applied=epoch["applied"], is_stated=epoch["is_stated"])
 
 
+def origin_of(anchor: TrustAnchor, note: Note, *, journal: bytes, currency: str) -> NoteKey:
+    """Where a note comes from, its receipt checked. Raises: ProtocolError.
+
+    `journal`: the one into which it came.
+    """
+    verified = verify_receipt(
+        note.receipt, note.entry, root=anchor, grace_s=ENDLESS_S, revoked=NOTHING_REVOKED
+    )
+    order = note.order
+    if (verified.journal, verified.epoch) != (order.payer_journal, order.payer_epoch):
+        raise ReceiptError(5, Code.PROOF_INVALID, "its order is of another journal")
+    if order.payee_journal != journal or verified.journal == journal:
+        raise ProtocolError(Code.NOTE_NOT_FOR_US)
+    if order.currency != currency:
+        raise ProtocolError(Code.WRONG_CURRENCY)
+    return (verified.journal, verified.epoch, verified.index)
+
+
 def source_of(
     key: NoteKey, leaf: bytes, parents: Parents, *, journal: str, currency: str
 ) -> tuple[Account, str]:
@@ -70,10 +105,13 @@ def source_of(
     `journal`: the text of the one into which it came.
     """
     parent = parents.get(key, _UNKNOWN)
+    if leaf in parent.borne:
+        raise ProtocolError(Code.NOTE_REDEEMED)
     if parent.state is None:
         return _early(key, parent, journal=journal, currency=currency)
     if parent.leaf != leaf:
-        raise ProtocolError(Code.PROOF_INVALID, "its journal tells of another entry")
+        # Its journal tells of another note: this one was taken in good faith.
+        return loss(currency), HIDDEN
     if parent.state == "out":
         return transit_notes(journal_text(key[0]), currency=currency), "redeemed"
     if parent.state == "returned":
@@ -86,5 +124,6 @@ def _early(key: NoteKey, parent: Parent, *, journal: str, currency: str) -> tupl
     if parent.is_stated:
         return loss(currency), "compensated"
     if parent.applied > key[2]:
-        raise ProtocolError(Code.PROOF_INVALID, "its journal tells of another entry")
+        # Its journal tells of another entry, which is no note.
+        return loss(currency), HIDDEN
     return suspense(journal, currency=currency), "early"

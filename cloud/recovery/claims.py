@@ -1,8 +1,9 @@
 """What holders claim of an epoch that was closed: receipts of entries that its journal never told.
 
-They come with the reports of other gateways (`up` item 9), or are handed in at the issuer. A note
-that was redeemed before its parent was known is a claim as well, and so is what a suspended journal
-told after the entry for which it was suspended.
+They come with the reports of other gateways (`up` item 9), or are handed in at the issuer; some are
+of entries that the journal hides behind others. A note that was redeemed before its parent was
+known is a claim as well, and so is what a suspended journal told after the entry for which it was
+suspended.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 from cloud.database import Connection
 from cloud.reconciler import collected
 from cloud.reconciler.collected import Received
+from cloud.reconciler.stored import held_leaf
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import Entry, decode_entry
 from wallet.protocol.refusals import ProtocolError
@@ -77,19 +79,22 @@ async def hand_in(
     received = [item for item in given if item is not None]
     # Whoever signs the statement has locked these rows: a claim is in it, or is late.
     rows = await connection.fetch(
-        "SELECT journal, epoch, size, stated_ms FROM journal_epoch WHERE (journal, epoch) IN"
+        "SELECT journal, epoch, epoch_id, size, stated_ms FROM journal_epoch"
+        " WHERE (journal, epoch) IN"
         " (SELECT * FROM unnest($1::bytea[], $2::bigint[])) ORDER BY epoch_id FOR SHARE",
         *([item.verified.journal for item in received], [item.verified.epoch for item in received]),
     )
     places = {(row["journal"], row["epoch"]): row for row in rows}
-    known = await _known(connection, received)
+    known = await _known(connection, received) | await _told(connection, received, places)
     outcomes = [_outcome(item, places, known) for item in given]
+    # A hidden entry convicts its journal, however late its receipt comes.
+    told = [item for item in received if _is_below(item, places)]
     on_time = [
         item
         for item, outcome in zip(given, outcomes, strict=True)
-        if item is not None and outcome is not Outcome.LATE
+        if item is not None and outcome is not Outcome.LATE and item not in told
     ]
-    await collected.keep(connection, anchor, on_time, now_ms=now_ms)
+    await collected.keep(connection, anchor, [*told, *on_time], now_ms=now_ms)
     return outcomes
 
 
@@ -109,8 +114,9 @@ Named = tuple[bytes, int, int, bytes]
 async def _known(connection: Connection, received: Sequence[Received]) -> set[Named]:
     """What was handed in before."""
     rows = await connection.fetch(
-        "SELECT journal, epoch, index, leaf FROM collected_receipt"
-        " WHERE (journal, epoch, index, leaf) IN"
+        "SELECT journal, epoch, index, leaf FROM (SELECT journal, epoch, index, leaf"
+        "  FROM collected_receipt UNION ALL SELECT journal, epoch, index, leaf FROM hidden_receipt"
+        " ) AS kept WHERE (journal, epoch, index, leaf) IN"
         " (SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[]))",
         [item.verified.journal for item in received],
         [item.verified.epoch for item in received],
@@ -120,17 +126,36 @@ async def _known(connection: Connection, received: Sequence[Received]) -> set[Na
     return {tuple(row) for row in rows}
 
 
-def _outcome(
-    item: Received | None, places: Mapping[tuple[bytes, int], Any], known: set[Named]
-) -> Outcome:
+Places = Mapping[tuple[bytes, int], Any]
+"""Rows of `journal_epoch` by journal and epoch."""
+
+
+def _is_below(item: Received, places: Places) -> bool:
+    """Whether the journal has told of the receipt's index."""
+    row = places.get((item.verified.journal, item.verified.epoch))
+    return row is not None and item.verified.index < row["size"]
+
+
+async def _told(connection: Connection, received: Sequence[Received], places: Places) -> set[Named]:
+    """Those whose entries their journals tell of."""
+    found: set[Named] = set()
+    for item in received:
+        said = item.verified
+        if _is_below(item, places):
+            epoch_id = places[(said.journal, said.epoch)]["epoch_id"]
+            if await held_leaf(connection, epoch_id, said.index) == said.leaf:
+                found.add((said.journal, said.epoch, said.index, said.leaf))
+    return found
+
+
+def _outcome(item: Received | None, places: Places, known: set[Named]) -> Outcome:
     """What becomes of it; from now on it is known."""
     if item is None:
         return Outcome.INVALID
     said = item.verified
     row = places.get((said.journal, said.epoch))
-    is_told = row is not None and said.index < row["size"]
     named = (said.journal, said.epoch, said.index, said.leaf)
-    if is_told or named in known:
+    if named in known:
         return Outcome.KNOWN
     if row is not None and row["stated_ms"] is not None:
         return Outcome.LATE
@@ -154,6 +179,8 @@ CLAIMED = """
             NULL::bigint AS amount, NULL AS currency FROM told
         UNION ALL SELECT index, leaf, entry, receipt, NULL, NULL, NULL, NULL, NULL
         FROM collected_receipt WHERE journal = $3 AND epoch = $4 AND index >= $5
+        UNION ALL SELECT index, leaf, entry, receipt, NULL, NULL, NULL, NULL, NULL
+        FROM hidden_receipt WHERE journal = $3 AND epoch = $4
         UNION ALL SELECT index, leaf, entry, receipt, in_journal, in_epoch, in_index, amount,
             currency FROM note WHERE journal = $3 AND epoch = $4 AND state = 'early'
     ), claimed AS (

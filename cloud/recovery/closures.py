@@ -13,20 +13,18 @@ from collections.abc import Mapping
 from cloud import funding
 from cloud.database import Connection
 from cloud.errors import IssuerError
-from cloud.issuer import lists, objects
+from cloud.issuer import lists
 from cloud.issuer.desk import Desk
 from cloud.issuer.drafts import Draft, Drafts
 from cloud.issuer.gateways import Gateway, find_gateway
 from cloud.issuer.lists import ListChange
-from cloud.issuer.objects import policy_series
 from cloud.issuer.officers import Officer, Role
+from cloud.issuer.policies import longest_window
 from cloud.reconciler.outbox import tell
 from cloud.reconciler.replica import open_epoch
 from wallet.protocol.entry import EntryKind
 from wallet.protocol.ids import journal_text
-from wallet.protocol.issued import decode_policy
 from wallet.protocol.lists import ListId
-from wallet.protocol.policy import JournalLimit
 
 # An entry begins with a map of five and its kind.
 _CLOSE_LEAD = bytes((0xA5, 0x01, EntryKind.CLOSE))
@@ -211,9 +209,7 @@ async def _claims_until(
     connection: Connection, gateway: Gateway, closure: Closure, *, now_ms: int
 ) -> int:
     """The longest expiry of an order whose note is on its way, then the policy's window (117)."""
-    stored = await objects.newest(connection, policy_series(gateway.currency))
-    policy = None if stored is None else decode_policy(stored.object)
-    window_s = None if policy is None else policy.journal.get(JournalLimit.CLAIMS_WINDOW_S)
+    window_s = await longest_window(connection, gateway.currency, now_ms=now_ms)
     if window_s is None:
         raise IssuerError("window-unset", "sign a policy with code 117, the claims window, first")
     expires_ms: int | None = await connection.fetchval(

@@ -8,8 +8,10 @@ from typing import Any
 from cloud.database import Connection
 from cloud.funding import set_applied
 from cloud.ledger.accounts import ensure_accounts
+from cloud.reconciler.hidden import set_aside
 from cloud.reconciler.postings import Batch
 from cloud.reconciler.settling import settle_entries
+from cloud.recovery.arrivals import HIDDEN
 from cloud.recovery.claims import CLAIMED, place_of
 from cloud.recovery.closures import Closure
 from cloud.recovery.total import NoteChange, Total
@@ -24,7 +26,10 @@ async def post_total(
     # Before the notes are written: with that, some of them are no longer claims.
     await _write_claims(connection, closure, total)
     await _post(connection, total, now_ms=now_ms)
-    await _write_notes(connection, closure, total.notes)
+    await _write_notes(connection, closure, [n for n in total.notes if n.state != HIDDEN])
+    for hidden in [change for change in total.notes if change.state == HIDDEN]:
+        arrived = (closure.journal, closure.epoch, hidden.in_index or 0)
+        await set_aside(connection, hidden.key, hidden.leaf, arrived=arrived)
     await _settle_elsewhere(connection, total.notes, now_ms=now_ms)
     sequences = [grant.sequence for grant in total.grants if grant.sequence is not None]
     await set_applied(connection, closure.journal, epoch=closure.epoch, sequences=sequences)

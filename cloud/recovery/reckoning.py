@@ -15,11 +15,13 @@ from cloud.reconciler.replica import load
 from cloud.recovery.accounting import Books
 from cloud.recovery.claims import claims_of
 from cloud.recovery.closures import Closure, ClosureState
+from cloud.recovery.hidden import offence_in
 from cloud.recovery.refusals import refused_in
 from cloud.recovery.rejected import rejected_in
 from cloud.recovery.total import Total
 from wallet.protocol.keys import PublicKey, from_cose_key
 from wallet.protocol.merkle import EMPTY_ROOT
+from wallet.protocol.policy import JournalLimit
 
 
 class Hosted(enum.StrEnum):
@@ -80,6 +82,7 @@ async def reckon(connection: Connection, desk: Desk, closure: Closure, *, hosted
         currency=gateway.currency,
         keys=keys,
         refused=await refused_in(connection, closure.closure_id),
+        told=await offence_in(connection, row),
     )
     grants = await funding.granted_for(connection, closure.journal, epoch=closure.epoch)
     books.add_grants(grants)
@@ -103,6 +106,7 @@ async def reckon(connection: Connection, desk: Desk, closure: Closure, *, hosted
         paid_out=books.paid_out,
         taken_back=books.taken_back,
         borne=books.borne,
+        bound=replica.state.journal_limit(JournalLimit.EXPOSURE_HARD),
     )
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from cloud.database import Connection
 from wallet.protocol.entry import Note, Payment, decode_entry
+from wallet.protocol.merkle import leaf_hash
 from wallet.protocol.messages import Order
 
 
@@ -15,7 +16,8 @@ class Origin(enum.StrEnum):
     """Where a rejected entry's value came from, and goes back to.
 
     `here`: the payer's wallet in this journal. `online`: a payer elsewhere, whose journal goes on
-    as it is. `loss`: the issuer, which paid because the payer had the note back already.
+    as it is. `loss`: the issuer, which paid because the payer had the note back already, or because
+    the payer's journal hides it.
     """
 
     HERE = "here"
@@ -51,8 +53,10 @@ async def rejected_in(connection: Connection, epoch_id: int) -> list[Rejected]:
 
 
 async def _origin(connection: Connection, note: Note) -> Origin:
-    state = await connection.fetchval(
-        "SELECT state FROM note WHERE journal = $1 AND epoch = $2 AND index = $3",
-        *(note.order.payer_journal, note.order.payer_epoch, note.index),
+    borne = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM note WHERE state = 'compensated'"
+        "  AND (journal, epoch, index, leaf) = ($1, $2, $3, $4)) OR EXISTS (SELECT FROM hidden_note"
+        "  WHERE (journal, epoch, index, leaf) = ($1, $2, $3, $4))",
+        *(note.order.payer_journal, note.order.payer_epoch, note.index, leaf_hash(note.entry)),
     )
-    return Origin.LOSS if state == "compensated" else Origin.ONLINE
+    return Origin.LOSS if borne else Origin.ONLINE

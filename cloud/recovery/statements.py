@@ -17,9 +17,11 @@ from cloud.errors import IssuerError
 from cloud.issuer.desk import Desk
 from cloud.issuer.drafts import Draft, Drafts
 from cloud.issuer.officers import Officer, Role
+from cloud.reconciler import collected
 from cloud.reconciler import forks as proofs
 from cloud.reconciler.evidence import Evidence, suspend
 from cloud.reconciler.outbox import tell
+from cloud.recovery.arrivals import HIDDEN
 from cloud.recovery.closures import Closure, find_closure
 from cloud.recovery.posting import post_total
 from cloud.recovery.reckoning import Hosted, reckon
@@ -92,14 +94,16 @@ async def draft_statement(
     statement_id: bytes,
     closure_id: bytes,
     hosted: Hosted,
+    bear_max: int = 0,
     officer: Officer,
     now_ms: int,
 ) -> StatementDraft:
     """Reckon and keep what it comes to, or answer the draft that is there.
 
-    Raises: IssuerError `role-missing`, `closure-unknown`, `claims-open` before the window is over,
-    `draft-conflict`, `draft-decided` where the epoch has its statement, `statement-too-large`; and
-    as `reckon`.
+    `bear_max`: what the issuer may bear, in minor units, where that is more than the bound of the
+    journal's policy. Raises: IssuerError `role-missing`, `closure-unknown`, `claims-open` before
+    the window is over, `draft-conflict`, `draft-decided` where the epoch has its statement,
+    `loss-above-limit`, `statement-too-large`; and as `reckon`.
     """
     officer.require(Role.RECOVERY)
     closure = await find_closure(connection, closure_id)
@@ -108,6 +112,7 @@ async def draft_statement(
         return await _DRAFTS.propose(connection, statement_id, said, officer=officer, now_ms=now_ms)
     await _require_window_over(connection, closure, now_ms=now_ms)
     total = await reckon(connection, desk, closure, hosted=hosted)
+    _require_bounded(total, bear_max)
     _payload(closure, total)
     draft = await _DRAFTS.propose(
         connection, statement_id, said, more=_outcome(total), officer=officer, now_ms=now_ms
@@ -121,6 +126,16 @@ async def _require_window_over(connection: Connection, closure: Closure, *, now_
         raise IssuerError("claims-open", f"holders may claim until {closure.claims_until_ms} ms")
     if await signed_statement(connection, closure.closure_id) is not None:
         raise IssuerError("draft-decided", "the epoch has its statement")
+
+
+def _require_bounded(total: Total, bear_max: int) -> None:
+    """Colluders cannot make the issuer bear more than its policy, unless officers say how much."""
+    if total.bound is not None and total.borne > max(total.bound, bear_max):
+        raise IssuerError(
+            "loss-above-limit",
+            f"the issuer would bear {total.borne}, and its policy bounds that by {total.bound}:"
+            " refuse claims, or say how much it may bear",
+        )
 
 
 def _outcome(total: Total) -> Mapping[str, Any]:
@@ -224,6 +239,10 @@ async def _convict(
         )
         found = Evidence(kind="fork", code=Code.PROOF_INVALID, index=one.index, parts=parts)
         await suspend(connection, total.told["epoch_id"], found, now_ms=now_ms)
+    # Notes among the claims show what the journals that they left hide.
+    shown = [change.note for change in total.notes if change.state == HIDDEN]
+    receipts = [(note.entry, note.receipt) for note in shown if note is not None]
+    await collected.take(connection, desk.anchor, receipts, now_ms=now_ms)
 
 
 async def reject_statement(

@@ -62,7 +62,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 class Total(msgspec.Struct, frozen=True, kw_only=True):
     """What an epoch comes to. `carried` and `redeemed` are those of the statement, in order.
 
-    `told`: the epoch's row of `journal_epoch`.
+    `told`: the epoch's row of `journal_epoch`. `bound`: the most that the journal's policy exposes
+    the issuer to (limit 102); None where it sets no bound.
     """
 
     told: Any
@@ -78,6 +79,7 @@ class Total(msgspec.Struct, frozen=True, kw_only=True):
     paid_out: int
     taken_back: int
     borne: int
+    bound: int | None
 
     @property
     def digest(self) -> bytes:

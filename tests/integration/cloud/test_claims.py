@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from cloud.database import Connection, Database
+from cloud.ledger.posting import TransferKind
+from cloud.reconciler.hidden import set_aside
 from cloud.reconciler.values import ReconcilerError
 from cloud.recovery.accounting import Books
 from cloud.recovery.claims import Claim, claims_of
@@ -15,10 +17,12 @@ from tests.integration.cloud.test_convictions import forged
 from tests.support.books import Book, opened
 from tests.support.issuer import Key
 from tests.support.reporting import Branch, open_bank, reconciler
-from tests.support.world import ANCHOR, EURO, NOW_MS
-from wallet.protocol.entry import Entry, Note
+from tests.support.world import ANCHOR, EURO, NOW_MS, list_of, policy_of
+from wallet.protocol.entry import Entry, Note, Payment
+from wallet.protocol.lists import ListId
 from wallet.protocol.merkle import leaf_hash
 from wallet.protocol.messages import OrderKind
+from wallet.protocol.policy import Limit
 from wallet.protocol.refusals import Code
 
 ANNA, BERT, CARA = Key("anna"), Key("bert"), Key("cara")
@@ -49,6 +53,25 @@ class Lost:
         self.book.context.append(entry)
         return entry
 
+    async def tell(self, connection: Connection) -> None:
+        """The issuer holds what was accepted."""
+        raws, leaves = self.book.context.entries, self.book.context.leaves
+        epoch_id = await connection.fetchval(
+            "INSERT INTO journal_epoch (journal, epoch, size, applied, opened_ms, changed_ms)"
+            " VALUES ($1, 1, $2, $2, 0, 0) RETURNING epoch_id",
+            *(self.book.journal, len(raws)),
+        )
+        await connection.execute(
+            "INSERT INTO journal_segment (epoch_id, first, size, entries, leaves, checkpoint,"
+            " received_ms) VALUES ($1, 0, $2, $3, $4, '', 0)",
+            *(epoch_id, len(raws), list(raws), b"".join(leaves)),
+        )
+
+
+def entry_of(payment: Payment, *, kind: int = 2, index: int = 1) -> Entry:
+    """An entry that a journal hides behind what it tells of."""
+    return Entry(raw=b"hidden", kind=kind, index=index, time_ms=NOW_MS, clock=0, body=payment)
+
 
 def claim(entry: Entry, **changed: Any) -> Claim:
     """As it comes in."""
@@ -75,7 +98,58 @@ async def test_an_order_that_is_older_than_what_the_journal_told_does_not_count(
 ) -> None:
     lost = Lost()
     told = lost.book.accept(lost.book.pay(ANNA, BERT, 300))
+    await lost.tell(connection)
     assert await codes(connection, lost.books(), told) == [Code.SEQUENCE_USED]
+
+
+async def test_who_was_paid_by_an_order_whose_sequence_another_one_spent_is_paid_by_the_issuer(
+    connection: Connection,
+) -> None:
+    lost = Lost()
+    hidden = lost.book.order(ANNA, BERT, 200)
+    lost.book.accept(lost.book.pay(ANNA, BERT, 300))
+    await lost.tell(connection)
+    books = lost.books()
+    assert await codes(connection, books, entry_of(Payment(order=hidden))) == [None]
+    assert (books.borne, [move.kind for move in books.moves]) == (200, [TransferKind.COMPENSATION])
+    assert books.carried() == sorted([(ANNA.public.id, 700), (BERT.public.id, 500)])
+
+
+async def test_nobody_but_a_payee_here_gains_by_a_sequence_that_was_spent(
+    connection: Connection,
+) -> None:
+    lost = Lost()
+    away = lost.book.order(ANNA, BERT, 200, payee_journal=bytes(20))
+    home = lost.book.order(ANNA, ANNA, 200, kind=OrderKind.REDEEM)
+    lost.book.accept(lost.book.pay(ANNA, BERT, 300))
+    await lost.tell(connection)
+    made = [entry_of(Payment(order=home), kind=5, index=99)]
+    made.append(entry_of(Payment(order=away), kind=3, index=99))
+    assert await codes(connection, lost.books(), *made) == [Code.SEQUENCE_USED] * 2
+
+
+@pytest.mark.parametrize("fault", ["listed", "asked before", "too much"])
+async def test_a_payee_who_did_not_keep_to_the_policy_is_not_owed_what_was_hidden(
+    connection: Connection, fault: str
+) -> None:
+    lost, asked = Lost(), None
+    if fault == "asked before":
+        asked = lost.book.request(BERT, 300)
+    hidden = lost.book.pay(ANNA, BERT, 301 if fault == "too much" else 300, request=asked)
+    lost.book.accept(lost.book.pay(ANNA, BERT, 300, request=asked, reference="another"))
+    if fault == "listed":
+        lost.book.accept(list_of(ListId.WALLETS, [BERT.public.id]))
+    if fault == "too much":
+        lost.book.accept(policy_of({0: {Limit.PAYMENT_MAX: 300}}, sequence=1))
+    await lost.tell(connection)
+    code = {
+        "listed": Code.WALLET_REVOKED,
+        "asked before": Code.REQUEST_PAID,
+        "too much": Code.PAYMENT_ABOVE_LIMIT,
+    }[fault]
+    books = lost.books()
+    assert await codes(connection, books, entry_of(hidden)) == [code]
+    assert books.borne == 0
 
 
 async def test_claims_of_another_epoch_currency_or_wallet_do_not_count(
@@ -142,9 +216,10 @@ async def test_a_note_that_came_in_counts_once_and_only_with_its_receipt(
 @pytest.mark.parametrize(
     ("told", "code", "kind"),
     [
-        ({"applied": 9}, Code.PROOF_INVALID, None),
+        ({"applied": 9}, None, "COMPENSATION"),
         ({"applied": 9, "stated_ms": 1}, None, "COMPENSATION"),
-        ({"leaf": bytes(32)}, Code.PROOF_INVALID, None),
+        ({"leaf": bytes(32)}, None, "COMPENSATION"),
+        ({"leaf": bytes(32), "aside": True}, Code.NOTE_REDEEMED, None),
         ({"state": "out"}, None, "NOTE_IN"),
         ({"state": "returned"}, None, "COMPENSATION"),
         ({"state": "redeemed"}, Code.NOTE_REDEEMED, None),
@@ -171,6 +246,11 @@ async def test_a_note_is_held_against_what_its_own_journal_told(
             told.get("leaf", leaf_hash(arrived.body.entry)),
             *(told.get("state", "out"), CARA.public.id, lost.book.journal),
         )
+    if "aside" in told:
+        key = (south.journal, 1, arrived.body.index)
+        leaf = leaf_hash(arrived.body.entry)
+        assert await set_aside(connection, key, leaf, arrived=(lost.book.journal, 1, 0))
+        assert not await set_aside(connection, key, leaf, arrived=(lost.book.journal, 1, 0))
     books = lost.books()
     assert await codes(connection, books, arrived) == [code]
     assert [move.kind.name for move in books.moves] == ([] if kind is None else [kind])

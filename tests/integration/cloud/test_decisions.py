@@ -17,7 +17,17 @@ from edge.verdicts import read_verdicts
 from tests.integration.cloud.test_convictions import forged
 from tests.support.cloud_commands import Commands
 from tests.support.issuer import Key
-from tests.support.recovery import ANNA, BERT, CARA, Box, Story, exchanged, paid, redeemed
+from tests.support.recovery import (
+    ANNA,
+    BERT,
+    CARA,
+    Box,
+    Story,
+    exchanged,
+    forgotten,
+    paid,
+    redeemed,
+)
 from tests.support.reporting import Branch, open_bank, reconciler
 from tests.support.world import NOW_MS
 from wallet.journal import Receipted
@@ -25,7 +35,7 @@ from wallet.protocol.entry import Entry, EntryKind, decode_entry
 from wallet.protocol.ids import WalletId, journal_text, wallet_text
 from wallet.protocol.issued import VerdictState, decode_settlement
 from wallet.protocol.merkle import leaf_hash
-from wallet.protocol.refusals import Code
+from wallet.protocol.refusals import Code, Refusal
 
 PATH = "/v1/compliance/decisions"
 
@@ -153,15 +163,20 @@ async def offline_of(story: Story, box: Box, wallet: WalletId) -> int:
         return found
 
 
-@pytest.mark.parametrize("state", ["redeemed", "compensated"])
+@pytest.mark.parametrize("state", ["redeemed", "compensated", "hidden"])
 async def test_a_rejected_arrival_goes_back_to_its_payer_or_to_who_paid_for_it(
     story: Story, north: Box, south: Box, state: str
 ) -> None:
     await story.fund(south, CARA, 500)
     await south.sync()
-    async with south.running() as branch:
+    async with forgotten(south) if state == "hidden" else south.running() as branch:
         note = await paid(branch, CARA, ANNA, 120, payee_journal=north.journal)
-        await exchanged(branch)
+        if state != "hidden":
+            await exchanged(branch)
+    if state == "hidden":
+        # Another entry of south's is in its place: the issuer pays for the note.
+        await story.fund(south, CARA, 5)
+        await south.sync()
     if state == "compensated":
         # It came back to Cara before anybody told that it had been redeemed.
         async with story.database.transaction() as connection:
@@ -178,7 +193,7 @@ async def test_a_rejected_arrival_goes_back_to_its_payer_or_to_who_paid_for_it(
     assert (made["carried"], made["taken_back"]) == (1_000, 120)
     found = await story.where()
     assert (found.in_transit, found.suspense, found.loss) == (0, 0, 0)
-    assert await story.online_of(CARA) == 120
+    assert await story.online_of(CARA) == (0 if state == "hidden" else 120)
 
 
 async def test_a_held_note_waits_for_its_parent_after_its_release_and_for_both_before(
@@ -280,6 +295,30 @@ async def test_what_a_journal_told_after_its_offence_is_a_claim_and_not_to_be_de
             )
 
 
+async def test_a_rejection_that_freezes_keeps_its_payee_from_spending(
+    story: Story, north: Box
+) -> None:
+    watch(story, EntryKind.PAY)
+    async with north.running() as branch:
+        made = [await paid(branch, ANNA, BERT, amount) for amount in (300, 40)]
+        await exchanged(branch)
+        watch(story)
+        released = {**body(north, made[0], "release"), "freeze": True}
+        assert await story.refused(story.first, PATH, released) == "draft-invalid"
+        # The second rejection finds the wallet on the list already.
+        for each in made:
+            draft = {**body(north, each, "reject"), "freeze": True}
+            assert (await story.done(story.first, PATH, draft))["freeze"] is True
+            await story.done(story.second, f"{PATH}/{draft['draft_id']}/approve", {})
+        _, held = await story.first.get("/v1/issuer/lists")
+        (line,) = [each for each in held["lists"] if each["list"] == "frozen"]
+        assert (line["sequence"], line["items"]) == (1, 1)
+        await exchanged(branch)
+        order = branch.order(BERT, ANNA.public.id, 10)
+        refused = await branch.opened.journal.pay(order)
+        assert isinstance(refused, Refusal) and refused.code == Code.WALLET_FROZEN
+
+
 async def test_two_officers_decide_by_commands(story: Story, north: Box) -> None:
     watch(story, EntryKind.PAY)
     async with north.running() as branch:
@@ -294,14 +333,16 @@ async def test_two_officers_decide_by_commands(story: Story, north: Box) -> None
     ]
     drafts = []
     for action, index in zip(("release", "reject"), indexes, strict=True):
-        place = ("compliance", action, text, "1", index, "--reason", "asked")
+        freeze = ("--freeze",) if action == "reject" else ()
+        place = ("compliance", action, text, "1", index, "--reason", "asked", *freeze)
         drafts.append((await commands.typed("ada", *place)).split()[1].rstrip(":"))
     out = await commands.typed("bob", "compliance", "decisions")
     assert all(draft in out for draft in drafts)
+    assert out.count("and freeze its payee") == 1
     with pytest.raises(CloudError, match="four-eyes"):
         await commands.typed("ada", "compliance", "approve", drafts[0])
     out = await commands.typed("bob", "compliance", "approve", drafts[0])
     assert out == f"release {text} epoch 1 entry {indexes[0]}: approved\n"
     out = await commands.typed("bob", "compliance", "decline", drafts[1])
-    assert out == f"reject {text} epoch 1 entry {indexes[1]}: rejected\n"
+    assert out == f"reject {text} epoch 1 entry {indexes[1]} and freeze its payee: rejected\n"
     assert (await commands.typed("ada", "compliance", "held")).count("entry") == 1

@@ -16,6 +16,7 @@ Simulated, by the seed:
   seed gives the same roots again, byte for byte;
 * the line (`line`): it loses, doubles, delays, reorders, answers with an old answer, and is cut for
   days; HTTP and TLS, terminals' routes and the daemon's tasks are left out;
+* the branches' network (`lan`), over which gateways tell each other lists;
 * tokens: their keys are the seed's, their counter is a number; disks: a process ends at any named
   point of `wallet.faults`, and what was written stays (torn writes, lost syncs and failing tokens
   have `tests.sim.test_journal`);
@@ -26,8 +27,7 @@ hand, in a copy: an issuer that lets a note be redeemed twice; rules that do not
 against the wallet's next sequence; an issuer to whom a fork means nothing. Each is found by seed 1,
 which `make test` runs. Gateways that look at no limit of exposure are found by `test_fraud`.
 
-Two things the checks do not ask for. A payment inside a gateway that the gateway then hid is proven
-by its receipt, and convicts; its payee is owed the amount (`World.owed`), for no ledger has an
-entry of it. And of two notes at one index of a journal both payees are paid: what the journal told
-of stays in transit, which `checks.borne` takes into account.
+A payee of a payment that its gateway hid is paid by a claim, and nothing stays in transit or in
+suspense: the checks ask for both. A device that cheats and never returns is convicted of nothing:
+what its payees have is borne, within the bounds of the policy, once its claims window is over.
 """

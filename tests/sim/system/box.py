@@ -25,6 +25,7 @@ from edge.journal_port import JournalPort
 from hsm.api import Algorithm, Sealer
 from sync.engine import COMPLETED, Engine, Surroundings
 from sync.ports import Transport
+from tests.sim.system.lan import Lan, NextDoor
 from tests.support.gateway import SetClock
 from tests.support.issuer import Key
 from wallet.faults import Faults
@@ -131,6 +132,7 @@ class Box:
     journal: Journal
     database: Database
     engine: Engine
+    neighbours: NextDoor
 
     def __init__(
         self, name: str, folder: Path, *, chance: random.Random, seed: int, now_ms: int
@@ -147,7 +149,11 @@ class Box:
         self.transport: Transport
         self.anchor: TrustAnchor
         self.running = False
+        # Nobody will ever see it again.
+        self.gone = False
         self.wrong_hours = 0
+        self.lan: Lan | None = None
+        self.next_door: tuple[str, ...] = ()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -208,6 +214,8 @@ class Box:
             ),
             tell=lambda name, **data: None,
         )
+        if self.lan is not None:
+            self.neighbours = NextDoor(cast(Any, opened), self, self.lan, clock=self.clock)
         self._task = asyncio.create_task(self.engine.run())
         self.running = True
 

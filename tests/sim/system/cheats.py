@@ -34,6 +34,8 @@ class Cheat(abc.ABC):
     from_device = True
     # The wallet's holder cheats, and not the keeper of the box alone.
     needs_holder = True
+    # The box comes back, and tells.
+    returns = True
 
     def __init__(self, world: World, culprit: Box, cheater: Holder, *, at_ms: int) -> None:
         self.world = world
@@ -179,7 +181,6 @@ class HiddenEntry(Cheat):
         if cover != "paid":
             return
         self.done, self.gained = True, amount
-        world.owed[payee.name] = world.owed.get(payee.name, 0) + amount
         # The till of the payee has the receipt, and takes it to another branch.
         self.at_ms = world.now_ms + world.chance.randint(1, 6) * DAY_MS
         world.later.append((self.at_ms, world.chance.choice(world.honest_gateways()), made))
@@ -188,23 +189,29 @@ class HiddenEntry(Cheat):
 class Forger(Cheat):
     """What somebody does who has broken into the process of a box."""
 
-    made_up = 0
+    made_up = sequence = 0
 
     def enrich(self) -> None:
         """Value from nowhere: a fortune, once."""
         if not self.made_up:
             wallets = self.culprit.journal.state.wallets
             rich = copy.copy(wallets[self.cheater.id])
-            self.made_up = 500_000
+            self.made_up, self.sequence = 500_000, rich.next_sequence
             rich.settled += self.made_up
             wallets[rich.wallet] = rich
 
     def judge(self) -> None:
-        """It has cheated once it has paid more than was its own."""
-        balance = self.culprit.journal.state.wallets[self.cheater.id].balance
-        self.done = balance < self.made_up
-        # The payment that goes beyond is rejected whole.
-        self.gained = self.made_up - balance + PAYMENT if self.done else 0
+        """It has cheated once it has paid more than its own; if nothing, it is honest so far."""
+        wallets = self.culprit.journal.state.wallets
+        after = wallets[self.cheater.id]
+        self.done = after.balance < self.made_up
+        if self.done:
+            # The payment that goes beyond is rejected whole.
+            self.gained = self.made_up - after.balance + PAYMENT
+        elif after.next_sequence == self.sequence:
+            poor = copy.copy(after)
+            poor.settled, self.made_up = poor.settled - self.made_up, 0
+            wallets[poor.wallet] = poor
 
 
 class FromNowhere(Forger):
@@ -221,6 +228,22 @@ class FromNowhere(Forger):
             if await self._note_to(self.culprit, payee, PAYMENT):
                 self.cheater.sequence += 1
         self.judge()
+
+
+class NeverReturns(FromNowhere):
+    """The same, and nobody ever sees the device again: what it paid are claims, if anything."""
+
+    name, kinds, returns = "device that never returns", frozenset(), False
+
+    async def act(self) -> None:
+        """See `Cheat`."""
+        await super().act()
+        if self.done:
+            notes = self.world.people.notes
+            paid = sum(note.amount for note in notes if note.payer is self.cheater)
+            self.gained = paid - self.cheater.funded
+            self.culprit.gone = True
+            await self.culprit.crash()
 
 
 class Collusion(Forger):
@@ -335,6 +358,7 @@ CHEATS: tuple[type[Cheat], ...] = (
     ForkedJournal,
     HiddenEntry,
     FromNowhere,
+    NeverReturns,
     Collusion,
     ReplayedNote,
     StaleLists,

@@ -15,6 +15,7 @@ from cloud.database import Database
 from tests.sim.system.box import Box
 from tests.sim.system.cheats import CHEATS, Cheat
 from tests.sim.system.issuer import Issuer
+from tests.sim.system.lan import Lan
 from tests.sim.system.line import Line
 from tests.sim.system.people import DAY_MS, HOUR_MS, Holder, People
 from tests.support.issuer import Key
@@ -53,8 +54,9 @@ class World:
         self.cheats: list[Cheat] = []
         # (time, gateway, receipt): what a till will bring somewhere.
         self.later: list[tuple[int, Box, Receipted]] = []
-        # What a holder has a receipt for that no ledger will ever have, by name.
-        self.owed: dict[str, int] = {}
+        self.lan = Lan()
+        # Lists that a gateway had of another one while it had no line.
+        self.heard = 0
         self.crashes = 0
         self.story: list[tuple[object, ...]] = []
 
@@ -107,6 +109,8 @@ class World:
             )
             box.transport = Line(self.issuer, box.id, self.chance, now_ms=lambda: self.now_ms)
             self.line(box).quiet = True
+            if len(self.boxes) < gateways:
+                self.lan.join(box)
             await self.issuer.admit(box, now_ms=self.now_ms)
             self.boxes.append(box)
             for number in range(each if box in self.gateways else 1):
@@ -160,6 +164,7 @@ class World:
             await self._redeem()
             await self._cheat()
             await self._carry()
+            await self._listen()
             await self._sync()
             self.story.append(self._told())
         await self.heal()
@@ -241,6 +246,20 @@ class World:
         if box.running:
             await self.people.hand_in(box, made)
 
+    async def _listen(self) -> None:
+        """Gateways ask those next door for newer lists, whether they have a line or not."""
+        self.lan.cut = self.chance.random() < 0.3
+        for box in self.honest_gateways():
+            if box.running and self.chance.random() < 0.1:
+                await self.ask_next_door(box)
+
+    async def ask_next_door(self, box: Box) -> None:
+        """Once; the process may end in the middle of it."""
+        taken = await box.neighbours.ask_all()
+        if self.line(box).cut:
+            self.heard += taken
+        await box.revive()
+
     async def _sync(self) -> None:
         for box in self.boxes:
             share = 0.06 if box in self.gateways else 0.02
@@ -279,6 +298,8 @@ class World:
 
     async def _finish(self, box: Box) -> None:
         await self.line(box).deliver_late(everything=True)
+        if box.gone:
+            return
         for holder in self.at(box):
             if holder.waiting is not None:
                 await self.people.pay(holder, holder, 1, now_ms=self.now_ms)
