@@ -54,10 +54,11 @@ async def conservation(connection: Connection) -> list[Conservation]:
     sums: dict[str, dict[str, int]] = {}
     for row in rows:
         sums.setdefault(row["currency"], {})[row["kind"]] = row["balance"]
-    return [_conservation(currency, by_kind) for currency, by_kind in sorted(sums.items())]
+    return [conservation_of(currency, by_kind) for currency, by_kind in sorted(sums.items())]
 
 
-def _conservation(currency: str, by_kind: dict[str, int]) -> Conservation:
+def conservation_of(currency: str, by_kind: dict[str, int]) -> Conservation:
+    """The account of one currency, of balances by kind of account."""
     return Conservation(
         currency=currency,
         issued=-by_kind.get(AccountKind.ISSUANCE, 0),

@@ -247,9 +247,7 @@ async def resolve(
 def judged(row: Any, fate: Fate) -> Addressed:
     """Tell the shard where a note came in what becomes of it. `row`: of the note."""
     names = ("journal", "epoch", "index", "in_journal", "in_epoch", "in_index", "amount")
-    message = Judged(
-        fate=fate, currency=row["currency"], **{name: row[name] for name in names}
-    )
+    message = Judged(fate=fate, currency=row["currency"], **{name: row[name] for name in names})
     return Addressed(target=row["in_shard"], message=message)
 
 

@@ -92,9 +92,7 @@ async def known_notes(connection: Connection, keys: Sequence[Key]) -> dict[Key, 
     return {(row["journal"], row["epoch"], row["index"]): row for row in rows}
 
 
-async def told_of(
-    connection: Connection, keys: Sequence[Key]
-) -> Mapping[tuple[bytes, int], Any]:
+async def told_of(connection: Connection, keys: Sequence[Key]) -> Mapping[tuple[bytes, int], Any]:
     """What is known of the journals that the notes come from."""
     if not keys:
         return {}
