@@ -8,6 +8,7 @@ from typing import Any
 
 from cloud.database import Database
 from cloud.ledger.conservation import Conservation, discrepancies
+from cloud.reconciler.returns import return_expired_notes
 from cloud.reconciler.stragglers import sweep
 from cloud.shards.account import account_of_all
 from cloud.shards.homes import settle_down
@@ -109,6 +110,34 @@ class Several:
     async def deliver(self, message: Message) -> None:
         """Let the shard that it is for take a message."""
         await self.takers[int(message.subject.removeprefix("shard."))].take(message.body)
+
+    async def sync(self, *branches: Branch) -> None:
+        """Report one after the other; what that makes shards tell each other is taken."""
+        for branch in branches:
+            assert (await branch.sync(self.reconciling)).problem is None
+            await self.drain()
+
+    async def states(self, *branches: Branch) -> list[str]:
+        """What the issuer holds of journals' epochs, where they live."""
+        found = []
+        for branch in branches:
+            database = self.shards.database(await self.shards.home_of(branch.book.journal))
+            async with database.transaction() as connection:
+                state = await connection.fetchval(
+                    "SELECT state FROM journal_epoch WHERE journal = $1 AND epoch = $2",
+                    *(branch.book.journal, branch.book.epoch),
+                )
+            found.append(state)
+        return found
+
+    async def return_notes(self, *, now_ms: int) -> int:
+        """Notes nobody redeemed, of all shards."""
+        found = 0
+        for number, database in self.shards:
+            here = self.shards.here(number)
+            found += await return_expired_notes(database, now_ms=now_ms, here=here)
+        await self.drain()
+        return found
 
     async def drain(self, *, lost: float = 0.0, twice: float = 0.0) -> None:
         """Deliver all in any order, some of it twice and some of it only when it is sent again."""
