@@ -18,9 +18,11 @@ from cloud.issuer.suspensions import list_suspended
 from cloud.issuer.vault import Vault
 from cloud.reconciler import stragglers
 from cloud.reconciler.leaves import fill_all
-from cloud.reconciler.reconciler import Reconciler
 from cloud.reconciler.returns import return_expired_notes
-from cloud.syncing import Exchange
+from cloud.shards.reconcilers import Reconcilers
+from cloud.shards.shards import Shards, open_shards
+from cloud.shards.upkeep import forget
+from cloud.syncing import Exchange, Reconciling
 from hsm import software
 from hsm.api import KeyMissing, Token
 from hsm.files import create_durably, make_folder
@@ -42,14 +44,18 @@ class Cloud:
         clock: Clock,
         database: Database,
         desk: Desk,
-        reconciler: Reconciler,
+        reconciler: Reconciling,
+        shards: Shards | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
         self.database = database
         self.desk = desk
         self.reconciler = reconciler
-        self.exchange = Exchange(database=database, desk=desk, reconciler=reconciler)
+        self.shards = shards or Shards([database])
+        self.exchange = Exchange(
+            database=database, desk=desk, reconciler=reconciler, shards=self.shards
+        )
         # What is renewed besides, by whoever serves this cloud.
         self.renewals: list[Callable[[], Awaitable[None]]] = []
 
@@ -60,12 +66,16 @@ class Cloud:
         now_ms = self.clock.now_ms()
         async with self.database.transaction() as connection:
             await self.desk.refresh(connection, now_ms=now_ms)
-        await stragglers.sweep(self.database, self.desk.anchor, now_ms=now_ms)
+        for _, database in self.shards:
+            await stragglers.sweep(database, self.desk.anchor, now_ms=now_ms)
         async with self.database.transaction() as connection:
             await list_suspended(connection, self.desk, now_ms=now_ms)
             await lists.refresh_lists(connection, self.desk, now_ms=now_ms)
-        await return_expired_notes(self.database, now_ms=now_ms)
-        await fill_all(self.database)
+        for number, database in self.shards:
+            here = self.shards.here(number)
+            await return_expired_notes(database, now_ms=now_ms, here=here)
+            await fill_all(database)
+        await forget(self.shards, now_ms=now_ms)
         async with self.database.transaction() as connection:
             await answers.forget(connection, now_ms=now_ms)
         for renew in self.renewals:
@@ -109,7 +119,7 @@ async def _open_token(config: Config, *, create: bool) -> Token:
 async def open_cloud(config: Config, *, clock: Clock, create: bool = False) -> AsyncIterator[Cloud]:
     """The cloud of a folder; with `create` what is missing is made.
 
-    Raises: ConfigError `not-initialised`, DatabaseError, HsmError.
+    Raises: ConfigError `not-initialised`, DatabaseError, HsmError, ShardError.
     """
     token = await _open_token(config, create=create)
     async with contextlib.AsyncExitStack() as stack:
@@ -117,11 +127,21 @@ async def open_cloud(config: Config, *, clock: Clock, create: bool = False) -> A
         now_ms = clock.now_ms()
         database = await stack.enter_async_context(open_database(config, now_ms=now_ms))
         desk = await open_desk(config, database, token, now_ms=now_ms)
-        reconciler = Reconciler(
-            database, anchor=desk.anchor, signing=desk, workers=VERIFYING_PROCESSES
+        shards = await open_shards(
+            database, config.database, stack, random=secrets.token_bytes(16), now_ms=now_ms
+        )
+        reconciler = Reconcilers(
+            shards, anchor=desk.anchor, signing=desk, workers=VERIFYING_PROCESSES
         )
         stack.push_async_callback(reconciler.close)
-        yield Cloud(config=config, clock=clock, database=database, desk=desk, reconciler=reconciler)
+        yield Cloud(
+            config=config,
+            clock=clock,
+            database=database,
+            desk=desk,
+            reconciler=reconciler,
+            shards=shards,
+        )
 
 
 async def open_desk(config: Config, database: Database, token: Token, *, now_ms: int) -> Desk:

@@ -10,14 +10,16 @@ from cloud.http import compliance_types as types
 from cloud.http.octets import journal_of, kind_text
 from cloud.http.routes import Call, Route
 from cloud.issuer.officers import Role
+from cloud.service import Cloud
+from cloud.shards.shards import Shards
 from wallet.protocol.ids import JournalId, journal_text, wallet_text
 
 UNREADABLE = "unreadable"
 
 
-def compliance_routes() -> list[Route]:
+def compliance_routes(cloud: Cloud) -> list[Route]:
     """Routes below /v1/compliance."""
-    desk = ComplianceDesk()
+    desk = ComplianceDesk(cloud.shards)
     page = partial(Route, method="GET", role=Role.COMPLIANCE, query=("first",))
     post = partial(Route, method="POST", role=Role.COMPLIANCE)
     path, answer = "/v1/compliance/decisions", types.DecisionAnswer
@@ -33,9 +35,14 @@ def compliance_routes() -> list[Route]:
 class ComplianceDesk:
     """The work behind the routes."""
 
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+
     async def held(self, call: Call) -> types.HeldEntriesAnswer:
         """Entries that wait for a decision."""
-        found = await decisions.list_held(call.connection, first=call.first)
+        found = await decisions.list_held_everywhere(
+            call.connection, self._shards, first=call.first
+        )
         return types.HeldEntriesAnswer(entries=[_held(item) for item in found])
 
     async def decisions(self, call: Call) -> types.DecisionsAnswer:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from cloud.database import Connection
 from cloud.funding import Funding
-from cloud.ledger.accounts import Account, loss, offline, suspense, transit_grants, transit_notes
+from cloud.ledger.accounts import Account, loss, offline, transit_grants, transit_notes
 from cloud.ledger.identities import derived, of_entry
 from cloud.ledger.posting import TransferKind
 from cloud.recovery.arrivals import Parents, parents_of, source_of
@@ -239,7 +239,7 @@ class Books:
             credit = transit_notes(self._text, currency=self._currency)
             kind, state = TransferKind.NOTE_OUT, "out"
         else:
-            credit = suspense(journal_text(row.in_journal), currency=self._currency)
+            credit = row.waiting(self._text)
             kind, state = TransferKind.NOTE_MATCHED, "redeemed"
         self._move(claim, order, credit=credit, kind=kind)
         self._left.add(claim.index)
@@ -290,15 +290,16 @@ class Books:
         if row is None or not isinstance(body, Payment):
             return
         self.borne += row.amount
-        self.moves.append(
-            Move(
-                identity=self._identity(claim),
-                debit=loss(row.currency),
-                credit=suspense(journal_text(row.in_journal), currency=row.currency),
-                amount=row.amount,
-                kind=TransferKind.COMPENSATION,
+        if row.in_shard is None:
+            self.moves.append(
+                Move(
+                    identity=self._identity(claim),
+                    debit=loss(row.currency),
+                    credit=row.waiting(self._text),
+                    amount=row.amount,
+                    kind=TransferKind.COMPENSATION,
+                )
             )
-        )
         key = (self._journal, self._epoch, claim.index)
         self.notes.append(
             NoteChange(key=key, leaf=claim.leaf, state="compensated", order=body.order, known=row)

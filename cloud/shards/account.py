@@ -42,14 +42,16 @@ async def account_of(connection: Connection) -> ShardAccount:
     return ShardAccount(lines=lines, carried=carried)
 
 
-async def account_of_all(shards: Shards) -> list[Conservation]:
+async def account_of_all(shards: Shards, connection: Connection) -> list[Conservation]:
     """Where all value is, by currency. `between` is what is carried, by the messages' own word: if
-    the accounts said anything else, the difference would not be 0. Raises: DatabaseError.
+    the accounts said anything else, the difference would not be 0.
+
+    `connection`: at the head. Raises: DatabaseError.
     """
     read = []
-    for _, database in shards:
-        async with database.transaction() as connection:
-            read.append(await account_of(connection))
+    for number, _ in shards:
+        async with shards.beside(connection, number) as there:
+            read.append(await account_of(there))
     return total_of(read)
 
 
@@ -68,3 +70,14 @@ def total_of(read: list[ShardAccount]) -> list[Conservation]:
         Conservation(currency=currency, **{name: by[name] for name in [*names, "between"]})
         for currency, by in sorted(sums.items())
     ]
+
+
+async def waiting_of_all(shards: Shards, connection: Connection) -> dict[int, int]:
+    """How many messages of each shard are not known to be taken. `connection`: at the head."""
+    found = {}
+    for number, _ in shards:
+        async with shards.beside(connection, number) as there:
+            found[number] = await there.fetchval(
+                "SELECT count(*) FROM shard_message WHERE taken_ms IS NULL"
+            )
+    return found

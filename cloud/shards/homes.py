@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from cloud.database import Connection, Database
-from cloud.shards.messages import HEAD
+from cloud.shards.messages import HEAD, ShardError
 
 
 class Homes:
@@ -31,6 +31,10 @@ class Homes:
         if missing:
             async with self._head.transaction() as connection:
                 self._known |= await homes_of(connection, missing)
+
+    def hear(self, known: Mapping[bytes, int]) -> None:
+        """Take what somebody else has read at the head."""
+        self._known |= known
 
     def of(self, journal: bytes) -> int:
         """The shard of a journal that was learnt; one that nobody ever enrolled is the head's."""
@@ -64,6 +68,13 @@ async def homes_of(connection: Connection, journals: Iterable[bytes]) -> dict[by
         "SELECT journal, shard FROM journal_home WHERE journal = ANY ($1)", list(journals)
     )
     return {row["journal"]: row["shard"] for row in rows}
+
+
+async def require_at_head(connection: Connection, journal: bytes, *, what: str) -> None:
+    """Raises: ShardError `journal-elsewhere`: this is done in the head's own database alone."""
+    home = (await homes_of(connection, [journal])).get(journal, HEAD)
+    if home != HEAD:
+        raise ShardError("journal-elsewhere", f"{what} of a journal that lives at shard {home}")
 
 
 async def settle_down(connection: Connection, journal: bytes, shard: int, *, now_ms: int) -> int:

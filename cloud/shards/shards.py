@@ -7,11 +7,16 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 from cloud.config import DatabaseConfig
 from cloud.database import Connection, Database, migrate
-from cloud.shards.homes import Here, Homes, least_filled, settle_down
+from cloud.shards.homes import Here, Homes, homes_of, least_filled, settle_down
 from cloud.shards.messages import HEAD, SHARD_MAX, ShardError
 
 # Numbers of epochs and of evidence begin here in each shard: they tell which one they are of.
 NUMBERS_EACH = 1 << 40
+
+
+def shard_of(number: int) -> int:
+    """The shard that gave a number to an epoch or to evidence."""
+    return max(0, number - 1) // NUMBERS_EACH
 
 
 class Shards:
@@ -49,6 +54,15 @@ class Shards:
         return self.homes.of(journal)
 
     @contextlib.asynccontextmanager
+    async def at_home(self, connection: Connection, journal: bytes) -> AsyncIterator[Connection]:
+        """A transaction where a journal lives, inside one at the head."""
+        home = HEAD
+        if len(self) > 1:
+            home = (await homes_of(connection, [journal])).get(journal, HEAD)
+        async with self.beside(connection, home) as there:
+            yield there
+
+    @contextlib.asynccontextmanager
     async def beside(self, connection: Connection, number: int) -> AsyncIterator[Connection]:
         """A transaction at a shard, inside one at the head: the same one where that is the shard.
 
@@ -60,27 +74,26 @@ class Shards:
         async with self.database(number).transaction() as there:
             yield there
 
-    async def house(self, journal: bytes, *, now_ms: int, at_head: bool = False) -> int:
+    async def house(
+        self, connection: Connection, journal: bytes, *, now_ms: int, at_head: bool = False
+    ) -> int:
         """Give a journal that enrols its home: where it has been, or where the fewest are.
 
-        `at_head`: it goes on with what is there. Raises: DatabaseError.
+        `connection`: at the head; `at_head`: it goes on with what is there. Raises: DatabaseError.
         """
-        if len(self) == 1:
-            return HEAD
-        been = None if at_head else await self._been(journal)
-        async with self.head.transaction() as connection:
-            # Those who enrol at once are shared out one after the other.
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('home', 7))")
-            shard = HEAD
-            if not at_head:
-                shard = await least_filled(connection, len(self)) if been is None else been
-            return await settle_down(connection, journal, shard, now_ms=now_ms)
+        # Those who enrol at once are shared out one after the other.
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('home', 7))")
+        shard = HEAD
+        if len(self) > 1 and not at_head:
+            been = await self._been(connection, journal)
+            shard = await least_filled(connection, len(self)) if been is None else been
+        return await settle_down(connection, journal, shard, now_ms=now_ms)
 
-    async def _been(self, journal: bytes) -> int | None:
+    async def _been(self, connection: Connection, journal: bytes) -> int | None:
         """Where a journal has entries that a restored head may have forgotten."""
-        for number, database in self:
-            async with database.transaction() as connection:
-                found = await connection.fetchval(
+        for number, _ in self:
+            async with self.beside(connection, number) as there:
+                found = await there.fetchval(
                     "SELECT true FROM journal_epoch WHERE journal = $1 AND size > 0 LIMIT 1",
                     journal,
                 )

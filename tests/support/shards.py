@@ -169,7 +169,8 @@ class Several:
 
     async def everywhere(self) -> list[Conservation]:
         """Where the value of each currency is: everything adds up, or the test fails."""
-        found = await account_of_all(self.shards)
+        async with self.head.transaction() as connection:
+            found = await account_of_all(self.shards, connection)
         for _, database in self.shards:
             async with database.transaction() as connection:
                 assert await discrepancies(connection) == []

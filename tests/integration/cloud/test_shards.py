@@ -106,7 +106,8 @@ async def test_reports_and_messages_at_once_end_as_in_turn(clouds: Clouds, seed:
         Taker(many.shards, number, anchor=ANCHOR, stream=stream, clock=clock)
         for number, _ in many.shards
     ]
-    running = [asyncio.create_task(each.run()) for each in (*relays, *takers)]
+    runs = [*[each.run() for each in relays], *[each.run() for each in takers]]
+    running = [asyncio.create_task(run) for run in runs]
     try:
         turns = [[p for p in made if p.name == b.book.name] for b in plot.branches]
         await asyncio.gather(*[deliver(many.reconciling, turn) for turn in turns])
