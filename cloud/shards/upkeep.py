@@ -16,10 +16,16 @@ _log = Log("shards")
 async def recall(shards: Shards) -> int:
     """Let be sent again what a shard took and does not remember: it was restored from a backup.
 
-    Answers how many messages. Raises: DatabaseError.
+    What was sent and not taken is sent again at once: the stream may have been this process's own.
+    Answers how many messages had been taken. Raises: DatabaseError.
     """
     recalled = 0
     for source, database in shards:
+        async with database.transaction() as connection:
+            await connection.execute(
+                "UPDATE shard_message SET sent_ms = NULL"
+                " WHERE taken_ms IS NULL AND sent_ms IS NOT NULL"
+            )
         for target, other in shards:
             if target != source:
                 recalled += await _recall_pair(source, database, target, other)
