@@ -123,6 +123,47 @@ async def test_a_note_that_is_redeemed_again_in_a_later_epoch_convicts(tale: Tal
     assert (found.offline, found.suspense, found.loss) == (1_250, 0, -250)
 
 
+async def test_two_notes_of_one_index_for_two_epochs_are_both_borne(tale: Tale) -> None:
+    north, south = tale.north, tale.south
+    hidden = copy.deepcopy(north)
+    south.take_in(hidden, hidden.pay_out(ANNA, CARA, south, 100))
+    note = north.pay_out(ANNA, CARA, south, 250)
+    await tale.sync(south, north)
+    later = Branch("south", epoch=2)
+    later.enrol(CARA)
+    later.take_in(north, note)
+    await tale.sync(later)
+    assert await tale.states(north, later) == ["suspended", "open"]
+    assert await tale.verdicts(later) == []
+    found = await tale.where()
+    assert (found.offline, found.suspense, found.loss, found.transit_notes) == (1_100, 0, -350, 250)
+
+
+async def test_what_a_shard_forgot_of_a_note_its_home_remembers(tale: Tale) -> None:
+    north, south = tale.north, tale.south
+    note = north.pay_out(ANNA, CARA, south, 250)
+    south.take_in(north, note)
+    await tale.sync(north, south)
+    for _, database in tale.shards:
+        async with database.transaction() as connection:
+            await connection.execute("DELETE FROM note WHERE home IS NOT NULL")
+    later = Branch("south", epoch=2)
+    later.enrol(CARA)
+    index = later.take_in(north, note)
+    await tale.sync(later)
+    assert await tale.states(later) == ["suspended"]
+    home = tale.shards.database(await tale.shards.home_of(later.book.journal))
+    async with home.transaction() as connection:
+        row = await connection.fetchrow(
+            "SELECT verdict.state, code FROM verdict JOIN journal_epoch USING (epoch_id)"
+            " WHERE epoch = 2 AND index = $1",
+            index,
+        )
+    assert tuple(row) == ("rejected", Code.NOTE_REDEEMED)
+    found = await tale.where()
+    assert (found.offline, found.suspense, found.loss) == (1_250, 0, -250)
+
+
 # When north tells of it: suspense, loss and what is in transit, and whether south's note waits.
 SPENT_TWICE = {
     "before": ((0, -1_000, 0), False),

@@ -8,7 +8,7 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,13 @@ import pytest
 from cloud.config import Config, DatabaseConfig, ShardConfig
 from cloud.database import Database
 from cloud.service import open_cloud
+from cloud.shards import relay
 from cloud.shards.homes import settle_down
 from cloud.shards.messages import PaidOnline, ShardError, encode_message
 from cloud.shards.relay import Batch, _encode
 from cloud.shards.shards import Shards, identify, open_shards
 from cloud.shards.upkeep import KEEP_MS, forget, recall
+from cloud.stream.api import Delivery, Message, StreamError
 from cloud.wallets import set_redeem_target
 from tests.integration.cloud.test_arrivals import history
 from tests.integration.cloud.test_shard_stories import ANNA, CARA, Tale
@@ -29,8 +31,8 @@ from tests.support.cloud_local import StepClock
 from tests.support.clouds import Clouds
 from tests.support.postgres import CONFIG, Server, roomy_memory
 from tests.support.reporting import SUPPLY, open_bank, reconciler
-from tests.support.shards import ISSUER, Several
-from tests.support.world import NOW_MS
+from tests.support.shards import ISSUER, Mailbox, Several
+from tests.support.world import ANCHOR, NOW_MS
 from wallet.protocol.ids import wallet_text
 from wallet.protocol.messages import OrderKind
 
@@ -106,6 +108,93 @@ async def test_old_rows_are_summed_up_and_the_account_stays(tale: Tale) -> None:
             assert await connection.fetchval("SELECT count(*) FROM shard_sum") > 0
 
 
+class Handed:
+    """A delivery, and what became of it."""
+
+    attempt = 1
+
+    def __init__(self, body: bytes) -> None:
+        self.message = Message(subject="shard.0", identity=bytes(32), body=body)
+        self.outcome = ""
+
+    async def done(self) -> None:
+        """See `Delivery`."""
+        self.outcome = "done"
+
+    async def again(self, *, after_s: float) -> None:
+        """See `Delivery`."""
+        self.outcome = "again"
+
+
+class Faltering(Mailbox):
+    """A stream that cannot be reached at first."""
+
+    def __init__(self, deliveries: list[Handed]) -> None:
+        super().__init__()
+        self.failures = 2
+        self.handed = deliveries
+
+    async def publish(self, message: Message) -> None:
+        """See `Stream`."""
+        self.failures -= 1
+        if self.failures >= 0:
+            raise StreamError("stream-unavailable", "not yet")
+        await super().publish(message)
+
+    async def deliveries(self, subject: str, *, ahead: int = 1) -> AsyncGenerator[Delivery, None]:
+        """See `Stream`."""
+        for each in self.handed:
+            yield each
+        raise StreamError("stream-unavailable", subject)
+
+
+async def test_the_stream_and_the_databases_may_be_away(
+    tale: Tale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "POLL_S", 0.01)
+    monkeypatch.setattr(relay, "AGAIN_S", 0.01)
+    north, south = tale.north, tale.south
+    south.take_in(north, north.pay_out(ANNA, CARA, south, 250))
+    await north.sync(tale.reconciling)
+    stream = Faltering([])
+    publishing = asyncio.create_task(relay.Relay(tale.shards, stream, tale.clock).run())
+    async with asyncio.timeout(20):
+        while not stream.messages:
+            await asyncio.sleep(0.01)
+    publishing.cancel()
+    (message,) = stream.messages
+    stream.handed = [Handed(b"no message"), Handed(message.body), Handed(message.body)]
+    taker = relay.Taker(tale.shards, 0, anchor=ANCHOR, stream=stream, clock=tale.clock)
+    source = tale.shards.database(1)
+    await source.close()
+    taking = asyncio.create_task(taker.run())
+    async with asyncio.timeout(20):
+        while not stream.handed[1].outcome:
+            await asyncio.sleep(0.01)
+    assert [each.outcome for each in stream.handed[:2]] == ["done", "again"]
+    source._pool = (await Database.connect(source.dsn, config=CONFIG))._pool
+    async with asyncio.timeout(20):
+        while stream.handed[2].outcome != "done":
+            await asyncio.sleep(0.01)
+    taking.cancel()
+    await asyncio.gather(publishing, taking, return_exceptions=True)
+    await tale.where()
+
+
+async def test_what_is_too_much_for_one_message_goes_in_several(
+    tale: Tale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    north = tale.north
+    for _ in range(3):
+        north.book.accept(north.book.pay(ANNA, ANNA, 100, kind=OrderKind.REDEEM))
+    await north.sync(tale.reconciling)
+    monkeypatch.setattr(relay, "BATCH_BYTES_MAX", 10)
+    assert len(await tale.publish()) == 4
+    tale.clock.ms += 10_000_000
+    await tale.drain()
+    assert (await tale.where()).online == SUPPLY - 700
+
+
 @pytest.mark.parametrize("number", [0, 1])
 async def test_a_shard_that_is_restored_is_told_again(
     postgres: Server, tale: Tale, number: int
@@ -125,6 +214,10 @@ async def test_a_shard_that_is_restored_is_told_again(
         # Value is between the shards, and the account says so; nothing else is off.
         assert (await again.where()).issued == SUPPLY
         assert await recall(again.shards) > 0
+        # Verdicts for arrivals that are forgotten come too early, and wait.
+        for message in await again.publish():
+            await again.deliver(message)
+        assert (await again.waiting() > 0) == (number == 0)
         for branch in (south, north) if number == 0 else (north, south):
             branch.acknowledged = 0
             await branch.sync(again.reconciling)
