@@ -63,10 +63,20 @@ def subject_of(number: int) -> str:
 class Relay:
     """Publishes what waits in the shards."""
 
-    def __init__(self, shards: Shards, stream: Stream, clock: Clock) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        stream: Stream,
+        clock: Clock,
+        *,
+        poll_s: float = POLL_S,
+        batch_bytes_max: int = BATCH_BYTES_MAX,
+    ) -> None:
         self._shards = shards
         self._stream = stream
         self._clock = clock
+        self._poll_s = poll_s
+        self._batch_bytes_max = batch_bytes_max
 
     async def run(self) -> None:
         """Publish without an end; what fails is tried again."""
@@ -76,7 +86,7 @@ class Relay:
                     await self.publish(number)
                 except CloudError as error:
                     _log.warning("relay.failed", shard=number, code=error.code)
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(self._poll_s)
 
     async def publish(self, number: int) -> int:
         """Publish all that waits in one shard; answers how many messages that were.
@@ -95,7 +105,9 @@ class Relay:
     async def _publish_batch(self, number: int, target: int) -> int:
         now_ms = self._clock.now_ms()
         async with self._shards.database(number).transaction() as connection:
-            rows = _fitting(await connection.fetch(_WAITING, target, now_ms))
+            rows = _fitting(
+                await connection.fetch(_WAITING, target, now_ms), bytes_max=self._batch_bytes_max
+            )
             if rows:
                 await self._stream.publish(_message(number, target, rows))
                 await connection.execute(
@@ -106,10 +118,10 @@ class Relay:
         return len(rows)
 
 
-def _fitting(rows: Sequence[Any]) -> list[Any]:
+def _fitting(rows: Sequence[Any], *, bytes_max: int) -> list[Any]:
     """The first rows, as many as go into one message of the stream."""
     found: list[Any] = []
-    room = BATCH_BYTES_MAX
+    room = bytes_max
     for row in rows:
         room -= len(row["body"])
         if found and room < 0:
@@ -132,12 +144,20 @@ class Taker:
     """Takes what other shards tell one."""
 
     def __init__(
-        self, shards: Shards, number: int, *, anchor: TrustAnchor, stream: Stream, clock: Clock
+        self,
+        shards: Shards,
+        number: int,
+        *,
+        anchor: TrustAnchor,
+        stream: Stream,
+        clock: Clock,
+        again_s: float = AGAIN_S,
     ) -> None:
         self._shards = shards
         self._number = number
         self._database = shards.database(number)
         self._effects = Effects(anchor, shards.here(number))
+        self._again_s = again_s
         self._stream = stream
         self._clock = clock
 
@@ -149,14 +169,14 @@ class Taker:
                     await self._take_delivery(delivery)
             except StreamError as error:
                 _log.warning("taking.failed", shard=self._number, code=error.code)
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(self._again_s)
 
     async def _take_delivery(self, delivery: Delivery) -> None:
         try:
             await self.take(delivery.message.body)
         except DatabaseError as error:
             _log.warning("taking.failed", shard=self._number, code=error.code)
-            await delivery.again(after_s=AGAIN_S)
+            await delivery.again(after_s=self._again_s)
         except ShardError as error:
             # Nobody can ever take it. Its rows are published again, by whom they can be read.
             _log.error("message.unreadable", cause=error, shard=self._number)

@@ -16,10 +16,9 @@ import pytest
 from cloud.config import Config, DatabaseConfig, ShardConfig
 from cloud.database import Database
 from cloud.service import open_cloud
-from cloud.shards import relay
 from cloud.shards.homes import settle_down
 from cloud.shards.messages import PaidOnline, ShardError, encode_message
-from cloud.shards.relay import Batch, _encode
+from cloud.shards.relay import Batch, Relay, Taker, _encode
 from cloud.shards.shards import Shards, identify, open_shards
 from cloud.shards.upkeep import KEEP_MS, forget, recall
 from cloud.stream.api import Delivery, Message, StreamError
@@ -148,23 +147,19 @@ class Faltering(Mailbox):
         raise StreamError("stream-unavailable", subject)
 
 
-async def test_the_stream_and_the_databases_may_be_away(
-    tale: Tale, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay, "POLL_S", 0.01)
-    monkeypatch.setattr(relay, "AGAIN_S", 0.01)
+async def test_the_stream_and_the_databases_may_be_away(tale: Tale) -> None:
     north, south = tale.north, tale.south
     south.take_in(north, north.pay_out(ANNA, CARA, south, 250))
     await north.sync(tale.reconciling)
     stream = Faltering([])
-    publishing = asyncio.create_task(relay.Relay(tale.shards, stream, tale.clock).run())
+    publishing = asyncio.create_task(Relay(tale.shards, stream, tale.clock, poll_s=0.01).run())
     async with asyncio.timeout(20):
         while not stream.messages:
             await asyncio.sleep(0.01)
     publishing.cancel()
     (message,) = stream.messages
     stream.handed = [Handed(b"no message"), Handed(message.body), Handed(message.body)]
-    taker = relay.Taker(tale.shards, 0, anchor=ANCHOR, stream=stream, clock=tale.clock)
+    taker = Taker(tale.shards, 0, anchor=ANCHOR, stream=stream, clock=tale.clock, again_s=0.01)
     source = tale.shards.database(1)
     await source.close()
     taking = asyncio.create_task(taker.run())
@@ -181,14 +176,12 @@ async def test_the_stream_and_the_databases_may_be_away(
     await tale.where()
 
 
-async def test_what_is_too_much_for_one_message_goes_in_several(
-    tale: Tale, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_too_much_for_one_message_goes_in_several(tale: Tale) -> None:
     north = tale.north
     for _ in range(3):
         north.book.accept(north.book.pay(ANNA, ANNA, 100, kind=OrderKind.REDEEM))
     await north.sync(tale.reconciling)
-    monkeypatch.setattr(relay, "BATCH_BYTES_MAX", 10)
+    tale.relay = Relay(tale.shards, tale.box, tale.clock, batch_bytes_max=10)
     assert len(await tale.publish()) == 4
     tale.clock.ms += 10_000_000
     await tale.drain()
@@ -309,7 +302,9 @@ async def test_two_clusters_lose_nothing_when_who_carries_is_killed(
         child = await carrier(two)
         try:
             await deliver(many.reconciling, made[at : at + size])
-            await asyncio.sleep(choice.random())
+            before = await many.taken()
+            while await many.taken() == before and await many.waiting():
+                await asyncio.sleep(0.01)
         finally:
             child.kill()
             await child.wait()
