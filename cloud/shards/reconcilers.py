@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloud.reconciler.reconciler import Reconciler
+from cloud.reconciler.reconciler import NICENESS, Reconciler
 from cloud.reconciler.settling import Signing
 from cloud.reconciler.values import Ingested
 from cloud.shards.shards import Shards
@@ -18,7 +18,7 @@ class Reconcilers:
         self, shards: Shards, *, anchor: TrustAnchor, signing: Signing, workers: int = 0
     ) -> None:
         self._shards = shards
-        self._verifier = Verifier(processes=workers)
+        self._verifier = Verifier(processes=workers, niceness=NICENESS)
         self._each = [
             Reconciler(
                 database,
