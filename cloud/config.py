@@ -27,6 +27,12 @@ Rate = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 CurrencyCode = Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
 
 
+class ShardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One more database, which new journals may live in: in its own cluster, best."""
+
+    dsn: Annotated[str, msgspec.Meta(min_length=1)]
+
+
 class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where PostgreSQL is. Without `dsn` it is embedded, with its data in the cloud's folder."""
 
@@ -36,6 +42,8 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     connect_timeout_s: Seconds = 10
     statement_timeout_s: Seconds = 60
     lock_timeout_s: Seconds = 20
+    # Shards 1, 2, ... in this order, for ever: new ones come at the end. The database above is 0.
+    shards: Annotated[tuple[ShardConfig, ...], msgspec.Meta(max_length=255)] = ()
 
     def __post_init__(self) -> None:
         if self.pool_min > self.pool_max:

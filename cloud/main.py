@@ -37,6 +37,8 @@ from cloud.http.watch import add_watch
 from cloud.issuer.pki import server_credentials
 from cloud.log import Log, start_logging
 from cloud.service import Cloud, open_cloud
+from cloud.shards.carrying import carrying
+from cloud.stream.local import LocalStream
 from hsm.api import HsmError
 from hsm.files import replace_durably
 from sync.transport import ANY_TIME
@@ -57,10 +59,10 @@ def api_application(cloud: Cloud) -> web.Application:
         *overview_routes(cloud),
         *recovery_routes(cloud),
         *lost_grant_routes(),
-        *trust_routes(),
+        *trust_routes(cloud),
         *trail_routes(),
         *compliance_routes(cloud),
-        *wallet_routes(),
+        *wallet_routes(cloud),
     ]
     add_watch(app, cloud, routes)
     add_routes(app, cloud, routes)
@@ -122,12 +124,27 @@ async def serving(cloud: Cloud) -> AsyncIterator[dict[str, int]]:
             await door.close()
 
 
+@contextlib.asynccontextmanager
+async def _stream() -> AsyncIterator[LocalStream]:
+    """What shards tell each other goes through this process alone."""
+    stream = LocalStream()
+    try:
+        yield stream
+    finally:
+        await stream.close()
+
+
 async def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT, or until the embedded database ends."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with open_cloud(config, clock=SystemClock()) as cloud, serving(cloud) as ports:
+    async with (
+        open_cloud(config, clock=SystemClock()) as cloud,
+        _stream() as stream,
+        carrying(cloud.shards, stream, anchor=cloud.desk.anchor, clock=cloud.clock),
+        serving(cloud) as ports,
+    ):
         collect_seldom()
         _log.info("cloud.ready", **ports)
         async with asyncio.TaskGroup() as group:

@@ -19,9 +19,11 @@ from cloud.issuer.vault import Vault
 from cloud.log import Log
 from cloud.reconciler import stragglers
 from cloud.reconciler.leaves import fill_all
-from cloud.reconciler.reconciler import Reconciler
 from cloud.reconciler.returns import return_expired_notes
-from cloud.syncing import Exchange
+from cloud.shards.reconcilers import Reconcilers
+from cloud.shards.shards import Shards, open_shards
+from cloud.shards.upkeep import forget
+from cloud.syncing import Exchange, Reconciling
 from hsm import software
 from hsm.api import KeyMissing, Token
 from hsm.files import create_durably, make_folder
@@ -44,14 +46,18 @@ class Cloud:
         clock: Clock,
         database: Database,
         desk: Desk,
-        reconciler: Reconciler,
+        reconciler: Reconciling,
+        shards: Shards | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
         self.database = database
         self.desk = desk
         self.reconciler = reconciler
-        self.exchange = Exchange(database=database, desk=desk, reconciler=reconciler)
+        self.shards = shards or Shards([database])
+        self.exchange = Exchange(
+            database=database, desk=desk, reconciler=reconciler, shards=self.shards
+        )
         # What is renewed besides, by whoever serves this cloud.
         self.renewals: list[Callable[[], Awaitable[None]]] = []
 
@@ -64,12 +70,16 @@ class Cloud:
             await self.desk.refresh(connection, now_ms=now_ms)
         if root.is_wanted(self.desk.pki, now_ms=now_ms):
             _log.warning("root.wanted", certificates_end_ms=self.desk.pki.ends_ms)
-        await stragglers.sweep(self.database, self.desk.anchor, now_ms=now_ms)
+        for _, database in self.shards:
+            await stragglers.sweep(database, self.desk.anchor, now_ms=now_ms)
         async with self.database.transaction() as connection:
             await list_suspended(connection, self.desk, now_ms=now_ms)
             await lists.refresh_lists(connection, self.desk, now_ms=now_ms)
-        await return_expired_notes(self.database, now_ms=now_ms)
-        await fill_all(self.database)
+        for number, database in self.shards:
+            here = self.shards.here(number)
+            await return_expired_notes(database, now_ms=now_ms, here=here)
+            await fill_all(database)
+        await forget(self.shards, now_ms=now_ms)
         async with self.database.transaction() as connection:
             await answers.forget(connection, now_ms=now_ms)
         for renew in self.renewals:
@@ -115,7 +125,7 @@ async def open_store(
 ) -> AsyncIterator[tuple[Database, Token]]:
     """The database and the token of a folder; with `create` what is missing is made.
 
-    Raises: ConfigError `not-initialised`, DatabaseError, HsmError.
+    Raises: ConfigError `not-initialised`, DatabaseError, HsmError, ShardError.
     """
     token = await _open_token(config, create=create)
     async with contextlib.AsyncExitStack() as stack:
@@ -134,11 +144,21 @@ async def open_cloud(config: Config, *, clock: Clock, create: bool = False) -> A
         opening = open_store(config, now_ms=now_ms, create=create)
         database, token = await stack.enter_async_context(opening)
         desk = await open_desk(config, database, token, now_ms=now_ms)
-        reconciler = Reconciler(
-            database, anchor=desk.anchor, signing=desk, workers=VERIFYING_PROCESSES
+        shards = await open_shards(
+            database, config.database, stack, random=secrets.token_bytes(16), now_ms=now_ms
+        )
+        reconciler = Reconcilers(
+            shards, anchor=desk.anchor, signing=desk, workers=VERIFYING_PROCESSES
         )
         stack.push_async_callback(reconciler.close)
-        yield Cloud(config=config, clock=clock, database=database, desk=desk, reconciler=reconciler)
+        yield Cloud(
+            config=config,
+            clock=clock,
+            database=database,
+            desk=desk,
+            reconciler=reconciler,
+            shards=shards,
+        )
 
 
 async def open_desk(config: Config, database: Database, token: Token, *, now_ms: int) -> Desk:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
 
 import msgspec
 
@@ -33,6 +35,7 @@ from cloud.issuer.restored import merge_lists, take_back
 from cloud.issuer.succession import followed_by
 from cloud.issuer.suspensions import list_suspended
 from cloud.log import Log
+from cloud.shards.shards import Shards
 from cloud.trails.following import follow
 from sync.exchange import OBJECTS_BYTES_MAX, build_down, first_objects, open_report, takes
 from wallet.protocol.entry import EntryKind, decode_entry
@@ -83,8 +86,16 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 class Exchange:
     """Answers reports of gateways."""
 
-    def __init__(self, *, database: Database, desk: Desk, reconciler: Reconciling) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        desk: Desk,
+        reconciler: Reconciling,
+        shards: Shards | None = None,
+    ) -> None:
         self._database = database
+        self._shards = shards or Shards([database])
         self._desk = desk
         self._reconciler = reconciler
 
@@ -117,22 +128,28 @@ class Exchange:
         self, envelope: bytes, verified: VerifiedUp, *, now_ms: int, carried: bool
     ) -> Answered:
         up = verified.claims
-        async with self._database.transaction() as connection:
+        async with self._at_home(up.journal) as (connection, at_home):
             gateway = await find_gateway(connection, up.journal)
-            before = await held_size(connection, up.journal, epoch=up.epoch)
-            proven = await judge(
-                connection, self._desk, gateway, up, now_ms=now_ms, carried=carried
-            )
-            await follow(connection, gateway, up, envelope, now_ms=now_ms, carried=carried)
+            before = await held_size(at_home, up.journal, epoch=up.epoch)
+            given: Any = {"now_ms": now_ms, "carried": carried, "at_home": at_home}
+            proven = await judge(connection, self._desk, gateway, up, **given)
+            await follow(connection, gateway, up, envelope, **given)
         # It may be large, and nobody looks at it again.
         del envelope
         outcome = await self._reconciler.ingest(verified, now_ms=now_ms)
         settlements = await self._reconciler.settlements_after(
             up.journal, up.epoch, up.acknowledged_size
         )
-        async with self._database.transaction() as connection:
+        async with self._at_home(up.journal) as (connection, at_home):
+            suspended = await is_suspended(at_home, gateway)
             first, later, left = await self._objects(
-                connection, gateway, verified, outcome, proven=proven, now_ms=now_ms
+                connection,
+                gateway,
+                verified,
+                outcome,
+                suspended=suspended,
+                proven=proven,
+                now_ms=now_ms,
             )
         bytes_max = min(takes(up) or OBJECTS_BYTES_MAX, OBJECTS_BYTES_MAX)
         objects, cut = first_objects([*first, *settlements, *later], bytes_max=bytes_max)
@@ -168,6 +185,7 @@ class Exchange:
         verified: VerifiedUp,
         outcome: Outcome,
         *,
+        suspended: bool,
         proven: bool,
         now_ms: int,
     ) -> tuple[list[bytes], list[bytes], int]:
@@ -179,7 +197,6 @@ class Exchange:
         await saw(connection, gateway.journal, now_ms=now_ms)
         enrolments = [body for body in entered if isinstance(body, Enrolment)]
         await set_enrolled(connection, gateway, enrolments)
-        suspended = await is_suspended(connection, gateway)
         if not suspended and _is_kept(up, outcome):
             await take_back(connection, entered, now_ms=now_ms)
             await merge_lists(connection, desk, now_ms=now_ms)
@@ -207,6 +224,15 @@ class Exchange:
             connection, desk, gateway, held=up.newest.get(NEWEST_GRANTS), now_ms=now_ms
         )
         return [*(chain or ()), *first], [*value, *common.later], common.left_bytes
+
+    @contextlib.asynccontextmanager
+    async def _at_home(self, journal: bytes) -> AsyncIterator[tuple[Connection, Connection]]:
+        """Transactions at the head, and where a journal lives: one where that is the same."""
+        async with (
+            self._database.transaction() as connection,
+            self._shards.at_home(connection, journal) as at_home,
+        ):
+            yield connection, at_home
 
     async def _carry_on(self, connection: Connection, gateway: Gateway, *, now_ms: int) -> None:
         """More of the wallets of the epoch before, where this one goes on."""

@@ -80,8 +80,11 @@ async def judge(
     *,
     now_ms: int,
     carried: bool = False,
+    at_home: Connection | None = None,
 ) -> bool:
     """Whether the report earns value, enrolments and certificates; a drift suspends the journal.
+
+    `at_home`: a transaction where the journal lives, unless that is `connection`.
 
     `carried`: it came by courier, and others may have overtaken it. One that answers an older
     question says how things were, not how they are: it earns nothing, and convicts nobody.
@@ -107,7 +110,7 @@ async def judge(
         check_not_revoked(held.certificates, revoked)
         found = check_report(up, held, images)
     except NotProven as error:
-        await _convict(connection, gateway, up, held, images, error, now_ms=now_ms)
+        await _convict(at_home or connection, gateway, up, held, images, error, now_ms=now_ms)
         return False
     await _note(connection, desk, gateway, held, found, now_ms=now_ms)
     return found.nonce == held.nonce

@@ -18,6 +18,9 @@ from cloud.issuer import audit
 from cloud.issuer.gateways import find_gateway
 from cloud.issuer.officers import Officer, Role
 from cloud.reconciler.outbox import tell
+from cloud.shards.homes import homes_of
+from cloud.shards.messages import HEAD
+from cloud.shards.shards import Shards
 from wallet.protocol.codec import decode
 from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import REGISTERS
@@ -27,14 +30,19 @@ from wallet.protocol.shapes import choice, digest, mapping
 PARTS_BYTES_MAX = 1 << 24
 _VALUES = mapping(choice(*REGISTERS), digest)
 _STANDING = (
-    "SELECT gateway.journal, name, level, pcr_policy, image, checked_ms, EXISTS (SELECT"
-    "  FROM journal_epoch AS held WHERE held.journal = gateway.journal"
-    "  AND held.epoch = gateway.epoch AND held.state = 'suspended') AS suspended,"
-    " last.code, last.parts, last.found_ms FROM gateway"
-    " JOIN gateway_attestation USING (journal) LEFT JOIN LATERAL (SELECT code, parts, found_ms"
+    "SELECT journal, epoch, name, level, pcr_policy, image, checked_ms FROM gateway"
+    " JOIN gateway_attestation USING (journal) ORDER BY name, journal"
+)
+# Where the journals live.
+_SUSPENDED = (
+    "SELECT gateway.journal, EXISTS (SELECT FROM journal_epoch AS held"
+    "  WHERE held.journal = gateway.journal AND held.epoch = gateway.epoch"
+    "  AND held.state = 'suspended') AS suspended, last.code, last.parts, last.found_ms"
+    " FROM unnest($2::bytea[], $3::bigint[]) AS gateway (journal, epoch)"
+    " LEFT JOIN LATERAL (SELECT code, parts, found_ms"
     "  FROM journal_evidence JOIN journal_epoch USING (epoch_id)"
     "  WHERE journal_epoch.journal = gateway.journal AND kind = $1"
-    "  ORDER BY evidence_id DESC LIMIT 1) AS last ON true ORDER BY name, gateway.journal"
+    "  ORDER BY evidence_id DESC LIMIT 1) AS last ON true"
 )
 
 
@@ -60,20 +68,38 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     finding: Finding | None
 
 
-async def standings(connection: Connection) -> list[Standing]:
-    """All gateways by name."""
-    return [_standing(row) for row in await connection.fetch(_STANDING, EVIDENCE_KIND)]
+async def standings(connection: Connection, shards: Shards) -> list[Standing]:
+    """All gateways by name. `connection`: at the head."""
+    rows = await connection.fetch(_STANDING)
+    homes = await homes_of(connection, [row["journal"] for row in rows])
+    suspended: dict[bytes, Any] = {}
+    for number, _ in shards:
+        living = [row for row in rows if homes.get(row["journal"], HEAD) == number]
+        places = [row["journal"] for row in living], [row["epoch"] for row in living]
+        async with shards.beside(connection, number) as there:
+            found = await there.fetch(_SUSPENDED, EVIDENCE_KIND, *places)
+        suspended |= {row["journal"]: row for row in found}
+    return [_standing({**row, **suspended[row["journal"]]}) for row in rows]
 
 
-async def lift(connection: Connection, journal: bytes, *, officer: Officer, now_ms: int) -> int:
+async def lift(
+    connection: Connection,
+    journal: bytes,
+    *,
+    officer: Officer,
+    now_ms: int,
+    at_home: Connection | None = None,
+) -> int:
     """Let a journal report again that was suspended for its hardware; gives its epoch.
 
+    `at_home`: a transaction where the journal lives, unless that is `connection`.
     Raises: IssuerError `role-missing`, `gateway-unknown`, `journal-not-suspended`,
     `suspension-kept` where it was convicted of something else as well.
     """
     officer.require(Role.ENROLMENT)
     gateway = await find_gateway(connection, journal)
-    row = await connection.fetchrow(
+    there = at_home or connection
+    row = await there.fetchrow(
         "SELECT epoch_id, state, reason, (SELECT array_agg(DISTINCT code) FROM journal_evidence"
         "  WHERE journal_evidence.epoch_id = made.epoch_id AND kind <> $3) AS others"
         " FROM journal_epoch AS made WHERE journal = $1 AND epoch = $2 FOR UPDATE",
@@ -83,7 +109,7 @@ async def lift(connection: Connection, journal: bytes, *, officer: Officer, now_
         raise IssuerError("journal-not-suspended", journal_text(journal))
     if row["others"]:
         raise IssuerError("suspension-kept", f"it was convicted of {', '.join(row['others'])}")
-    await connection.execute(
+    await there.execute(
         "UPDATE journal_epoch SET state = 'open', reason = NULL, changed_ms = $2"
         " WHERE epoch_id = $1",
         *(row["epoch_id"], now_ms),

@@ -21,6 +21,8 @@ from cloud.issuer.drafts import Draft, Drafts
 from cloud.issuer.lists import ListChange
 from cloud.issuer.officers import Officer, Role
 from cloud.reconciler.outbox import tell
+from cloud.shards.homes import require_at_head
+from cloud.shards.shards import Shards
 from wallet.protocol.entry import Entry, EntryKind, Note, Payment, decode_entry
 from wallet.protocol.ids import journal_text
 from wallet.protocol.lists import ListId
@@ -122,10 +124,23 @@ _PAGE = _WITH_ENTRY.format(held=f"{_HELD} ORDER BY epoch_id, index OFFSET $1 LIM
 _ONE = _WITH_ENTRY.format(held=f"{_HELD} AND epoch_id = $1 AND index = $2")
 
 
-async def list_held(connection: Connection, *, first: int) -> list[HeldEntry]:
+async def list_held(
+    connection: Connection, *, first: int, limit: int = PAGE_MAX
+) -> list[HeldEntry]:
     """A page of the entries that wait, from the place `first` on."""
-    rows = await connection.fetch(_PAGE, first, PAGE_MAX)
+    rows = await connection.fetch(_PAGE, first, limit)
     return [_held(row) for row in rows]
+
+
+async def list_held_everywhere(
+    connection: Connection, shards: Shards, *, first: int
+) -> list[HeldEntry]:
+    """The same of all shards, one behind the other; `connection`: at the head."""
+    found: list[HeldEntry] = []
+    for number, _ in shards:
+        async with shards.beside(connection, number) as there:
+            found += await list_held(there, first=0, limit=first + PAGE_MAX)
+    return found[first : first + PAGE_MAX]
 
 
 async def draft_decision(
@@ -147,11 +162,12 @@ async def draft_decision(
     entry brought before the epoch ends.
     Raises: IssuerError `role-missing`, `journal-unknown`, `entry-not-held`, `entry-not-applied`,
     `entry-irreversible`, `entry-pending` (of a note whose parent is missing: it is not rejected),
-    `draft-conflict`, `draft-invalid`.
+    `draft-conflict`, `draft-invalid`; ShardError `journal-elsewhere`.
     """
     officer.require(Role.COMPLIANCE)
     if freeze and action is not Action.REJECT:
         raise IssuerError("draft-invalid", "what is released is not frozen")
+    await require_at_head(connection, journal, what="a decision about an entry")
     epoch_id = await _epoch(connection, journal, epoch)
     if await _DRAFTS.known(connection, draft_id) is None:
         await _require_decidable(connection, epoch_id, index, action)

@@ -36,10 +36,13 @@ class ComplianceDesk:
 
     def __init__(self, cloud: Cloud) -> None:
         self._desk = cloud.desk
+        self._shards = cloud.shards
 
     async def held(self, call: Call) -> types.HeldEntriesAnswer:
         """Entries that wait for a decision."""
-        found = await decisions.list_held(call.connection, first=call.first)
+        found = await decisions.list_held_everywhere(
+            call.connection, self._shards, first=call.first
+        )
         return types.HeldEntriesAnswer(entries=[_held(item) for item in found])
 
     async def decisions(self, call: Call) -> types.DecisionsAnswer:

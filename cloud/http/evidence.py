@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
+from cloud.database import Connection
 from cloud.evidence.proofs import piece_of, proof_of
-from cloud.evidence.rows import PAGE, Row, find_row, list_rows
+from cloud.evidence.rows import PAGE, EvidenceError, Row, find_row, list_rows
 from cloud.http import evidence_types as types
 from cloud.http.octets import to_text
 from cloud.http.routes import Call, Route
 from cloud.issuer.officers import Role
 from cloud.reconciler import clocks
 from cloud.service import Cloud
+from cloud.shards.shards import shard_of
 from wallet.protocol.ids import JournalId, journal_text
 
 _ONE = "/v1/issuer/evidence/{evidence}"
@@ -50,16 +53,25 @@ class EvidenceDesk:
 
     def __init__(self, cloud: Cloud) -> None:
         self._anchor = cloud.desk.anchor
+        self._shards = cloud.shards
 
     async def rows(self, call: Call) -> types.EvidencesAnswer:
         """All evidence after a number, a page at a time."""
-        found = await list_rows(call.connection, after=call.number("after", default=0))
+        after, found = call.number("after", default=0), list[Row]()
+        for number, _ in self._shards:
+            if number >= shard_of(after) and len(found) < PAGE:
+                async with self._shards.beside(call.connection, number) as there:
+                    found += await list_rows(there, after=after)
+        found = found[:PAGE]
         last = found[-1].evidence_id if len(found) == PAGE else None
         return types.EvidencesAnswer(evidence=[_row(row) for row in found], next=last)
 
     async def clocks(self, call: Call) -> types.ClocksAnswer:
         """Journals whose clocks were ahead of the issuer's: findings that convict nobody."""
-        found = await clocks.list_ahead(call.connection, first=call.first)
+        found, end = list[clocks.Ahead](), call.first + clocks.PAGE
+        for number, _ in self._shards:
+            async with self._shards.beside(call.connection, number) as there:
+                found += await clocks.list_ahead(there, limit=end)
         return types.ClocksAnswer(
             clocks=[
                 types.ClockAnswer(
@@ -69,18 +81,20 @@ class EvidenceDesk:
                     entry_ms=item.entry_ms,
                     received_ms=item.received_ms,
                 )
-                for item in found
+                for item in found[call.first : end]
             ]
         )
 
     async def row(self, call: Call) -> types.EvidenceAnswer:
         """One piece of evidence."""
-        return _row(await self._find(call))
+        async with self._at_home(call) as there:
+            return _row(await find_row(there, call.count("evidence")))
 
     async def proof(self, call: Call) -> types.ProofAnswer:
         """What it proves to anybody who has the root; the proof is made where need be."""
-        row = await self._find(call)
-        kept = await proof_of(call.connection, self._anchor, row, now_ms=call.now_ms)
+        async with self._at_home(call) as there:
+            row = await find_row(there, call.count("evidence"))
+            kept = await proof_of(there, self._anchor, row, now_ms=call.now_ms)
         return types.ProofAnswer(
             evidence=_row(row),
             kind=kept.proof.kind,
@@ -93,12 +107,17 @@ class EvidenceDesk:
     async def piece(self, call: Call) -> types.PieceAnswer:
         """A part of a proof that was made."""
         offset = call.number("offset", default=0)
-        row = await self._find(call)
-        data = await piece_of(call.connection, row, offset=offset)
+        async with self._at_home(call) as there:
+            row = await find_row(there, call.count("evidence"))
+            data = await piece_of(there, row, offset=offset)
         return types.PieceAnswer(offset=offset, data=to_text(data))
 
-    async def _find(self, call: Call) -> Row:
-        return await find_row(call.connection, call.count("evidence"))
+    def _at_home(self, call: Call) -> AbstractAsyncContextManager[Connection]:
+        """A transaction in the shard that keeps a piece of evidence, which its number tells."""
+        shard = shard_of(call.count("evidence"))
+        if shard >= len(self._shards):
+            raise EvidenceError("evidence-unknown", call.path["evidence"])
+        return self._shards.beside(call.connection, shard)
 
 
 def _row(row: Row) -> types.EvidenceAnswer:

@@ -115,6 +115,9 @@ def gateway_application(cloud: Cloud) -> web.Application:
                 connection, cloud.desk, wanted, claim, challenged, now_ms=now_ms
             )
             before = await followed_by(connection, gateway.journal, epoch=gateway.epoch)
+            await cloud.shards.house(
+                connection, gateway.journal, now_ms=now_ms, at_head=before is not None
+            )
             if before is not None:
                 await carry_wallets(connection, cloud.desk, gateway, before, now_ms=now_ms)
             objects = await common_objects(

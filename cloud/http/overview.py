@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -13,8 +14,9 @@ from cloud.http.problem import RequestRefused
 from cloud.http.routes import Call, Route
 from cloud.issuer import audit, lists
 from cloud.issuer.officers import Role
-from cloud.ledger.conservation import Conservation, conservation
+from cloud.ledger.conservation import Conservation
 from cloud.service import Cloud
+from cloud.shards.account import account_of_all
 from wallet.protocol.ids import journal_text
 from wallet.protocol.lists import Held, ListId
 
@@ -56,25 +58,28 @@ class Window:
 
     async def account(self, call: Call) -> types.AccountAnswer:
         """Where all value is: issued = online + offline + in transit + suspense + loss."""
-        found = await conservation(call.connection)
+        found = await account_of_all(self._cloud.shards, call.connection)
         return types.AccountAnswer(currencies=[account_line(item) for item in found])
 
     async def journals(self, call: Call) -> types.JournalsAnswer:
         """Journals as the reconciler holds them."""
         rows = await call.connection.fetch(
-            "SELECT journal, epoch, state, reason, size, (SELECT count(*) FROM lost_grant"
-            "  WHERE lost_grant.journal = made.journal AND lost_grant.epoch = made.epoch"
-            "  AND NOT EXISTS (SELECT FROM lost_grant_closing AS closing"
-            "   WHERE closing.state = 'approved' AND (closing.journal, closing.epoch,"
-            "   closing.sequence) = (lost_grant.journal, lost_grant.epoch, lost_grant.sequence)))"
-            " AS lost_grants FROM journal_epoch AS made ORDER BY epoch_id"
+            "SELECT journal, epoch, count(*) AS count FROM lost_grant"
+            " WHERE NOT EXISTS (SELECT FROM lost_grant_closing AS closing"
+            "  WHERE closing.state = 'approved' AND (closing.journal, closing.epoch,"
+            "  closing.sequence) = (lost_grant.journal, lost_grant.epoch, lost_grant.sequence))"
+            " GROUP BY journal, epoch"
         )
-        return types.JournalsAnswer(
-            journals=[
-                types.JournalAnswer(**{**dict(row), "journal": journal_text(row["journal"])})
-                for row in rows
-            ]
-        )
+        lost = {(row["journal"], row["epoch"]): row["count"] for row in rows}
+        found: list[types.JournalAnswer] = []
+        for number, _ in self._cloud.shards:
+            async with self._cloud.shards.beside(call.connection, number) as there:
+                held = await there.fetch(
+                    "SELECT journal, epoch, state, reason, size FROM journal_epoch"
+                    " ORDER BY epoch_id"
+                )
+            found += [_journal(row, lost.get((row["journal"], row["epoch"]), 0)) for row in held]
+        return types.JournalsAnswer(journals=found)
 
     async def audit(self, call: Call) -> types.AuditAnswer:
         """The audit log after a sequence."""
@@ -108,6 +113,11 @@ class Window:
             now_ms=call.now_ms,
         )
         return _list(held)
+
+
+def _journal(row: Any, lost_grants: int) -> types.JournalAnswer:
+    journal = journal_text(row["journal"])
+    return types.JournalAnswer(**{**dict(row), "journal": journal, "lost_grants": lost_grants})
 
 
 def list_key(list_id: ListId, item: types.ListItem) -> object:

@@ -80,6 +80,8 @@ _BY_CODE = {
     "internal-fault": 500,
     "database-unavailable": 503,
     "database-busy": 503,
+    "journal-elsewhere": 409,
+    "shard-missing": 503,
     # The issuer's own token: nothing that a caller could do better.
     "token-gone": 503,
     "token-timeout": 503,

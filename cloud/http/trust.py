@@ -12,13 +12,15 @@ from cloud.http import trust_types as types
 from cloud.http.octets import from_text, journal_of
 from cloud.http.routes import Call, Route
 from cloud.issuer.officers import Role
+from cloud.service import Cloud
+from cloud.shards.shards import Shards
 from hsm.attestation import Named
 from wallet.protocol.ids import journal_text
 
 
-def trust_routes() -> list[Route]:
+def trust_routes(cloud: Cloud) -> list[Route]:
     """Routes below /v1/issuer/trust, and those of what gateways prove."""
-    desk = TrustDesk()
+    desk = TrustDesk(cloud.shards)
     get, post = partial(Route, method="GET"), partial(Route, method="POST")
     one, answer = "/v1/issuer/trust/{draft}", types.TrustAnswer
     return [
@@ -55,6 +57,9 @@ def trust_routes() -> list[Route]:
 
 class TrustDesk:
     """The work behind the routes."""
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
 
     async def trusts(self, call: Call) -> types.TrustsAnswer:
         """Makers' roots and images' manifests: drafts that wait, and what is in force."""
@@ -119,15 +124,20 @@ class TrustDesk:
 
     async def attestations(self, call: Call) -> types.AttestationsAnswer:
         """What gateways are held to, what they proved last, what they were suspended for."""
-        found = await standing.standings(call.connection)
+        found = await standing.standings(call.connection, self._shards)
         return types.AttestationsAnswer(gateways=[_standing(one) for one in found])
 
     async def lift(self, call: Call) -> types.LiftAnswer:
         """Lift a suspension for the gateway's hardware; the next report is judged as ever."""
         journal = journal_of(call.path["journal"])
-        epoch = await standing.lift(
-            call.connection, journal, officer=call.officer, now_ms=call.now_ms
-        )
+        async with self._shards.at_home(call.connection, journal) as at_home:
+            epoch = await standing.lift(
+                call.connection,
+                journal,
+                officer=call.officer,
+                now_ms=call.now_ms,
+                at_home=at_home,
+            )
         return types.LiftAnswer(journal=journal_text(journal), epoch=epoch)
 
 

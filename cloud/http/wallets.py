@@ -14,15 +14,17 @@ from cloud.http.types import RedeemTargetAnswer
 from cloud.issuer.enrolments import require_enrolled
 from cloud.issuer.gateways import find_gateway, require_trusted
 from cloud.ledger.statement import PAGE_MAX, statement
+from cloud.service import Cloud
+from cloud.shards.shards import Shards
 from wallet.protocol.ids import journal_text, wallet_text
 from wallet.protocol.keys import from_cose_key
 
 TARGET_CONTEXT = b"cbdc-redeem-target/1"
 
 
-def wallet_routes() -> list[Route]:
+def wallet_routes(cloud: Cloud) -> list[Route]:
     """Routes below /v1/wallets."""
-    counter = Counter()
+    counter = Counter(cloud.shards)
     get = partial(Route, method="GET", by="holder")
     post = partial(Route, method="POST", by="holder")
     one = "/v1/wallets/{wallet}"
@@ -70,6 +72,9 @@ def wallet_routes() -> list[Route]:
 
 class Counter:
     """The work behind the routes."""
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
 
     async def _own(self, call: Call) -> wallets.OnlineWallet:
         """The caller's wallet; somebody else's is as if it were not there."""
@@ -120,7 +125,8 @@ class Counter:
         )
         if own.currency != gateway.currency:
             raise WalletError("wrong-currency", f"that journal keeps {gateway.currency}")
-        await require_trusted(call.connection, gateway)
+        async with self._shards.at_home(call.connection, gateway.journal) as at_home:
+            await require_trusted(at_home, gateway)
         await require_enrolled(call.connection, gateway, wish.offline_wallet)
         return _funding(await funding.hold(call.connection, wish, now_ms=call.now_ms))
 

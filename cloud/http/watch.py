@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 from aiohttp import web
@@ -15,8 +16,8 @@ from cloud.http.app import answer
 from cloud.http.openapi import describe
 from cloud.http.overview import account_line
 from cloud.http.routes import Route
-from cloud.ledger.conservation import conservation
 from cloud.service import Cloud
+from cloud.shards.account import account_of_all, waiting_of_all
 
 METRICS_TYPE = "text/plain; version=0.0.4"
 
@@ -25,12 +26,19 @@ class _Readings(Collector):
     """What was read from the database for one answer."""
 
     def __init__(
-        self, entries: int, journals: dict[str, int], gateways: int, *, certificates_end_ms: int
+        self,
+        entries: int,
+        journals: Mapping[str, int],
+        gateways: int,
+        waiting: Mapping[int, int],
+        *,
+        certificates_end_ms: int,
     ) -> None:
         self._entries = entries
         self._journals = journals
         self._gateways = gateways
         self._certificates_end_ms = certificates_end_ms
+        self._waiting = waiting
 
     def collect(self) -> Iterator[Metric]:
         """What the registry asks for."""
@@ -45,6 +53,12 @@ class _Readings(Collector):
             "When the first certificate by the root ends, as Unix time",
             value=self._certificates_end_ms / 1_000,
         )
+        waiting = GaugeMetricFamily(
+            "cbdc_shard_messages", "Messages to other shards, not taken", labels=["shard"]
+        )
+        for shard, count in sorted(self._waiting.items()):
+            waiting.add_metric([str(shard)], count)
+        yield waiting
 
 
 def add_watch(app: web.Application, cloud: Cloud, routes: Sequence[Route]) -> None:
@@ -61,11 +75,11 @@ def add_watch(app: web.Application, cloud: Cloud, routes: Sequence[Route]) -> No
 
     async def status(request: web.Request) -> web.Response:
         async with cloud.database.transaction() as connection:
-            lines = [account_line(item) for item in await conservation(connection)]
+            found = await account_of_all(cloud.shards, connection)
         pki = cloud.desk.pki
         made = types.StatusAnswer(
             status="ready",
-            currencies=lines,
+            currencies=[account_line(item) for item in found],
             root="away" if pki.root.key is None else "here",
             certificates_end_ms=pki.ends_ms,
         )
@@ -87,15 +101,22 @@ def add_watch(app: web.Application, cloud: Cloud, routes: Sequence[Route]) -> No
 
 
 async def _read(cloud: Cloud) -> _Readings:
+    entries, journals = 0, Counter[str]()
     async with cloud.database.transaction() as connection:
-        rows = await connection.fetch(
-            "SELECT state, count(*) AS count, sum(size)::bigint AS size FROM journal_epoch"
-            " GROUP BY state"
-        )
+        for number, _ in cloud.shards:
+            async with cloud.shards.beside(connection, number) as there:
+                rows = await there.fetch(
+                    "SELECT state, count(*) AS count, sum(size)::bigint AS size"
+                    " FROM journal_epoch GROUP BY state"
+                )
+            entries += sum(row["size"] for row in rows)
+            journals.update({row["state"]: row["count"] for row in rows})
         gateways = await connection.fetchval("SELECT count(*) FROM gateway")
+        waiting = await waiting_of_all(cloud.shards, connection)
     return _Readings(
-        entries=sum(row["size"] for row in rows),
-        journals={row["state"]: row["count"] for row in rows},
+        entries=entries,
+        journals=journals,
         gateways=gateways,
+        waiting=waiting,
         certificates_end_ms=cloud.desk.pki.ends_ms,
     )

@@ -208,20 +208,20 @@ async def find_gateway(connection: Connection, journal: bytes) -> Gateway:
     return Gateway(**dict(row))
 
 
-async def held_size(connection: Connection, journal: bytes, *, epoch: int) -> int:
+async def held_size(at_home: Connection, journal: bytes, *, epoch: int) -> int:
     """How many entries of an epoch are held."""
-    found = await connection.fetchval(
+    found = await at_home.fetchval(
         "SELECT size FROM journal_epoch WHERE journal = $1 AND epoch = $2", *(journal, epoch)
     )
     return found or 0
 
 
-async def is_suspended(connection: Connection, gateway: Gateway) -> bool:
+async def is_suspended(at_home: Connection, gateway: Gateway) -> bool:
     """Was its journal caught at what it must not do, or is its epoch over?
 
-    It gets neither value nor certificates.
+    It gets neither value nor certificates. `at_home`: where the journal lives.
     """
-    found: bool = await connection.fetchval(
+    found: bool = await at_home.fetchval(
         "SELECT EXISTS (SELECT FROM journal_epoch WHERE journal = $1 AND epoch = $2"
         " AND state = 'suspended')",
         *(gateway.journal, gateway.epoch),
@@ -229,11 +229,11 @@ async def is_suspended(connection: Connection, gateway: Gateway) -> bool:
     return found or gateway.state in (SUSPENDED, CLOSED)
 
 
-async def require_trusted(connection: Connection, gateway: Gateway) -> None:
+async def require_trusted(at_home: Connection, gateway: Gateway) -> None:
     """Raises: IssuerError `journal-suspended`, `journal-closed`."""
     if gateway.state == CLOSED:
         raise IssuerError("journal-closed", journal_text(gateway.journal))
-    if await is_suspended(connection, gateway):
+    if await is_suspended(at_home, gateway):
         raise IssuerError("journal-suspended", journal_text(gateway.journal))
 
 

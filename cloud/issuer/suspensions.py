@@ -41,19 +41,26 @@ async def list_suspended(connection: Connection, desk: Desk, *, now_ms: int) -> 
         await lists.change_list(
             connection, desk, ListId.JOURNALS, change, actor=ACTOR, now_ms=now_ms
         )
-    await connection.execute(
-        "UPDATE journal_epoch SET listed_ms = $2 WHERE epoch_id = ANY ($1)",
-        *([row["epoch_id"] for row in rows], now_ms),
-    )
+    places = ([row["journal"] for row in rows], [row["epoch"] for row in rows])
+    for table in ("journal_epoch", "suspended_elsewhere"):
+        await connection.execute(
+            f"UPDATE {table} SET listed_ms = $3 WHERE listed_ms IS NULL AND (journal, epoch) IN"
+            " (SELECT * FROM unnest($1::bytea[], $2::bigint[]))",
+            *(*places, now_ms),
+        )
     return len(fresh)
 
 
 async def _unlisted(connection: Connection) -> list[Any]:
+    """Those of this database, and those of other shards, which told of them."""
     rows: list[Any] = await connection.fetch(
-        "SELECT epoch_id, journal, epoch FROM journal_epoch AS made"
+        "SELECT journal, epoch FROM journal_epoch AS made"
         " WHERE state = 'suspended' AND listed_ms IS NULL AND EXISTS"
         " (SELECT FROM journal_evidence WHERE journal_evidence.epoch_id = made.epoch_id"
-        "  AND kind <> $1) ORDER BY epoch_id LIMIT $2",
+        "  AND kind <> $1) UNION SELECT journal, epoch FROM suspended_elsewhere AS told"
+        " WHERE listed_ms IS NULL AND kind <> $1 AND NOT EXISTS (SELECT FROM suspended_elsewhere"
+        "  AS known WHERE (known.journal, known.epoch) = (told.journal, told.epoch)"
+        "  AND known.listed_ms IS NOT NULL) ORDER BY journal, epoch LIMIT $2",
         *(_LIFTABLE, PAGE),
     )
     return rows

@@ -21,9 +21,15 @@ class AccountKind(enum.StrEnum):
     TRANSIT_GRANTS = "transit-grants"  # Left an online wallet by a grant not yet in the journal.
     SUSPENSE = "suspense"  # Arrived in a journal, and what it left is not known yet.
     LOSS = "loss"  # What the issuer paid because a journal broke the rules; negative.
+    BETWEEN = "between"  # On its way to another shard; negative on its way from there.
 
 
-_BOTTOMLESS = {AccountKind.ISSUANCE, AccountKind.SUSPENSE, AccountKind.LOSS}
+_BOTTOMLESS = {
+    AccountKind.ISSUANCE,
+    AccountKind.SUSPENSE,
+    AccountKind.LOSS,
+    AccountKind.BETWEEN,
+}
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +82,14 @@ def suspense(journal: str, *, currency: str) -> Account:
 def loss(currency: str) -> Account:
     """What the issuer bears in a currency."""
     return Account(name=f"loss/{currency}", kind=AccountKind.LOSS, currency=currency)
+
+
+def between(shard: int, journal: str, *, currency: str) -> Account:
+    """What a journal's value is on its way to or from another shard: one account each, so that
+    journals do not wait for each other.
+    """
+    name = f"between/{currency}/{shard}/{journal}"
+    return Account(name=name, kind=AccountKind.BETWEEN, currency=currency)
 
 
 async def ensure_accounts(connection: Connection, accounts: Iterable[Account]) -> dict[str, int]:

@@ -12,6 +12,7 @@ class Conservation(msgspec.Struct, frozen=True, kw_only=True):
     """Where the issued value of one currency is, in minor units.
 
     What arrived before its parent makes `suspense` negative, what the issuer bears makes `loss` so.
+    `between`: on its way between shards, negative on its way from another one.
     """
 
     currency: str
@@ -22,11 +23,12 @@ class Conservation(msgspec.Struct, frozen=True, kw_only=True):
     transit_grants: int
     suspense: int
     loss: int
+    between: int = 0
 
     @property
     def in_transit(self) -> int:
-        """On its way into a journal or out of one."""
-        return self.transit_notes + self.transit_grants
+        """On its way into a journal or out of one, or between shards."""
+        return self.transit_notes + self.transit_grants + self.between
 
     @property
     def difference(self) -> int:
@@ -52,10 +54,11 @@ async def conservation(connection: Connection) -> list[Conservation]:
     sums: dict[str, dict[str, int]] = {}
     for row in rows:
         sums.setdefault(row["currency"], {})[row["kind"]] = row["balance"]
-    return [_conservation(currency, by_kind) for currency, by_kind in sorted(sums.items())]
+    return [conservation_of(currency, by_kind) for currency, by_kind in sorted(sums.items())]
 
 
-def _conservation(currency: str, by_kind: dict[str, int]) -> Conservation:
+def conservation_of(currency: str, by_kind: dict[str, int]) -> Conservation:
+    """The account of one currency, of balances by kind of account."""
     return Conservation(
         currency=currency,
         issued=-by_kind.get(AccountKind.ISSUANCE, 0),
@@ -65,6 +68,7 @@ def _conservation(currency: str, by_kind: dict[str, int]) -> Conservation:
         transit_grants=by_kind.get(AccountKind.TRANSIT_GRANTS, 0),
         suspense=by_kind.get(AccountKind.SUSPENSE, 0),
         loss=by_kind.get(AccountKind.LOSS, 0),
+        between=by_kind.get(AccountKind.BETWEEN, 0),
     )
 
 

@@ -63,11 +63,11 @@ async def watch(connection: Connection, segment: Segment, *, now_ms: int) -> Non
         _log.warning("clock.ahead", **body)
 
 
-async def list_ahead(connection: Connection, *, first: int) -> list[Ahead]:
-    """A page of the findings, the newest epoch first, from the place `first` on."""
+async def list_ahead(connection: Connection, *, limit: int) -> list[Ahead]:
+    """The findings, the newest epoch first."""
     rows = await connection.fetch(
         "SELECT epoch_id, journal, epoch, index, entry_ms, received_ms FROM clock_ahead"
-        " JOIN journal_epoch USING (epoch_id) ORDER BY epoch_id DESC OFFSET $1 LIMIT $2",
-        *(first, PAGE),
+        " JOIN journal_epoch USING (epoch_id) ORDER BY epoch_id DESC LIMIT $1",
+        limit,
     )
     return [Ahead(**dict(row)) for row in rows]

@@ -13,6 +13,8 @@ from cloud.reconciler import forks, hidden
 from cloud.reconciler.evidence import Evidence, is_convicted, suspend
 from cloud.reconciler.stored import held_entry, held_leaf, held_root, stored_leaves
 from cloud.reconciler.values import Segment
+from cloud.shards.homes import Here, Homes, homes_of
+from cloud.shards.messages import Addressed, Collected, send
 from wallet.protocol.breach import breach_pair
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import Close
@@ -49,27 +51,55 @@ def received(anchor: TrustAnchor, transfer: Transfer) -> Received | None:
     return Received(transfer=transfer, verified=verified)
 
 
+async def check(anchor: TrustAnchor, transfers: Sequence[Transfer]) -> list[Received]:
+    """The receipts that hold: one that does not proves nothing and is left out."""
+    if not transfers:
+        return []
+    found = await asyncio.to_thread(lambda: [received(anchor, item) for item in transfers])
+    return [item for item in found if item is not None]
+
+
 async def take(
     connection: Connection,
     anchor: TrustAnchor,
-    transfers: Sequence[Transfer],
+    holding: Sequence[Received],
+    here: Here,
     *,
     now_ms: int,
 ) -> None:
     """Hold each receipt against the journal that it names, or keep it until that journal tells.
 
-    A receipt that does not hold proves nothing and is left out.
+    Those of journals that live elsewhere go there.
     """
-    if transfers:
-        found = await asyncio.to_thread(lambda: [received(anchor, item) for item in transfers])
-        holding = [item for item in found if item is not None]
-        await keep(connection, anchor, holding, now_ms=now_ms)
+    if not holding:
+        return
+    ours = [item for item in holding if here.has(item.verified.journal)]
+    if ours:
+        await keep(connection, anchor, ours, now_ms=now_ms)
+    others = [item for item in holding if not here.has(item.verified.journal)]
+    messages = [_forwarded(item, here) for item in others]
+    await send(connection, here.number, messages, now_ms=now_ms)
+
+
+async def take_at_head(
+    connection: Connection, anchor: TrustAnchor, holding: Sequence[Received], *, now_ms: int
+) -> None:
+    """`take` where nobody has asked yet where the journals live. `connection`: at the head."""
+    homes = Homes()
+    homes.hear(await homes_of(connection, [item.verified.journal for item in holding]))
+    await take(connection, anchor, holding, Here(homes=homes), now_ms=now_ms)
+
+
+def _forwarded(item: Received, here: Here) -> Addressed:
+    entry, receipt = item.transfer
+    home = here.homes.of(item.verified.journal)
+    return Addressed(target=home, message=Collected(entry=entry, receipt=receipt))
 
 
 async def keep(
     connection: Connection, anchor: TrustAnchor, holding: Sequence[Received], *, now_ms: int
 ) -> None:
-    """Do what `take` does with receipts that were checked."""
+    """Do what `take` does with receipts of journals that live here."""
     rows = await connection.fetch(
         "SELECT journal, epoch, epoch_id, size, ended FROM journal_epoch WHERE (journal, epoch) IN"
         " (SELECT * FROM unnest($1::bytea[], $2::bigint[]))",

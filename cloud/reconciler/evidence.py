@@ -8,6 +8,7 @@ import msgspec
 
 from cloud.database import Connection
 from cloud.reconciler.outbox import tell
+from cloud.shards.messages import Convicted, tell_head
 from wallet.protocol.codec import encode
 from wallet.protocol.ids import journal_text
 
@@ -39,12 +40,14 @@ async def suspend(
 ) -> None:
     """Keep the evidence, once, and suspend the journal; the first reason stays."""
     if not await is_convicted(connection, epoch_id, evidence.kind):
-        await connection.execute(
+        made = await connection.fetchval(
             "INSERT INTO journal_evidence (epoch_id, kind, code, index, parts, found_ms, digest)"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+            " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING true",
             *(epoch_id, evidence.kind, evidence.code, evidence.index, list(evidence.parts)),
             *(now_ms, hashlib.sha256(encode(list(evidence.parts))).digest()),
         )
+        if made:
+            await _tell_head(connection, epoch_id, evidence, now_ms=now_ms)
     row = await connection.fetchrow(
         "UPDATE journal_epoch SET state = 'suspended', reason = $2, changed_ms = $3"
         " WHERE epoch_id = $1 AND state <> 'suspended' RETURNING journal, epoch",
@@ -58,3 +61,16 @@ async def suspend(
             "code": evidence.code,
         }
         await tell(connection, "journal.suspended", body, now_ms=now_ms)
+
+
+async def _tell_head(
+    connection: Connection, epoch_id: int, evidence: Evidence, *, now_ms: int
+) -> None:
+    """The head signs the lists by which everybody hears of it."""
+    row = await connection.fetchrow(
+        "SELECT journal, epoch FROM journal_epoch WHERE epoch_id = $1", epoch_id
+    )
+    message = Convicted(
+        journal=row["journal"], epoch=row["epoch"], evidence=evidence.kind, code=evidence.code
+    )
+    await tell_head(connection, message, now_ms=now_ms)

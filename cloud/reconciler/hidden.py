@@ -9,7 +9,7 @@ from cloud.reconciler.replica import open_epoch
 from cloud.reconciler.stored import stored_leaves
 from cloud.reconciler.values import Segment
 from wallet.protocol.certificates import TrustAnchor
-from wallet.protocol.entry import Entry, decode_note
+from wallet.protocol.entry import decode_note
 from wallet.protocol.receipt import VerifiedReceipt
 from wallet.protocol.refusals import Code
 
@@ -23,16 +23,6 @@ def entry(anchor: TrustAnchor, shown: Transfer, told: Transfer, *, index: int) -
     """Evidence of an entry that somebody shows, where the journal tells of another one."""
     parts = forks.of_index(anchor, shown, told)
     return Evidence(kind="hidden-entry", code=Code.PROOF_INVALID, index=index, parts=parts)
-
-
-def replay(segment: Segment, arrived: Entry) -> Evidence:
-    """Evidence of a note that came in here though it had come in before."""
-    return Evidence(
-        kind="note-replayed",
-        code=Code.NOTE_REDEEMED,
-        index=arrived.index,
-        parts=(arrived.raw, segment.checkpoint_raw),
-    )
 
 
 async def receipt_here(connection: Connection, segment: Segment, index: int) -> bytes:
@@ -69,18 +59,22 @@ async def keep_receipt(
 async def set_aside(connection: Connection, key: Place, leaf: bytes, *, arrived: Place) -> bool:
     """Take a note out of the place of the entry that its journal tells of there.
 
-    It is borne where it came in, at `arrived`; false where that was done before.
+    It is borne where it came in, at `arrived`; false where another place was first.
     """
-    made = await connection.fetchval(
-        "INSERT INTO hidden_note VALUES ($1, $2, $3, $4, $5, $6, $7)"
-        " ON CONFLICT DO NOTHING RETURNING true",
+    await connection.execute(
+        "INSERT INTO hidden_note VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
         *(*key, leaf, *arrived),
+    )
+    first = await connection.fetchrow(
+        "SELECT in_journal, in_epoch, in_index FROM hidden_note"
+        " WHERE journal = $1 AND epoch = $2 AND index = $3 AND leaf = $4",
+        *(*key, leaf),
     )
     await connection.execute(
         "DELETE FROM note WHERE journal = $1 AND epoch = $2 AND index = $3 AND leaf = $4",
         *(*key, leaf),
     )
-    return bool(made)
+    return tuple(first) == arrived
 
 
 def comes_home(entry: bytes, receipt: bytes) -> bool:

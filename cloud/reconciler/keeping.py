@@ -9,6 +9,7 @@ from cloud.reconciler import clocks, collected, notes, violations
 from cloud.reconciler.applying import apply_entries
 from cloud.reconciler.compliance import Compliance
 from cloud.reconciler.context import Facts, IssuerContext
+from cloud.reconciler.crossing import crossing
 from cloud.reconciler.evidence import suspend
 from cloud.reconciler.outbox import tell
 from cloud.reconciler.postings import collect
@@ -19,6 +20,8 @@ from cloud.reconciler.segment import New
 from cloud.reconciler.settling import add_verdicts
 from cloud.reconciler.successors import require_successor
 from cloud.reconciler.values import Segment, Violation
+from cloud.shards.homes import Here
+from cloud.shards.messages import send
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import EntryKind
 from wallet.protocol.envelope import Up
@@ -99,6 +102,7 @@ async def keep(
     anchor: TrustAnchor,
     compliance: Compliance,
     replica: Replica,
+    here: Here,
     now_ms: int,
 ) -> bool:
     """Post and store a segment. Answers whether there is something to settle.
@@ -107,7 +111,7 @@ async def keep(
     """
     await require_successor(connection, segment)
     await replica.open_accounts(connection)
-    await _post(connection, anchor, compliance, replica, segment, now_ms=now_ms)
+    await _post(connection, anchor, compliance, replica, segment, here, now_ms=now_ms)
     await _store(connection, segment, now_ms=now_ms)
     await clocks.watch(connection, segment, now_ms=now_ms)
     # 7. Receipts that others handed in are in this journal.
@@ -125,36 +129,39 @@ async def _post(
     compliance: Compliance,
     replica: Replica,
     segment: Segment,
+    here: Here,
     *,
     now_ms: int,
 ) -> None:
     # 6. Notes.
-    matched = await notes.match(
-        connection,
-        anchor,
-        segment,
-        now_ms=now_ms,
-    )
+    matched = await notes.match(connection, anchor, segment, here, now_ms=now_ms)
+    messages = [*matched.messages, *crossing(segment, here)]
     # 8. Compliance.
     for index, code in (await compliance.review(connection, segment)).items():
         # Of a note whose parent is missing, a person decides all the same.
         if matched.verdicts.get(index, _PENDING)[0] is VerdictState.PENDING:
             matched.verdicts[index] = (VerdictState.HELD, code)
     # 9. Conservation: every entry moves what it moves from one account to another.
-    batch = await collect(connection, segment, replica.accounts, matched.arrivals, now_ms=now_ms)
+    batch = await collect(
+        connection, segment, replica.accounts, matched.arrivals, here, now_ms=now_ms
+    )
     source = (segment.journal, segment.epoch)
-    await notes.resolve(connection, source, matched.resolved, batch, now_ms=now_ms)
+    messages += await notes.resolve(connection, source, matched.resolved, batch, now_ms=now_ms)
     if segment.violation is not None:
         state, violation = replica.state, segment.violation
         matched.verdicts |= violations.verdicts(segment, violation)
         matched.convicted.append(violations.evidence_of(state, segment, violation))
-        await violations.compensate(connection, state, segment, violation, batch, now_ms=now_ms)
-    await take_grants(connection, segment, batch, now_ms=now_ms)
+        messages += await violations.compensate(
+            connection, state, segment, violation, batch, here, now_ms=now_ms
+        )
+    if here.is_head:
+        await take_grants(connection, segment, batch, now_ms=now_ms)
     if batch.identities:
         await batch.post(connection, currency=segment.currency, now_ms=now_ms)
     await add_verdicts(connection, segment.epoch_id, matched.verdicts, now_ms=now_ms)
     for found in matched.convicted:
         await suspend(connection, segment.epoch_id, found, now_ms=now_ms)
+    await send(connection, here.number, messages, now_ms=now_ms)
 
 
 async def _store(connection: Connection, segment: Segment, *, now_ms: int) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from cloud.database import Connection
 from cloud.errors import DatabaseError
-from cloud.ledger.accounts import ensure_accounts, suspense
+from cloud.ledger.accounts import between, ensure_accounts, suspense
+from cloud.ledger.identities import derived, of_entry
 from cloud.ledger.posting import TransferKind
-from cloud.reconciler import hidden
-from cloud.reconciler.evidence import Evidence, suspend
+from cloud.reconciler import hidden, redemption
+from cloud.reconciler.evidence import Evidence
 from cloud.reconciler.postings import (
     Arrival,
     Batch,
@@ -21,30 +22,19 @@ from cloud.reconciler.postings import (
     note_identity,
     source_of_note,
 )
+from cloud.reconciler.redemption import Came, Row
 from cloud.reconciler.settling import settle_entry
-from cloud.reconciler.stored import held_entry, held_leaf
 from cloud.reconciler.values import Segment
+from cloud.shards.homes import Here
+from cloud.shards.messages import Addressed, Fate, Judged, Redeemed
 from wallet.protocol.certificates import TrustAnchor
-from wallet.protocol.entry import Entry, EntryKind, Note, Payment
+from wallet.protocol.entry import EntryKind, Note, Payment
 from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import VerdictState
 from wallet.protocol.merkle import leaf_hash
-from wallet.protocol.messages import Order
 from wallet.protocol.refusals import Code
 
 _LEFT = int(EntryKind.TRANSFER_OUT)
-
-Key = tuple[bytes, int, int]
-"""Journal, epoch, index of a transfer-out."""
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A note that this segment tells of: going out of its journal, or coming into it."""
-
-    key: Key
-    leaf: bytes
-    order: Order
-    arrived: Entry | None = None
 
 
 class Matched(msgspec.Struct, kw_only=True):
@@ -56,14 +46,12 @@ class Matched(msgspec.Struct, kw_only=True):
     resolved: list[tuple[Arrival, Any]] = []
     # What this journal is to be suspended for.
     convicted: list[Evidence] = []
+    # What other shards have to know.
+    messages: list[Addressed] = []
 
 
 async def match(
-    connection: Connection,
-    anchor: TrustAnchor,
-    segment: Segment,
-    *,
-    now_ms: int,
+    connection: Connection, anchor: TrustAnchor, segment: Segment, here: Here, *, now_ms: int
 ) -> Matched:
     """Record the segment's notes and find what each one matches.
 
@@ -71,42 +59,103 @@ async def match(
     """
     matched = Matched()
     early = await _early(connection, segment)
-    known = {
+    found = {
         index
         for index, row in early.items()
         if await _parent(connection, anchor, segment, index, row, matched)
     }
-    rows = [row for row in _rows(segment) if row.arrived is not None or row.key[2] not in known]
-    fresh = await _insert(connection, segment, rows)
-    notes = await _known(connection, [row.key for row in rows if row.key not in fresh])
-    told = await _told(connection, [row.key for row in rows if row.arrived is not None])
+    rows = [row for row in _rows(segment, here) if row.came is not None or row.key[2] not in found]
+    fresh = await redemption.insert(connection, rows)
+    known = await redemption.known_notes(
+        connection, [row.key for row in rows if row.key not in fresh]
+    )
+    arrived = [row.key for row in rows if row.came is not None and row.home is None]
+    told = await redemption.told_of(connection, arrived)
     for row in rows:
-        if row.arrived is None:
+        if row.came is None:
             if row.key not in fresh:
                 raise DatabaseError("database-busy", "a note arrived meanwhile")
-            continue
-        if row.key in fresh:
-            await _unknown(connection, anchor, segment, row, told, matched, now_ms=now_ms)
+        elif row.home is not None:
+            fate = _judge_elsewhere(row, row.home, known.get(row.key), matched)
+            _enter(segment, row.came, fate, matched)
         else:
-            await _redeem(connection, anchor, segment, row, notes[row.key], matched, now_ms=now_ms)
-        _leave_to_officers(row, told.get(row.key[:2]), matched)
+            source = told.get(row.key[:2])
+            fate = await redemption.judge(
+                connection, anchor, row, source, known.get(row.key), now_ms=now_ms
+            )
+            _enter(segment, row.came, fate, matched)
     return matched
 
 
-def _rows(segment: Segment) -> Iterable[Row]:
+def _rows(segment: Segment, here: Here) -> Iterable[Row]:
     place = (segment.journal, segment.epoch)
     for entry, decision in zip(segment.entries, segment.decisions, strict=True):
-        body = entry.body
+        body, window_s = entry.body, segment.claims_window_s
         if decision.kind == _LEFT and isinstance(body, Payment):
             leaf = segment.leaves[entry.index - segment.first]
-            yield Row(key=(*place, entry.index), leaf=leaf, order=body.order)
+            yield Row(key=(*place, entry.index), leaf=leaf, order=body.order, window_s=window_s)
         elif isinstance(body, Note):
+            key = decision.tables[0][1]
             yield Row(
-                key=decision.tables[0][1],
+                key=key,
                 leaf=leaf_hash(body.entry),
                 order=body.order,
-                arrived=entry,
+                window_s=window_s,
+                came=Came(journal=place[0], epoch=place[1], index=entry.index, note=body),
+                home=None if here.has(key[0]) else here.homes.of(key[0]),
             )
+
+
+def _judge_elsewhere(row: Row, home: int, known: Any, matched: Matched) -> Fate:
+    """A note of a journal of another shard. Whether it came in before is known here, for no other
+    journal can redeem it; all else is judged there, and the payee waits.
+    """
+    if known is not None and known["leaf"] == row.leaf:
+        return Fate.REPLAYED
+    matched.messages.append(told_elsewhere(row, home))
+    return Fate.EARLY
+
+
+def told_elsewhere(row: Row, home: int) -> Addressed:
+    """Tell the shard of a note's journal that it came in here."""
+    assert row.came is not None  # the caller has looked
+    message = Redeemed(
+        entry=row.came.note.entry,
+        receipt=row.came.note.receipt,
+        journal=row.came.journal,
+        epoch=row.came.epoch,
+        index=row.came.index,
+        window_s=row.window_s,
+    )
+    return Addressed(target=home, message=message)
+
+
+def _enter(segment: Segment, came: Came, fate: Fate, matched: Matched) -> None:
+    """What a note's fate means for its entry in this segment."""
+    match fate:
+        case Fate.MATCHED:
+            source = came.note.order.payer_journal
+            matched.arrivals[came.index] = source_of_note(source, segment.currency)
+        case Fate.EARLY:
+            matched.arrivals[came.index] = early_note(segment)
+            matched.verdicts[came.index] = (VerdictState.PENDING, Code.PARENT_MISSING)
+        case Fate.BORNE:
+            matched.arrivals[came.index] = borne_note(segment.currency)
+        case Fate.HELD:
+            matched.arrivals[came.index] = borne_note(segment.currency)
+            matched.verdicts[came.index] = (VerdictState.HELD, Code.JOURNAL_REVOKED)
+        case Fate.REPLAYED:
+            matched.arrivals[came.index] = borne_note(segment.currency)
+            matched.verdicts[came.index] = (VerdictState.REJECTED, Code.NOTE_REDEEMED)
+            raw = segment.raws[came.index - segment.first]
+            matched.convicted.append(replayed(came.index, raw, segment.checkpoint_raw))
+
+
+def replayed(index: int, raw: bytes, checkpoint: bytes) -> Evidence:
+    """Evidence against a journal that redeems a note again."""
+    return Evidence(
+        kind="note-replayed", code=Code.NOTE_REDEEMED, index=index, parts=(raw, checkpoint)
+    )
 
 
 async def _early(connection: Connection, segment: Segment) -> dict[int, Any]:
@@ -149,218 +198,6 @@ async def _parent(
     return True
 
 
-async def _insert(connection: Connection, segment: Segment, rows: list[Row]) -> set[Key]:
-    """Insert what is new, in the order of keys, so that two journals wait and do not deadlock."""
-    if not rows:
-        return set()
-    ordered = sorted(rows, key=lambda row: row.key)
-    values = [_values(segment, row) for row in ordered]
-    made = await connection.fetch(
-        "INSERT INTO note SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[],"
-        " $4::bytea[], $5::text[], $6::bytea[], $7::bytea[], $8::bigint[], $9::text[],"
-        " $10::bigint[], $11::bigint[], $12::bytea[], $13::bigint[], $14::bigint[],"
-        " $15::bytea[], $16::bytea[]) ON CONFLICT DO NOTHING RETURNING journal, epoch, index",
-        *[list(column) for column in zip(*values, strict=True)],
-    )
-    return {(row["journal"], row["epoch"], row["index"]) for row in made}
-
-
-def _values(segment: Segment, row: Row) -> tuple[Any, ...]:
-    order, arrived = row.order, row.arrived
-    window = segment.claims_window_s
-    out = (
-        *row.key,
-        row.leaf,
-        "out" if arrived is None else "early",
-        order.payer,
-        order.payee_journal,
-        order.amount_minor,
-        order.currency,
-        order.expires_ms,
-        None if window is None else order.expires_ms + window * 1000,
-    )
-    if arrived is None or not isinstance(arrived.body, Note):
-        return (*out, None, None, None, None, None)
-    note = arrived.body
-    return (*out, segment.journal, segment.epoch, arrived.index, note.entry, note.receipt)
-
-
-async def _known(connection: Connection, keys: list[Key]) -> dict[Key, Any]:
-    rows = await _at(connection, "note", "*", keys, lock=True)
-    return {(row["journal"], row["epoch"], row["index"]): row for row in rows}
-
-
-async def _at(
-    connection: Connection, table: str, columns: str, keys: list[Key], *, lock: bool
-) -> list[Any]:
-    if not keys:
-        return []
-    rows: list[Any] = await connection.fetch(
-        f"SELECT {columns} FROM {table}"
-        " WHERE (journal, epoch, index) IN"
-        " (SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]))"
-        f" ORDER BY journal, epoch, index {'FOR UPDATE' if lock else ''}",
-        *[list(column) for column in zip(*keys, strict=True)],
-    )
-    return rows
-
-
-async def _told(connection: Connection, keys: list[Key]) -> dict[tuple[bytes, int], Any]:
-    """What is known of the journals that the notes come from."""
-    if not keys:
-        return {}
-    rows = await _told_rows(connection, [key[:2] for key in keys], "")
-    over = [place for place, row in rows.items() if row["state"] != "open"]
-    if over:
-        # A closed epoch may get its statement just now: either this note is in it, or it comes
-        # after it. Rows of open epochs are left alone: two journals may tell of each other's notes.
-        rows |= await _told_rows(connection, over, "FOR SHARE")
-    return rows
-
-
-async def _told_rows(
-    connection: Connection, places: Sequence[tuple[bytes, int]], locking: str
-) -> dict[tuple[bytes, int], Any]:
-    rows = await connection.fetch(
-        "SELECT journal, epoch, epoch_id, state, size, applied, stated_ms FROM journal_epoch"
-        " WHERE (journal, epoch) IN (SELECT * FROM unnest($1::bytea[], $2::bigint[]))"
-        f" ORDER BY epoch_id {locking}",
-        *[list(column) for column in zip(*places, strict=True)],
-    )
-    return {(row["journal"], row["epoch"]): row for row in rows}
-
-
-async def _unknown(
-    connection: Connection,
-    anchor: TrustAnchor,
-    segment: Segment,
-    row: Row,
-    told: Mapping[tuple[bytes, int], Any],
-    matched: Matched,
-    *,
-    now_ms: int,
-) -> None:
-    """A note whose parent is not known: early, unless its journal has told of that index."""
-    assert row.arrived is not None  # the caller has looked
-    index, source = row.arrived.index, told.get(row.key[:2])
-    if source is not None and source["stated_ms"] is not None and source["applied"] <= row.key[2]:
-        # Late: its epoch was closed, and the statement says nothing of it.
-        await _bear(connection, row, matched, segment.currency)
-        return
-    if source is not None and source["size"] > row.key[2]:
-        if await held_leaf(connection, source["epoch_id"], row.key[2]) != row.leaf:
-            await _bear_hidden(connection, segment, row, matched)
-            await _convict_source(connection, anchor, row, source["epoch_id"], now_ms=now_ms)
-            return
-        if source["applied"] == row.key[2] and row.order.payer != row.order.payee:
-            # The entry for which its journal was suspended.
-            await _bear(connection, row, matched, segment.currency)
-            return
-    matched.arrivals[index] = early_note(segment)
-    matched.verdicts[index] = (VerdictState.PENDING, Code.PARENT_MISSING)
-
-
-async def _redeem(
-    connection: Connection,
-    anchor: TrustAnchor,
-    segment: Segment,
-    row: Row,
-    known: Any,
-    matched: Matched,
-    *,
-    now_ms: int,
-) -> None:
-    """A note that is known: redeemed now, or against the rules of one side."""
-    assert row.arrived is not None  # the caller has looked
-    index = row.arrived.index
-    if known["leaf"] != row.leaf:
-        await _bear_hidden(connection, segment, row, matched)
-        epoch_id = await hidden.epoch_of(connection, row.key, now_ms=now_ms)
-        await _convict_source(connection, anchor, row, epoch_id, known=known, now_ms=now_ms)
-    elif known["state"] == "out":
-        await connection.execute(
-            "UPDATE note SET state = 'redeemed', in_journal = $4, in_epoch = $5, in_index = $6"
-            " WHERE journal = $1 AND epoch = $2 AND index = $3",
-            *(*row.key, segment.journal, segment.epoch, index),
-        )
-        matched.arrivals[index] = source_of_note(row.key[0], segment.currency)
-    elif known["state"] == "returned":
-        # It came back to the payer after the claims window, and the payee had redeemed it in time.
-        await _bear(connection, row, matched, segment.currency)
-    else:
-        _refuse_replayed(segment, row.arrived, matched)
-
-
-def _leave_to_officers(row: Row, source: Any, matched: Matched) -> None:
-    """What the issuer bears for a journal that was suspended or closed before is not final yet.
-
-    So a gateway that goes on taking such notes comes to its own exposure bound. The entry for
-    which a journal was suspended is one, and its payee is paid for good.
-    """
-    assert row.arrived is not None  # the caller has looked
-    index = row.arrived.index
-    borne = matched.arrivals[index].kind is TransferKind.COMPENSATION
-    over = source is not None and source["state"] != "open" and source["applied"] != row.key[2]
-    if borne and over and index not in matched.verdicts:
-        matched.verdicts[index] = (VerdictState.HELD, Code.JOURNAL_REVOKED)
-
-
-def _refuse_replayed(segment: Segment, arrived: Entry, matched: Matched) -> None:
-    """Redeemed before, in an epoch that this one had to know about."""
-    matched.arrivals[arrived.index] = borne_note(segment.currency)
-    matched.verdicts[arrived.index] = (VerdictState.REJECTED, Code.NOTE_REDEEMED)
-    matched.convicted.append(hidden.replay(segment, arrived))
-
-
-async def _bear_hidden(
-    connection: Connection, segment: Segment, row: Row, matched: Matched
-) -> None:
-    """The payee of a note that its journal hides is paid, once."""
-    assert row.arrived is not None  # the caller has looked
-    place = (segment.journal, segment.epoch, row.arrived.index)
-    if await hidden.set_aside(connection, row.key, row.leaf, arrived=place):
-        matched.arrivals[row.arrived.index] = borne_note(segment.currency)
-    else:
-        _refuse_replayed(segment, row.arrived, matched)
-
-
-async def _bear(connection: Connection, row: Row, matched: Matched, currency: str) -> None:
-    """The payee kept to the policy: the issuer pays."""
-    assert row.arrived is not None  # the caller has looked
-    await connection.execute(
-        "UPDATE note SET state = 'compensated'"
-        " WHERE journal = $1 AND epoch = $2 AND index = $3 AND leaf = $4",
-        *(*row.key, row.leaf),
-    )
-    matched.arrivals[row.arrived.index] = borne_note(currency)
-
-
-async def _convict_source(
-    connection: Connection,
-    anchor: TrustAnchor,
-    row: Row,
-    epoch_id: int,
-    *,
-    known: Any = None,
-    now_ms: int,
-) -> None:
-    """The journal that a note's receipt names tells of another entry at that index.
-
-    `known`: another note of that index, redeemed before its journal told. Where holders alone
-    claimed the other entry, there is no receipt of it here any more.
-    """
-    held = await held_entry(connection, epoch_id, row.key[2])
-    if held is None and known is not None and known["entry"] is not None:
-        held = known["entry"], known["receipt"]
-    assert row.arrived is not None  # the caller has looked
-    if held is None:
-        return
-    note = row.arrived.body
-    assert isinstance(note, Note)  # the caller has looked
-    found = hidden.entry(anchor, (note.entry, note.receipt), held, index=row.key[2])
-    await suspend(connection, epoch_id, found, now_ms=now_ms)
-
-
 async def resolve(
     connection: Connection,
     place: tuple[bytes, int],
@@ -368,24 +205,47 @@ async def resolve(
     batch: Batch,
     *,
     now_ms: int,
-) -> None:
+) -> list[Addressed]:
     """Take early notes out of suspense, and settle them where they came in.
 
     `place`: journal and epoch that they left; `resolved`: what each is paid from, and its row.
+    Gives what other shards have to know, where they came in.
     """
+    messages = []
     for source, row in resolved:
-        waiting = suspense(journal_text(row["in_journal"]), currency=row["currency"])
-        numbers = await ensure_accounts(connection, [source.account, waiting])
         borne = source.kind is TransferKind.COMPENSATION
+        if row["in_shard"] is not None:
+            messages.append(judged(row, Fate.BORNE if borne else Fate.MATCHED))
+            if borne:
+                continue
+            waiting = between(row["in_shard"], journal_text(place[0]), currency=row["currency"])
+        else:
+            waiting = suspense(journal_text(row["in_journal"]), currency=row["currency"])
+            await _settle(connection, row, now_ms=now_ms)
+        numbers = await ensure_accounts(connection, [source.account, waiting])
+        came = of_entry(row["in_journal"], epoch=row["in_epoch"], index=row["in_index"])
+        matched = note_identity(place[0], epoch=place[1], index=row["index"])
         batch.add(
-            note_identity(place[0], epoch=place[1], index=row["index"]),
+            # By the place where it came in: two notes of one index may both have to be borne.
+            derived("note-borne", came) if borne else matched,
             debit=numbers[source.account.name],
             credit=numbers[waiting.name],
             amount=row["amount"],
             kind=source.kind if borne else TransferKind.NOTE_MATCHED,
         )
-        arrived = await connection.fetchval(
-            "SELECT epoch_id FROM journal_epoch WHERE journal = $1 AND epoch = $2",
-            *(row["in_journal"], row["in_epoch"]),
-        )
-        await settle_entry(connection, epoch_id=arrived, index=row["in_index"], now_ms=now_ms)
+    return messages
+
+
+def judged(row: Any, fate: Fate) -> Addressed:
+    """Tell the shard where a note came in what becomes of it. `row`: of the note."""
+    names = ("journal", "epoch", "index", "in_journal", "in_epoch", "in_index", "amount")
+    message = Judged(fate=fate, currency=row["currency"], **{name: row[name] for name in names})
+    return Addressed(target=row["in_shard"], message=message)
+
+
+async def _settle(connection: Connection, row: Any, *, now_ms: int) -> None:
+    arrived = await connection.fetchval(
+        "SELECT epoch_id FROM journal_epoch WHERE journal = $1 AND epoch = $2",
+        *(row["in_journal"], row["in_epoch"]),
+    )
+    await settle_entry(connection, epoch_id=arrived, index=row["in_index"], now_ms=now_ms)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from cloud.database import Connection
 from cloud.ledger.accounts import (
     Account,
+    between,
     ensure_accounts,
     loss,
     offline,
@@ -17,6 +18,8 @@ from cloud.ledger.accounts import (
 from cloud.ledger.identities import derived, of_entry
 from cloud.ledger.posting import BATCH_MAX, Numbered, TransferKind, post_numbered
 from cloud.reconciler.values import Segment
+from cloud.shards.homes import Here
+from cloud.shards.messages import HEAD
 from cloud.wallets import redeem_accounts
 from wallet.protocol.entry import Entry, EntryKind, Note, Open, Payment
 from wallet.protocol.ids import journal_text, wallet_text
@@ -103,11 +106,12 @@ async def collect(
     segment: Segment,
     accounts: Sequence[int],
     arrivals: Mapping[int, Arrival],
+    here: Here,
     *,
     now_ms: int,
 ) -> Batch:
     """The transfers of the accepted entries. `accounts`: numbers by the wallets' numbers."""
-    others = await _other_accounts(connection, segment, arrivals, now_ms=now_ms)
+    others = await _other_accounts(connection, segment, arrivals, here, now_ms=now_ms)
     batch = Batch()
     lead = segment.journal + segment.epoch.to_bytes(_EPOCH_BYTES, "big")
     for entry, decision in zip(segment.entries, segment.decisions, strict=True):
@@ -227,6 +231,7 @@ async def _other_accounts(
     connection: Connection,
     segment: Segment,
     arrivals: Mapping[int, Arrival],
+    here: Here,
     *,
     now_ms: int,
 ) -> dict[str, int]:
@@ -235,7 +240,8 @@ async def _other_accounts(
     kinds = {decision.kind for decision in segment.decisions}
     wanted: dict[str, Account] = {a.account.name: a.account for a in arrivals.values()}
     if EntryKind.FUND in kinds:
-        wanted[_GRANTS] = transit_grants(text, currency=currency)
+        grants = transit_grants(text, currency=currency)
+        wanted[_GRANTS] = grants if here.is_head else to_head(segment.journal, currency)
     if EntryKind.TRANSFER_OUT in kinds:
         wanted[_NOTES] = transit_notes(text, currency=currency)
     if EntryKind.OPEN in kinds:
@@ -252,8 +258,35 @@ async def _other_accounts(
             for decision in segment.decisions
             if decision.kind == EntryKind.DEFUND
         ]
-        found |= await redeem_accounts(connection, redeeming, currency=currency, now_ms=now_ms)
+        found |= await online_accounts(
+            connection, redeeming, segment.journal, here, currency=currency, now_ms=now_ms
+        )
     return found
+
+
+async def online_accounts(
+    connection: Connection,
+    wallets: Sequence[str],
+    journal: bytes,
+    here: Here,
+    *,
+    currency: str,
+    now_ms: int,
+) -> dict[str, int]:
+    """What is credited where value of a journal's wallets goes online, by the wallets' texts.
+
+    Online wallets are at the head alone: elsewhere it is the way to there.
+    """
+    if here.is_head:
+        return await redeem_accounts(connection, wallets, currency=currency, now_ms=now_ms)
+    way = to_head(journal, currency)
+    number = (await ensure_accounts(connection, [way]))[way.name]
+    return dict.fromkeys(wallets, number)
+
+
+def to_head(journal: bytes, currency: str) -> Account:
+    """Between a journal's shard and the head."""
+    return between(HEAD, journal_text(journal), currency=currency)
 
 
 def source_of_note(journal: bytes, currency: str) -> Arrival:

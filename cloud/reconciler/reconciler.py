@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,8 @@ import msgspec
 
 from cloud.database import Connection, Database
 from cloud.errors import DatabaseError
-from cloud.reconciler import collected, restored, settling
+from cloud.reconciler import collected, elsewhere, restored, settling
+from cloud.reconciler.collected import Received
 from cloud.reconciler.compliance import Compliance, HoldNothing
 from cloud.reconciler.context import Facts
 from cloud.reconciler.evidence import Evidence, suspend
@@ -24,9 +25,12 @@ from cloud.reconciler.replica import SNAPSHOT_ENTRIES, Replica, load, open_epoch
 from cloud.reconciler.segment import check_segment, next_segment
 from cloud.reconciler.settling import Signing
 from cloud.reconciler.values import Ingested, Segment
+from cloud.shards.homes import ALONE, Here
 from wallet.protocol.certificates import TrustAnchor
-from wallet.protocol.envelope import VerifiedUp
+from wallet.protocol.entry import Entry
+from wallet.protocol.envelope import Up, VerifiedUp
 from wallet.protocol.keys import PublicKey
+from wallet.protocol.lists import SignedList
 from wallet.protocol.refusals import Code, InvariantBroken, ProtocolError
 from wallet.verifier import Verifier
 
@@ -42,10 +46,11 @@ _Place = tuple[bytes, int]
 
 @dataclass(slots=True, kw_only=True)
 class _Report:
-    """A report, decoded; `trusted`: signatures that hold."""
+    """A report, decoded; `received`: receipts in it, and `trusted`: signatures, that hold."""
 
     up: VerifiedUp
     reading: Reading
+    received: list[Received] = field(default_factory=list)
     trusted: dict[int, PublicKey] = field(default_factory=dict)
 
 
@@ -64,13 +69,17 @@ class Reconciler:
         workers: int = 0,
         compliance: Compliance | None = None,
         snapshot_entries: int = SNAPSHOT_ENTRIES,
+        here: Here = ALONE,
+        verifier: Verifier | None = None,
     ) -> None:
+        """`here`: the shard that the database is; `verifier`: one that is shared."""
         self._database = database
+        self._here = here
         self._anchor = anchor
         self._signing = signing
         self._snapshot_entries = snapshot_entries
         self._compliance = compliance or HoldNothing()
-        self._verifier = Verifier(processes=workers, niceness=NICENESS)
+        self._verifier = verifier or Verifier(processes=workers, niceness=NICENESS)
         self._replicas: dict[_Place, Replica] = {}
         self._applying: defaultdict[_Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._committing: defaultdict[_Place, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -107,6 +116,9 @@ class Reconciler:
             async with self._ahead[place]:
                 async with self._applying[place]:
                     report.trusted = signatures.trusted(await checking)
+                    report.received = await collected.check(self._anchor, up.claims.collected)
+                    named = elsewhere.named(reading.entries, report.received)
+                    await self._here.homes.learn(named)
                     prepared = await self._prepare(place, report, now_ms=now_ms)
                 # Nothing is awaited in between, so they commit in the order of applying.
                 async with self._committing[place]:
@@ -165,6 +177,8 @@ class Reconciler:
         if replica is None:
             return Ingested(acknowledged=0, problem=Code.WRONG_JOURNAL)
         up, reading = report.up.claims, report.reading
+        new = reading.entries[max(0, replica.size - up.acknowledged_size) :]
+        issued = await elsewhere.lists_of_head(self._here, self._anchor, up, new, now_ms=now_ms)
         async with self._changing(place), self._database.transaction() as connection:
             row = await self._row(connection, replica)
             if row["size"] != replica.size:
@@ -185,9 +199,7 @@ class Reconciler:
                 entries = reading.entries[found.skipped :]
                 leaves = reading.leaves[found.skipped :]
                 facts = await facts_for(connection, replica.epoch_id, entries, leaves=leaves)
-                shown = await restored.take_lists(
-                    connection, self._anchor, up, facts.lists, entries, now_ms=now_ms
-                )
+                shown = await self._lists(connection, up, entries, facts, issued, now_ms=now_ms)
                 if shown is None:
                     return Ingested(acknowledged=row["size"], problem=Code.PARENT_MISSING)
                 facts = msgspec.structs.replace(facts, lists={**facts.lists, **shown})
@@ -198,6 +210,24 @@ class Reconciler:
                 )
             await self._finish(connection, replica, segment, report, now_ms=now_ms)
         return Ingested(acknowledged=row["size"] if segment is None else segment.size)
+
+    async def _lists(
+        self,
+        connection: Connection,
+        up: Up,
+        entries: Sequence[Entry],
+        facts: Facts,
+        issued: Mapping[bytes, SignedList] | None,
+        *,
+        now_ms: int,
+    ) -> Mapping[bytes, SignedList] | None:
+        """Lists that are not known here; `issued`: those that the head knows, elsewhere."""
+        if self._here.is_head:
+            return await restored.take_lists(
+                connection, self._anchor, up, facts.lists, entries, now_ms=now_ms
+            )
+        await elsewhere.keep_lists(connection, issued or {}, now_ms=now_ms)
+        return issued
 
     async def _row(self, connection: Connection, replica: Replica) -> Any:
         return await connection.fetchrow(
@@ -224,10 +254,11 @@ class Reconciler:
                 anchor=self._anchor,
                 compliance=self._compliance,
                 replica=replica,
+                here=self._here,
                 now_ms=now_ms,
             )
         # 7. Receipts that this one collected are in the journals that they name.
-        await collected.take(connection, self._anchor, report.up.claims.collected, now_ms=now_ms)
+        await collected.take(connection, self._anchor, report.received, self._here, now_ms=now_ms)
         epoch_id = replica.epoch_id
         if replica.size and await settling.is_due(connection, epoch_id, told=told, now_ms=now_ms):
             await settling.settle(connection, self._signing, epoch_id, now_ms=now_ms)

@@ -99,10 +99,21 @@ async def take_grants(
     is what was granted. 2. Otherwise the value comes out of the journal's suspense account, until
     a person finds who paid for it.
     """
-    place = (segment.journal, segment.epoch)
     entered = [(e.index, e.body) for e in segment.entries if isinstance(e.body, Grant)]
-    if not entered:
-        return
+    if entered:
+        place = (segment.journal, segment.epoch)
+        await account_for(connection, place, entered, batch, now_ms=now_ms)
+
+
+async def account_for(
+    connection: Connection,
+    place: tuple[bytes, int],
+    entered: Sequence[tuple[int, Grant]],
+    batch: Batch,
+    *,
+    now_ms: int,
+) -> None:
+    """As `take_grants`, of (index, grant) that the epoch `place` of a journal has entered."""
     sequences = [grant.sequence for _, grant in entered]
     signed = await funding.grants_at(connection, *place, sequences=sequences)
     known = [
@@ -115,12 +126,11 @@ async def take_grants(
         # The number was given once more: the journal enters one of the two, and it was not this.
         await funding.withdraw_grant(connection, *place, sequence=grant.sequence)
         if not await funding.adopt_grant(connection, grant):
-            await _lose(connection, segment, index, grant, batch, now_ms=now_ms)
+            await _lose(connection, index, grant, batch, now_ms=now_ms)
 
 
 async def _lose(
     connection: Connection,
-    segment: Segment,
     index: int,
     grant: Grant,
     batch: Batch,
@@ -132,11 +142,11 @@ async def _lose(
         *(grant.journal, grant.epoch, grant.sequence, grant.wallet, grant.amount_minor),
         *(grant.currency, grant.signed.raw, now_ms),
     )
-    text = journal_text(segment.journal)
-    missing = suspense(text, currency=segment.currency)
-    transit = transit_grants(text, currency=segment.currency)
+    text = journal_text(grant.journal)
+    missing = suspense(text, currency=grant.currency)
+    transit = transit_grants(text, currency=grant.currency)
     numbers = await ensure_accounts(connection, [missing, transit])
-    identity = of_entry(segment.journal, epoch=segment.epoch, index=index)
+    identity = of_entry(grant.journal, epoch=grant.epoch, index=index)
     batch.add(
         derived("grant-lost", identity),
         debit=numbers[missing.name],
@@ -146,7 +156,7 @@ async def _lose(
     )
     body = {
         "journal": text,
-        "epoch": segment.epoch,
+        "epoch": grant.epoch,
         "sequence": grant.sequence,
         "wallet": wallet_text(grant.wallet),
     }

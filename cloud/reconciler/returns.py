@@ -10,62 +10,99 @@ from cloud.ledger.accounts import ensure_accounts, transit_notes
 from cloud.ledger.identities import derived, of_entry
 from cloud.ledger.posting import TransferKind
 from cloud.reconciler.outbox import tell
-from cloud.reconciler.postings import Batch
-from cloud.wallets import redeem_accounts
+from cloud.reconciler.postings import Batch, online_accounts
+from cloud.shards.homes import ALONE, Here
+from cloud.shards.messages import HEAD, Addressed, PaidOnline, send
 from wallet.protocol.ids import journal_text, wallet_text
 
 PAGE = 1_000
 
 
-async def return_expired_notes(database: Database, *, now_ms: int) -> int:
+async def return_expired_notes(database: Database, *, now_ms: int, here: Here = ALONE) -> int:
     """Pay what is due back to the payers' online accounts, and answer how many notes that were.
 
     Raises: DatabaseError, LedgerError, WalletError.
     """
+    closing = await _closing(here.head or database)
     returned = 0
     while True:
         async with database.transaction() as connection:
-            done = await _return_page(connection, now_ms=now_ms)
+            done = await _return_page(connection, closing, here, now_ms=now_ms)
         returned += done
         if done < PAGE:
             return returned
 
 
-async def _return_page(connection: Connection, *, now_ms: int) -> int:
+async def _closing(head: Database) -> list[bytes]:
+    """Journals with a closed epoch that has no statement yet.
+
+    A note may have come into one of them: its payee can claim that until the statement.
+    """
+    async with head.transaction() as connection:
+        rows = await connection.fetch(
+            "SELECT DISTINCT journal FROM epoch_closure WHERE state = 'closed' AND NOT EXISTS"
+            " (SELECT FROM epoch_statement WHERE epoch_statement.state = 'signed'"
+            "  AND epoch_statement.closure_id = epoch_closure.closure_id)"
+        )
+    return [row["journal"] for row in rows]
+
+
+async def _return_page(
+    connection: Connection, closing: list[bytes], here: Here, *, now_ms: int
+) -> int:
     rows = await connection.fetch(
         "UPDATE note SET state = 'returned' WHERE (journal, epoch, index) IN"
         " (SELECT journal, epoch, index FROM note WHERE state = 'out' AND returns_ms <= $1"
-        # Into a closed epoch it may have come: its payee can claim that until the statement.
-        "  AND NOT EXISTS (SELECT FROM epoch_closure WHERE epoch_closure.state = 'closed'"
-        "   AND epoch_closure.journal = note.payee_journal AND NOT EXISTS"
-        "   (SELECT FROM epoch_statement WHERE epoch_statement.state = 'signed'"
-        "    AND epoch_statement.closure_id = epoch_closure.closure_id))"
+        "  AND payee_journal <> ALL ($3::bytea[])"
         "  ORDER BY returns_ms LIMIT $2 FOR UPDATE SKIP LOCKED) AND state = 'out'"
         " RETURNING journal, epoch, index, payer, amount, currency",
-        *(now_ms, PAGE),
+        *(now_ms, PAGE, closing),
     )
-    by_currency: dict[str, list[Any]] = defaultdict(list)
+    by_place: dict[tuple[str, bytes], list[Any]] = defaultdict(list)
     for row in rows:
-        by_currency[row["currency"]].append(row)
-    for currency in sorted(by_currency):
-        await _pay_back(connection, currency, by_currency[currency], now_ms=now_ms)
+        by_place[row["currency"], row["journal"]].append(row)
+    for currency, journal in sorted(by_place):
+        returning = by_place[currency, journal]
+        await _pay_back(connection, currency, journal, returning, here, now_ms=now_ms)
     return len(rows)
 
 
-async def _pay_back(connection: Connection, currency: str, rows: list[Any], *, now_ms: int) -> None:
+async def _pay_back(
+    connection: Connection,
+    currency: str,
+    journal: bytes,
+    rows: list[Any],
+    here: Here,
+    *,
+    now_ms: int,
+) -> None:
     payers = [wallet_text(row["payer"]) for row in rows]
-    online = await redeem_accounts(connection, payers, currency=currency, now_ms=now_ms)
-    sources = [transit_notes(journal_text(row["journal"]), currency=currency) for row in rows]
-    numbers = await ensure_accounts(connection, sources)
-    batch = Batch()
-    for row, payer, source in zip(rows, payers, sources, strict=True):
-        entry = of_entry(row["journal"], epoch=row["epoch"], index=row["index"])
+    online = await online_accounts(
+        connection, payers, journal, here, currency=currency, now_ms=now_ms
+    )
+    source = transit_notes(journal_text(journal), currency=currency)
+    number = (await ensure_accounts(connection, [source]))[source.name]
+    batch, messages = Batch(), []
+    for row, payer in zip(rows, payers, strict=True):
+        entry = of_entry(journal, epoch=row["epoch"], index=row["index"])
+        message = PaidOnline(
+            transfer=derived("note-return", entry),
+            journal=journal,
+            wallet=payer,
+            amount=row["amount"],
+            currency=currency,
+            transfer_kind=TransferKind.NOTE_RETURN,
+            reference=None,
+        )
+        messages.append(Addressed(target=HEAD, message=message))
         batch.add(
-            derived("note-return", entry),
-            debit=numbers[source.name],
+            message.transfer,
+            debit=number,
             credit=online[payer],
             amount=row["amount"],
             kind=TransferKind.NOTE_RETURN,
         )
     await batch.post(connection, currency=currency, now_ms=now_ms)
+    if not here.is_head:
+        await send(connection, here.number, messages, now_ms=now_ms)
     await tell(connection, "notes.returned", {"notes": len(rows)}, now_ms=now_ms)

@@ -14,6 +14,7 @@ from cloud.reconciler import collected, hidden, notes
 from cloud.reconciler.evidence import suspend
 from cloud.reconciler.postings import Batch, borne_note
 from cloud.reconciler.stored import held_entry, held_leaf
+from cloud.shards.messages import send_from_here
 from wallet.protocol.certificates import TrustAnchor
 
 PAGE = 500
@@ -83,7 +84,8 @@ async def _bear(connection: Connection, row: Any, *, now_ms: int) -> None:
     """The payee kept to the policy: the issuer pays."""
     place, batch = (row["journal"], row["epoch"]), Batch()
     borne = [(borne_note(row["currency"]), row)]
-    await notes.resolve(connection, place, borne, batch, now_ms=now_ms)
+    told = await notes.resolve(connection, place, borne, batch, now_ms=now_ms)
+    await send_from_here(connection, told, now_ms=now_ms)
     await batch.post(connection, currency=row["currency"], now_ms=now_ms)
 
 

@@ -7,9 +7,10 @@ from cloud.ledger.accounts import ensure_accounts, loss
 from cloud.ledger.identities import derived, of_entry
 from cloud.ledger.posting import TransferKind
 from cloud.reconciler.evidence import Evidence
-from cloud.reconciler.postings import Batch
+from cloud.reconciler.postings import Batch, online_accounts
 from cloud.reconciler.values import Segment, Violation
-from cloud.wallets import redeem_accounts
+from cloud.shards.homes import Here
+from cloud.shards.messages import HEAD, Addressed, PaidOnline
 from wallet.protocol import limits
 from wallet.protocol.entry import EntryKind, Payment
 from wallet.protocol.ids import wallet_text
@@ -104,29 +105,44 @@ async def compensate(
     segment: Segment,
     violation: Violation,
     batch: Batch,
+    here: Here,
     *,
     now_ms: int,
-) -> None:
+) -> list[Addressed]:
     """A payee who kept to the policy is paid from the loss account; supply stays what it was.
 
-    A note is redeemed by its own journal, and borne there.
+    A note is redeemed by its own journal, and borne there. Gives what the head has to know.
     """
     order = owed(state, violation)
     if order is None or await _was_paid(connection, segment, order):
-        return
-    text = wallet_text(order.payee)
-    bearing = loss(segment.currency)
-    online = await redeem_accounts(connection, [text], currency=segment.currency, now_ms=now_ms)
+        return []
+    text, journal, currency = wallet_text(order.payee), segment.journal, segment.currency
+    bearing = loss(currency)
+    online = await online_accounts(
+        connection, [text], journal, here, currency=currency, now_ms=now_ms
+    )
     numbers = await ensure_accounts(connection, [bearing])
-    identity = of_entry(segment.journal, epoch=segment.epoch, index=violation.index)
+    identity = derived(
+        "compensation", of_entry(journal, epoch=segment.epoch, index=violation.index)
+    )
     batch.add(
-        derived("compensation", identity),
+        identity,
         debit=numbers[bearing.name],
         credit=online[text],
         amount=order.amount_minor,
         kind=TransferKind.COMPENSATION,
         reference=order.reference,
     )
+    message = PaidOnline(
+        transfer=identity,
+        journal=journal,
+        wallet=text,
+        amount=order.amount_minor,
+        currency=currency,
+        transfer_kind=TransferKind.COMPENSATION,
+        reference=order.reference,
+    )
+    return [] if here.is_head else [Addressed(target=HEAD, message=message)]
 
 
 async def _was_paid(connection: Connection, segment: Segment, order: Order) -> bool:

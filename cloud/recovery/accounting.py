@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from cloud.database import Connection
 from cloud.funding import Funding
-from cloud.ledger.accounts import Account, loss, suspense, transit_grants, transit_notes
+from cloud.ledger.accounts import Account, loss, transit_grants, transit_notes
 from cloud.ledger.identities import derived, of_entry
 from cloud.ledger.posting import TransferKind
 from cloud.recovery.arrivals import HIDDEN, Parents, origin_of, parents_of, source_of
@@ -23,7 +23,7 @@ from cloud.recovery.hidden import check_payee, told_among
 from cloud.recovery.total import Judged, Move, NoteChange, NoteKey, Place
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import EntryKind, Note, Payment
-from wallet.protocol.ids import WalletId, journal_text
+from wallet.protocol.ids import WalletId
 from wallet.protocol.keys import PublicKey
 from wallet.protocol.merkle import leaf_hash
 from wallet.protocol.messages import Order, OrderKind
@@ -262,7 +262,7 @@ class Books(Balances):
             credit = transit_notes(self._text, currency=self._currency)
             kind, state = TransferKind.NOTE_OUT, "out"
         else:
-            credit = suspense(journal_text(row.in_journal), currency=self._currency)
+            credit = row.waiting(self._text)
             kind, state = TransferKind.NOTE_MATCHED, "redeemed"
         self._move(claim, order, credit=credit, kind=kind)
         self._left.add(claim.index)
@@ -314,15 +314,16 @@ class Books(Balances):
         if row is None or not isinstance(body, Payment):
             return
         self.borne += row.amount
-        self.moves.append(
-            Move(
-                identity=self._identity(claim),
-                debit=loss(row.currency),
-                credit=suspense(journal_text(row.in_journal), currency=row.currency),
-                amount=row.amount,
-                kind=TransferKind.COMPENSATION,
+        if row.in_shard is None:
+            self.moves.append(
+                Move(
+                    identity=self._identity(claim),
+                    debit=loss(row.currency),
+                    credit=row.waiting(self._text),
+                    amount=row.amount,
+                    kind=TransferKind.COMPENSATION,
+                )
             )
-        )
         key = (self._journal, self._epoch, claim.index)
         self.notes.append(
             NoteChange(key=key, leaf=claim.leaf, state="compensated", order=body.order, known=row)

@@ -16,11 +16,13 @@ from typing import Any
 import msgspec
 
 from cloud.database import Connection
+from cloud.ledger.accounts import Account, between, suspense
 from cloud.reconciler import collected
 from cloud.reconciler.collected import Received
 from cloud.reconciler.stored import held_leaf
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import Entry, decode_entry
+from wallet.protocol.ids import JournalId, journal_text
 from wallet.protocol.refusals import ProtocolError
 
 Transfer = tuple[bytes, bytes]
@@ -39,13 +41,23 @@ class Outcome(enum.StrEnum):
 
 
 class Redeemed(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a note came in whose own journal has not told of it."""
+    """Where a note came in whose own journal has not told of it.
+
+    `in_shard`: None where that is the head, as its own journal is.
+    """
 
     in_journal: bytes
     in_epoch: int
     in_index: int
     amount: int
     currency: str
+    in_shard: int | None
+
+    def waiting(self, source: str) -> Account:
+        """What lacks its value: where it came in, or the way there. `source`: its journal."""
+        if self.in_shard is not None:
+            return between(self.in_shard, source, currency=self.currency)
+        return suspense(journal_text(JournalId(self.in_journal)), currency=self.currency)
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +86,7 @@ async def hand_in(
     """Take receipts of any journals, as officers and holders bring them; an answer for each.
 
     Each is judged like one that a gateway collected: against its journal, if that has told.
+    `connection`: at the head; receipts of journals that live elsewhere go there.
     """
     given = await asyncio.to_thread(lambda: [_received(anchor, item) for item in transfers])
     received = [item for item in given if item is not None]
@@ -94,7 +107,7 @@ async def hand_in(
         for item, outcome in zip(given, outcomes, strict=True)
         if item is not None and outcome is not Outcome.LATE and item not in told
     ]
-    await collected.keep(connection, anchor, [*told, *on_time], now_ms=now_ms)
+    await collected.take_at_head(connection, anchor, [*told, *on_time], now_ms=now_ms)
     return outcomes
 
 
@@ -176,13 +189,13 @@ CLAIMED = """
     ), given AS (
         SELECT index, sha256('\\x00'::bytea || entry) AS leaf, entry, NULL::bytea AS receipt,
             NULL::bytea AS in_journal, NULL::bigint AS in_epoch, NULL::bigint AS in_index,
-            NULL::bigint AS amount, NULL AS currency FROM told
-        UNION ALL SELECT index, leaf, entry, receipt, NULL, NULL, NULL, NULL, NULL
+            NULL::bigint AS amount, NULL AS currency, NULL::smallint AS in_shard FROM told
+        UNION ALL SELECT index, leaf, entry, receipt, NULL, NULL, NULL, NULL, NULL, NULL
         FROM collected_receipt WHERE journal = $3 AND epoch = $4 AND index >= $5
-        UNION ALL SELECT index, leaf, entry, receipt, NULL, NULL, NULL, NULL, NULL
+        UNION ALL SELECT index, leaf, entry, receipt, NULL, NULL, NULL, NULL, NULL, NULL
         FROM hidden_receipt WHERE journal = $3 AND epoch = $4
         UNION ALL SELECT index, leaf, entry, receipt, in_journal, in_epoch, in_index, amount,
-            currency FROM note WHERE journal = $3 AND epoch = $4 AND state = 'early'
+            currency, in_shard FROM note WHERE journal = $3 AND epoch = $4 AND state = 'early'
     ), claimed AS (
         SELECT DISTINCT ON (index, leaf) * FROM given
         ORDER BY index, leaf, in_journal NULLS LAST, receipt NULLS LAST

@@ -22,6 +22,7 @@ from cloud.issuer.officers import Officer, Role
 from cloud.issuer.policies import longest_window
 from cloud.reconciler.outbox import tell
 from cloud.reconciler.replica import open_epoch
+from cloud.shards.homes import require_at_head
 from wallet.protocol.entry import EntryKind
 from wallet.protocol.ids import journal_text
 from wallet.protocol.lists import ListId
@@ -102,10 +103,11 @@ async def draft_closure(
     """Declare the epoch of a gateway over, or answer the draft that is there.
 
     Raises: IssuerError `role-missing`, `gateway-unknown`, `draft-conflict` (the identity names
-    another draft, or the epoch has a closure already).
+    another draft, or the epoch has a closure already); ShardError `journal-elsewhere`.
     """
     officer.require(Role.RECOVERY)
     gateway = await find_gateway(connection, journal)
+    await require_at_head(connection, journal, what="closing an epoch")
     said = {"journal": journal, "cause": cause.value, "reason": reason}
     return await _DRAFTS.propose(
         connection,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cloud.database import Connection
@@ -11,10 +11,13 @@ from cloud.ledger.accounts import ensure_accounts
 from cloud.reconciler.hidden import set_aside
 from cloud.reconciler.postings import Batch
 from cloud.reconciler.settling import settle_entries
+from cloud.recovery import claims
 from cloud.recovery.arrivals import HIDDEN
 from cloud.recovery.claims import CLAIMED, place_of
 from cloud.recovery.closures import Closure
 from cloud.recovery.total import NoteChange, Total
+from cloud.shards.homes import homes_of
+from cloud.shards.messages import HEAD, Addressed, Fate, Judged, Redeemed, send
 from cloud.wallets import redeem_accounts
 from wallet.protocol.ids import WalletId, wallet_text
 
@@ -26,7 +29,8 @@ async def post_total(
     # Before the notes are written: with that, some of them are no longer claims.
     await _write_claims(connection, closure, total)
     await _post(connection, total, now_ms=now_ms)
-    await _write_notes(connection, closure, [n for n in total.notes if n.state != HIDDEN])
+    changes = [change for change in total.notes if change.state != HIDDEN]
+    await _write_notes(connection, closure, changes, now_ms=now_ms)
     for hidden in [change for change in total.notes if change.state == HIDDEN]:
         arrived = (closure.journal, closure.epoch, hidden.in_index or 0)
         await set_aside(connection, hidden.key, hidden.leaf, arrived=arrived)
@@ -82,17 +86,24 @@ def _window_s(closure: Closure) -> int:
 
 
 async def _write_notes(
-    connection: Connection, closure: Closure, changes: Sequence[NoteChange]
+    connection: Connection, closure: Closure, changes: Sequence[NoteChange], *, now_ms: int
 ) -> None:
-    window_ms = _window_s(closure) * 1000
-    columns = zip(*[_columns(change, closure, window_ms) for change in changes], strict=True)
-    lists = [list(column) for column in columns] or [[] for _ in range(16)]
+    early = [change for change in changes if change.note is not None and change.state == "early"]
+    homes = await homes_of(connection, [change.key[0] for change in early])
+    away = {journal: home for journal, home in homes.items() if home != HEAD}
+    told = [
+        _told(change, closure, away[change.key[0]]) for change in early if change.key[0] in away
+    ]
+    await send(connection, HEAD, told, now_ms=now_ms)
+    columns = zip(*[_columns(change, closure, away) for change in changes], strict=True)
+    lists = [list(column) for column in columns] or [[] for _ in range(17)]
     await connection.execute(
         "INSERT INTO note (journal, epoch, index, leaf, state, payer, payee_journal, amount,"
-        " currency, expires_ms, returns_ms, in_journal, in_epoch, in_index, entry, receipt)"
+        " currency, expires_ms, returns_ms, in_journal, in_epoch, in_index, entry, receipt, home)"
         " SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[], $5::text[],"
         " $6::bytea[], $7::bytea[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[],"
-        " $12::bytea[], $13::bigint[], $14::bigint[], $15::bytea[], $16::bytea[])"
+        " $12::bytea[], $13::bigint[], $14::bigint[], $15::bytea[], $16::bytea[],"
+        " $17::smallint[])"
         " ON CONFLICT (journal, epoch, index) DO UPDATE SET state = excluded.state,"
         " in_journal = coalesce(excluded.in_journal, note.in_journal),"
         " in_epoch = coalesce(excluded.in_epoch, note.in_epoch),"
@@ -101,8 +112,22 @@ async def _write_notes(
     )
 
 
-def _columns(change: NoteChange, closure: Closure, window_ms: int) -> tuple[Any, ...]:
-    order, note = change.order, change.note
+def _told(change: NoteChange, closure: Closure, home: int) -> Addressed:
+    """A claim that a note of another shard's journal came in: judged there."""
+    assert change.note is not None and change.in_index is not None  # it came in
+    message = Redeemed(
+        entry=change.note.entry,
+        receipt=change.note.receipt,
+        journal=closure.journal,
+        epoch=closure.epoch,
+        index=change.in_index,
+        window_s=_window_s(closure),
+    )
+    return Addressed(target=home, message=message)
+
+
+def _columns(change: NoteChange, closure: Closure, away: Mapping[bytes, int]) -> tuple[Any, ...]:
+    order, note, window_ms = change.order, change.note, _window_s(closure) * 1000
     place: tuple[Any, ...] = (None, None, None)
     if note is not None:
         place = (closure.journal, closure.epoch, change.in_index)
@@ -113,6 +138,7 @@ def _columns(change: NoteChange, closure: Closure, window_ms: int) -> tuple[Any,
         *place,
         None if waits is None else waits.entry,
         None if waits is None else waits.receipt,
+        None if note is None else away.get(change.key[0]),
     )
 
 
@@ -120,9 +146,29 @@ async def _settle_elsewhere(
     connection: Connection, changes: Sequence[NoteChange], *, now_ms: int
 ) -> None:
     """Notes that came into other journals before their parents were known: now they are."""
-    known = [change.known for change in changes if change.known is not None]
+    known = [(change, change.known) for change in changes if change.known is not None]
     await settle_entries(
         connection,
-        [(row.in_journal, row.in_epoch, row.in_index) for row in known],
+        [(row.in_journal, row.in_epoch, row.in_index) for _, row in known if row.in_shard is None],
         now_ms=now_ms,
     )
+    away = [_judged(change, row) for change, row in known if row.in_shard is not None]
+    await send(connection, HEAD, away, now_ms=now_ms)
+
+
+def _judged(change: NoteChange, row: claims.Redeemed) -> Addressed:
+    """What becomes of a note that came in at another shard."""
+    assert row.in_shard is not None  # the caller has looked
+    journal, epoch, index = change.key
+    message = Judged(
+        journal=journal,
+        epoch=epoch,
+        index=index,
+        in_journal=row.in_journal,
+        in_epoch=row.in_epoch,
+        in_index=row.in_index,
+        fate=Fate.MATCHED if change.state == "redeemed" else Fate.BORNE,
+        amount=row.amount,
+        currency=row.currency,
+    )
+    return Addressed(target=row.in_shard, message=message)

@@ -242,7 +242,8 @@ async def _convict(
     # Notes among the claims show what the journals that they left hide.
     shown = [change.note for change in total.notes if change.state == HIDDEN]
     receipts = [(note.entry, note.receipt) for note in shown if note is not None]
-    await collected.take(connection, desk.anchor, receipts, now_ms=now_ms)
+    holding = await collected.check(desk.anchor, receipts)
+    await collected.take_at_head(connection, desk.anchor, holding, now_ms=now_ms)
 
 
 async def reject_statement(

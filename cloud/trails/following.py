@@ -11,7 +11,7 @@ import enum
 import msgspec
 
 from cloud.database import Connection
-from cloud.issuer.gateways import Gateway
+from cloud.issuer.gateways import Gateway, held_size
 from cloud.log import Log
 from cloud.reconciler.outbox import tell
 from sync.trail import HEALTH, Told, from_health
@@ -56,14 +56,16 @@ async def follow(
     *,
     now_ms: int,
     carried: bool = False,
+    at_home: Connection | None = None,
 ) -> Breach | None:
     """Hold a report's audit log against the one before, and keep its head; what was found.
 
-    `report`: the signed envelope; `carried`: it came in a file, as late as it may be. A report from
+    `report`: the signed envelope; `carried`: it came in a file, as late as it may be; `at_home`: a
+    transaction where the journal lives, unless that is `connection`. A report from
     before an issuer's backup is not judged: what it goes on from is forgotten, and the gateway
     tells it anew.
     """
-    if up.acknowledged_size > await _held_size(connection, up):
+    if up.acknowledged_size > await held_size(at_home or connection, up.journal, epoch=up.epoch):
         return None
     kept = await _kept(connection, up)
     told = _told(up)
@@ -117,13 +119,6 @@ def _size(up: Up) -> int:
         return decode_checkpoint(up.checkpoint).head.size
     except ProtocolError:
         return 0
-
-
-async def _held_size(connection: Connection, up: Up) -> int:
-    found: int | None = await connection.fetchval(
-        "SELECT size FROM journal_epoch WHERE journal = $1 AND epoch = $2", up.journal, up.epoch
-    )
-    return found or 0
 
 
 async def _kept(connection: Connection, up: Up) -> Kept | None:

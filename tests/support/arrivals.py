@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from cloud.database import Database
-from cloud.reconciler.reconciler import Reconciler
+from cloud.syncing import Reconciling
 from tests.support.issuer import Key
 from tests.support.reporting import Branch, open_bank
 from tests.support.world import EURO, NOW_MS
@@ -141,7 +141,7 @@ async def open_books(database: Database, branches: Sequence[Branch]) -> None:
         await branch.hold(database)
 
 
-async def deliver(reconciling: Reconciler, made: Sequence[Parcel]) -> None:
+async def deliver(reconciling: Reconciling, made: Sequence[Parcel]) -> None:
     """Reports one after the other."""
     for parcel in made:
         await reconciling.ingest(parcel.up, now_ms=NOW_MS)

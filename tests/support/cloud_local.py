@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ from cloud.issuer.officers import Role, add_officer, new_token
 from cloud.main import serving
 from cloud.reconciler.reconciler import Reconciler
 from cloud.service import Cloud, open_desk
+from cloud.shards.carrying import carrying
+from cloud.shards.reconcilers import Reconcilers
+from cloud.shards.shards import Shards, identify
+from cloud.stream.local import LocalStream
 from hsm import software
 from hsm.keyfile import LIGHT
 from tests.support.cloud_process import Api
@@ -38,6 +42,7 @@ from wallet.protocol.sealed import open_sealed, seal, short_id
 # TLS libraries look at the real time: the test's time begins there.
 NOW_MS = SystemClock().now_ms()
 DAY_MS = 86_400_000
+ISSUER = bytes(range(16))
 # The test's clock stands, and no request comes back by itself.
 WIDE = LimitsConfig(caller_burst=100_000, peer_burst=100_000)
 
@@ -108,24 +113,52 @@ async def local_cloud(
     *,
     currencies: tuple[str, ...] = ("EUR",),
     limits: LimitsConfig | None = None,
+    others: Sequence[Database] = (),
 ) -> AsyncIterator[LocalCloud]:
-    """A new cloud on a fresh database while the block runs; its limits are wide if none is said."""
+    """A new cloud on a fresh database while the block runs; its limits are wide if none is said.
+
+    `others`: databases that are further shards.
+    """
     clock = StepClock()
     listen = ListenConfig(gateway_port=0, api_port=0)
     issuer = IssuerConfig(currencies=currencies)
     config = Config(folder=folder, listen=listen, issuer=issuer, limits=limits or WIDE)
     token = await software.create(folder / "token", passphrase=b"words", cost=LIGHT)
     desk = await open_desk(config, database, token, now_ms=clock.now_ms())
-    reconciler = Reconciler(database, anchor=desk.anchor, signing=desk)
+    shards = await _named([database, *others])
+    reconciler: Reconciler | Reconcilers
+    if others:
+        reconciler = Reconcilers(shards, anchor=desk.anchor, signing=desk)
+    else:
+        reconciler = Reconciler(database, anchor=desk.anchor, signing=desk)
+    stream = LocalStream()
     try:
         cloud = Cloud(
-            config=config, clock=clock, database=database, desk=desk, reconciler=reconciler
+            config=config,
+            clock=clock,
+            database=database,
+            desk=desk,
+            reconciler=reconciler,
+            shards=shards,
         )
-        async with serving(cloud) as ports:
+        # Messages between shards go by the real time: whatever the test's clock says.
+        async with (
+            carrying(shards, stream, anchor=desk.anchor, clock=SystemClock()),
+            serving(cloud) as ports,
+        ):
             yield LocalCloud(cloud, clock, ports)
     finally:
+        await stream.close()
         await reconciler.close()
         await token.close()
+
+
+async def _named(databases: Sequence[Database]) -> Shards:
+    """Databases that know their numbers."""
+    for number, database in enumerate(databases):
+        async with database.transaction() as connection:
+            await identify(connection, number, ISSUER if number else None, ISSUER)
+    return Shards(databases)
 
 
 class NewGateway:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from cloud.database import Database
 from cloud.funding import FundingRequest, hold
 from cloud.http.octets import to_text
 from cloud.issuer import policies
-from cloud.ledger.conservation import Conservation, conservation, discrepancies
+from cloud.ledger.conservation import Conservation, discrepancies
+from cloud.shards.account import account_of_all, waiting_of_all
 from edge.config import Config, SyncConfig, TokenConfig
 from edge.folder import Folder
 from edge.pos.purse import DeviceKey
@@ -289,11 +291,22 @@ class Story:
     # ---- the account ----------------------------------------------------------------------
     async def where(self) -> Conservation:
         """Where the value is: all adds up, or the test fails."""
+        shards = self.cloud.cloud.shards
+        async with asyncio.timeout(20):
+            while await self.carried():
+                await asyncio.sleep(0.05)
         async with self.database.transaction() as connection:
-            (found,) = await conservation(connection)
-            assert await discrepancies(connection) == []
+            (found,) = await account_of_all(shards, connection)
+        for _, database in shards:
+            async with database.transaction() as connection:
+                assert await discrepancies(connection) == []
         assert (found.difference, found.issued) == (0, SUPPLY)
         return found
+
+    async def carried(self) -> int:
+        """Messages between shards that are not known to be taken."""
+        async with self.database.transaction() as connection:
+            return sum((await waiting_of_all(self.cloud.cloud.shards, connection)).values())
 
     async def online_of(self, holder: DeviceKey) -> int:
         """What came to the online wallet of a wallet's own name."""
@@ -306,19 +319,25 @@ class Story:
 
     async def offline_in(self, box: Box, epoch: int) -> int:
         """What the ledger says is in an epoch."""
-        async with self.database.transaction() as connection:
-            found: int = await connection.fetchval(
-                "SELECT coalesce(sum(balance), 0)::bigint FROM ledger_account WHERE name LIKE $1",
-                f"offline/{journal_text(box.journal)}/{epoch}/%",
-            )
+        found = 0
+        for _, database in self.cloud.cloud.shards:
+            async with database.transaction() as connection:
+                found += await connection.fetchval(
+                    "SELECT coalesce(sum(balance), 0)::bigint FROM ledger_account"
+                    " WHERE name LIKE $1",
+                    f"offline/{journal_text(box.journal)}/{epoch}/%",
+                )
         return found
 
 
 @contextlib.asynccontextmanager
-async def told(database: Database, folder: Path) -> AsyncIterator[Story]:
+async def told(
+    database: Database, folder: Path, *, others: Sequence[Database] = ()
+) -> AsyncIterator[Story]:
     """A cloud with all value in the bank's wallet, and notes that return after a second."""
     async with contextlib.AsyncExitStack() as stack:
-        cloud = await stack.enter_async_context(local_cloud(database, folder / "cloud"))
+        opening = local_cloud(database, folder / "cloud", others=others)
+        cloud = await stack.enter_async_context(opening)
         officers = [
             await stack.enter_async_context(cloud.api(await cloud.officer(name)))
             for name in ("first", "second")

@@ -13,6 +13,7 @@ from cloud.ledger.conservation import Conservation, conservation, discrepancies
 from cloud.ledger.posting import Transfer, TransferKind, post
 from cloud.reconciler.reconciler import Reconciler
 from cloud.reconciler.values import Ingested
+from cloud.shards.reconcilers import Reconcilers
 from cloud.wallets import find_wallet, open_wallet
 from tests.support.books import Book
 from tests.support.issuer import Key
@@ -155,21 +156,21 @@ class Branch:
         return VerifiedUp(claims=made, certificate=certificate, raw=raw)
 
     async def sync(
-        self, reconciler: Reconciler, *, now_ms: int = NOW_MS, **changed: Any
+        self, reconciler: Reconciler | Reconcilers, *, now_ms: int = NOW_MS, **changed: Any
     ) -> Ingested:
         """Report, and take what is answered."""
         answer = await reconciler.ingest(self.report(**changed), now_ms=now_ms)
         self.acknowledged = answer.acknowledged
         return answer
 
-    async def settlement(self, reconciler: Reconciler) -> Settlement | None:
+    async def settlement(self, reconciler: Reconciler | Reconcilers) -> Settlement | None:
         """The settlement that the issuer has for this journal."""
         found = await reconciler.settlements_after(
             self.book.journal, self.book.epoch, self.book.state.settled_size
         )
         return decode_settlement(found[-1]) if found else None
 
-    async def settle(self, reconciler: Reconciler) -> Settlement:
+    async def settle(self, reconciler: Reconciler | Reconcilers) -> Settlement:
         """Enter the settlement that the issuer has for this journal."""
         settlement = await self.settlement(reconciler)
         assert settlement is not None

@@ -12,6 +12,7 @@ from cloud.compliance.decisions import Action
 from cloud.database import Connection, Database
 from cloud.errors import CloudError, IssuerError
 from cloud.issuer.officers import Officer, Role
+from cloud.reconciler.reconciler import Reconciler
 from cloud.reconciler.values import Segment
 from edge.verdicts import read_verdicts
 from tests.integration.cloud.test_convictions import forged
@@ -53,7 +54,9 @@ class Watching:
 
 def watch(story: Story, *kinds: EntryKind) -> None:
     """Let the cloud hold these from now on."""
-    story.cloud.cloud.reconciler._compliance = Watching(*kinds)
+    reconciler = story.cloud.cloud.reconciler
+    assert isinstance(reconciler, Reconciler)
+    reconciler._compliance = Watching(*kinds)
 
 
 def index_of(made: Receipted) -> int:

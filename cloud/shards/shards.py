@@ -1,0 +1,171 @@
+"""The databases of a cloud: the head, which is number 0, and the others by their numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+from cloud.config import DatabaseConfig
+from cloud.database import Connection, Database, migrate
+from cloud.shards.homes import Here, Homes, homes_of, least_filled, settle_down
+from cloud.shards.messages import HEAD, SHARD_MAX, ShardError
+
+# Numbers of epochs and of evidence begin here in each shard: they tell which one they are of.
+NUMBERS_EACH = 1 << 40
+
+
+def shard_of(number: int) -> int:
+    """The shard that gave a number to an epoch or to evidence."""
+    return max(0, number - 1) // NUMBERS_EACH
+
+
+class Shards:
+    """Open databases of one issuer, in the order of their numbers."""
+
+    def __init__(self, databases: Sequence[Database]) -> None:
+        self._databases = tuple(databases)
+        self.homes = Homes(databases[HEAD] if len(databases) > 1 else None)
+
+    @property
+    def head(self) -> Database:
+        """Where officers, keys, lists and online wallets are."""
+        return self._databases[HEAD]
+
+    def __len__(self) -> int:
+        return len(self._databases)
+
+    def __iter__(self) -> Iterator[tuple[int, Database]]:
+        return iter(enumerate(self._databases))
+
+    def database(self, number: int) -> Database:
+        """One of them. Raises: ShardError `shard-missing`."""
+        if not 0 <= number < len(self._databases):
+            raise ShardError("shard-missing", f"shard {number} is not in the configuration")
+        return self._databases[number]
+
+    def here(self, number: int) -> Here:
+        """What work in one of them has to know of the others."""
+        head = self.head if len(self) > 1 else None
+        return Here(number=number, homes=self.homes, head=head)
+
+    async def home_of(self, journal: bytes) -> int:
+        """The number of a journal's home. Not inside a transaction. Raises: DatabaseError."""
+        await self.homes.learn([journal])
+        return self.homes.of(journal)
+
+    @contextlib.asynccontextmanager
+    async def at_home(self, connection: Connection, journal: bytes) -> AsyncIterator[Connection]:
+        """A transaction where a journal lives, inside one at the head."""
+        home = HEAD
+        if len(self) > 1:
+            home = (await homes_of(connection, [journal])).get(journal, HEAD)
+        async with self.beside(connection, home) as there:
+            yield there
+
+    @contextlib.asynccontextmanager
+    async def beside(self, connection: Connection, number: int) -> AsyncIterator[Connection]:
+        """A transaction at a shard, inside one at the head: the same one where that is the shard.
+
+        Never the other way round: those at other shards wait for nobody.
+        """
+        if number == HEAD:
+            yield connection
+            return
+        async with self.database(number).transaction() as there:
+            yield there
+
+    async def house(
+        self, connection: Connection, journal: bytes, *, now_ms: int, at_head: bool = False
+    ) -> int:
+        """Give a journal that enrols its home: where it has been, or where the fewest are.
+
+        `connection`: at the head; `at_head`: it goes on with what is there. Raises: DatabaseError.
+        """
+        # Those who enrol at once are shared out one after the other.
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('home', 7))")
+        shard = HEAD
+        if len(self) > 1 and not at_head:
+            been = await self._been(connection, journal)
+            shard = await least_filled(connection, len(self)) if been is None else been
+        return await settle_down(connection, journal, shard, now_ms=now_ms)
+
+    async def _been(self, connection: Connection, journal: bytes) -> int | None:
+        """Where a journal has entries that a restored head may have forgotten."""
+        for number, _ in self:
+            async with self.beside(connection, number) as there:
+                found = await there.fetchval(
+                    "SELECT true FROM journal_epoch WHERE journal = $1 AND size > 0 LIMIT 1",
+                    journal,
+                )
+            if found:
+                return number
+        return None
+
+
+async def open_shards(
+    head: Database,
+    config: DatabaseConfig,
+    stack: contextlib.AsyncExitStack,
+    *,
+    random: bytes,
+    now_ms: int,
+) -> Shards:
+    """Connect to the configured shards and bring their schemas up to date.
+
+    `random`: 16 bytes, the issuer's name among databases where this is the first start.
+    Raises: DatabaseError; ShardError `shard-mismatch`, `shard-missing`.
+    """
+    databases = [head]
+    for shard in config.shards:
+        database = await Database.connect(shard.dsn, config=config)
+        stack.push_async_callback(database.close)
+        await migrate(database, now_ms=now_ms)
+        databases.append(database)
+    issuer = random
+    for number, database in enumerate(databases):
+        async with database.transaction() as connection:
+            issuer = await identify(connection, number, issuer if number else None, random)
+    await _require_all(head, len(databases))
+    return Shards(databases)
+
+
+async def identify(
+    connection: Connection, number: int, issuer: bytes | None, random: bytes
+) -> bytes:
+    """Name a new database, or see that this is the one; answers the issuer that it is of.
+
+    `issuer`: None at the head, whose word it is. Raises: ShardError `shard-mismatch`.
+    """
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('shard', 7))")
+    row = await connection.fetchrow("SELECT number, issuer FROM shard")
+    if row is None:
+        if number and await connection.fetchval("SELECT EXISTS (SELECT FROM journal_epoch)"):
+            raise ShardError("shard-mismatch", f"shard {number}: the database is a head's")
+        await connection.execute(
+            "INSERT INTO shard (number, issuer) VALUES ($1, $2)", number, issuer or random
+        )
+        await _begin_numbers(connection, number)
+        return issuer or random
+    if row["number"] != number or issuer not in (None, row["issuer"]):
+        raise ShardError(
+            "shard-mismatch", f"shard {number}: the address is shard {row['number']}'s"
+        )
+    found: bytes = row["issuer"]
+    return found
+
+
+async def _begin_numbers(connection: Connection, number: int) -> None:
+    if number == HEAD:
+        return
+    first = number * NUMBERS_EACH + 1
+    for table, column in (("journal_epoch", "epoch_id"), ("journal_evidence", "evidence_id")):
+        await connection.execute(f"ALTER TABLE {table} ALTER COLUMN {column} RESTART WITH {first}")
+
+
+async def _require_all(head: Database, count: int) -> None:
+    async with head.transaction() as connection:
+        last = await connection.fetchval("SELECT max(shard) FROM journal_home")
+    if count > SHARD_MAX + 1:
+        raise ShardError("shard-missing", f"at most {SHARD_MAX} beside the head")
+    if last is not None and last >= count:
+        raise ShardError("shard-missing", f"journals live at shard {last}")

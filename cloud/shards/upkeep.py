@@ -1,0 +1,128 @@
+"""Upkeep between shards: what a restored one forgot is sent again, old rows are summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cloud.database import Database
+from cloud.log import Log
+from cloud.shards.shards import Shards
+
+PAGE = 5_000
+KEEP_MS = 30 * 86_400_000
+_log = Log("shards")
+
+
+async def recall(shards: Shards) -> int:
+    """Let be sent again what a shard took and does not remember: it was restored from a backup.
+
+    What was sent and not taken is sent again at once: the stream may have been this process's own.
+    Answers how many messages had been taken. Raises: DatabaseError.
+    """
+    recalled = 0
+    for source, database in shards:
+        async with database.transaction() as connection:
+            await connection.execute(
+                "UPDATE shard_message SET sent_ms = NULL"
+                " WHERE taken_ms IS NULL AND sent_ms IS NOT NULL"
+            )
+        for target, other in shards:
+            if target != source:
+                recalled += await _recall_pair(source, database, target, other)
+    return recalled
+
+
+async def _recall_pair(source: int, database: Database, target: int, other: Database) -> int:
+    last, recalled = 0, 0
+    while True:
+        async with database.transaction() as connection:
+            rows = await connection.fetch(
+                "SELECT message_id, identity FROM shard_message WHERE target = $1"
+                " AND taken_ms IS NOT NULL AND message_id > $2 ORDER BY message_id LIMIT $3",
+                *(target, last, PAGE),
+            )
+        if not rows:
+            return recalled
+        last = rows[-1]["message_id"]
+        known = await _known(other, source, [row["identity"] for row in rows])
+        missing = [row["message_id"] for row in rows if row["identity"] not in known]
+        if missing:
+            async with database.transaction() as connection:
+                await connection.execute(
+                    "UPDATE shard_message SET taken_ms = NULL, sent_ms = NULL"
+                    " WHERE message_id = ANY ($1)",
+                    missing,
+                )
+            _log.warning("messages.recalled", shard=source, target=target, count=len(missing))
+            recalled += len(missing)
+
+
+async def _known(other: Database, source: int, identities: Sequence[bytes]) -> set[bytes]:
+    async with other.transaction() as connection:
+        rows = await connection.fetch(
+            "SELECT identity FROM shard_taken WHERE source = $1 AND identity = ANY ($2)",
+            *(source, identities),
+        )
+    return {row["identity"] for row in rows}
+
+
+async def forget(shards: Shards, *, now_ms: int) -> None:
+    """Sum up rows that are old at both ends; the account over all shards stays what it is.
+
+    A message is forgotten where it was taken only after it was where it came from: until then it
+    may come again. Raises: DatabaseError.
+    """
+    for _, database in shards:
+        while await _forget_sent(database, before_ms=now_ms - KEEP_MS):
+            pass
+        for source, other in shards:
+            await _forget_taken(database, source, other, before_ms=now_ms - 2 * KEEP_MS)
+
+
+async def _forget_sent(database: Database, *, before_ms: int) -> bool:
+    """Whether there may be more."""
+    async with database.transaction() as connection:
+        found: int = await connection.fetchval(
+            "WITH gone AS (DELETE FROM shard_message WHERE message_id IN"
+            "  (SELECT message_id FROM shard_message WHERE taken_ms < $1 LIMIT $2)"
+            "  RETURNING target, currency, amount"
+            " ), summed AS (INSERT INTO shard_sum (other, currency, sent)"
+            "  SELECT target, currency, sum(amount)::bigint FROM gone WHERE amount <> 0"
+            "  GROUP BY target, currency ON CONFLICT (other, currency)"
+            "  DO UPDATE SET sent = shard_sum.sent + excluded.sent)"
+            " SELECT count(*) FROM gone",
+            *(before_ms, PAGE),
+        )
+    return found == PAGE
+
+
+async def _forget_taken(
+    database: Database, source: int, other: Database, *, before_ms: int
+) -> None:
+    last = b""
+    while True:
+        async with database.transaction() as connection:
+            rows = await connection.fetch(
+                "SELECT identity FROM shard_taken WHERE source = $1 AND taken_ms < $2"
+                " AND identity > $3 ORDER BY identity LIMIT $4",
+                *(source, before_ms, last, PAGE),
+            )
+        if not rows:
+            return
+        identities = [row["identity"] for row in rows]
+        last = identities[-1]
+        async with other.transaction() as connection:
+            kept = await connection.fetch(
+                "SELECT identity FROM shard_message WHERE identity = ANY ($1)", identities
+            )
+        gone = set(identities) - {row["identity"] for row in kept}
+        async with database.transaction() as connection:
+            await connection.execute(
+                "WITH gone AS (DELETE FROM shard_taken WHERE source = $1 AND identity = ANY ($2)"
+                "  RETURNING currency, amount)"
+                " INSERT INTO shard_sum (other, currency, taken)"
+                " SELECT $1, currency, sum(amount)::bigint FROM gone WHERE amount <> 0"
+                " GROUP BY currency ON CONFLICT (other, currency)"
+                " DO UPDATE SET taken = shard_sum.taken + excluded.taken",
+                *(source, list(gone)),
+            )
