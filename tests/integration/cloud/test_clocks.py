@@ -146,7 +146,7 @@ async def test_of_a_clock_that_runs_ahead_the_furthest_entry_is_kept_and_told_on
         branch.book.accept(branch.book.pay(anna, bert, 1))
         assert (await branch.sync(reconciling, now_ms=heard_ms)).problem is None
         async with database.transaction() as connection:
-            found.append([item.entry_ms for item in await list_ahead(connection, first=0)])
+            found.append([item.entry_ms for item in await list_ahead(connection, limit=9)])
             told = await connection.fetchval(
                 "SELECT count(*) FROM outbox WHERE topic = 'journal.clock-ahead'"
             )
