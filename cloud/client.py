@@ -30,9 +30,9 @@ class Api:
         self._timeout_s = timeout_s
         self._token_file = token_file
 
-    async def get(self, path: str) -> Any:
+    async def get(self, path: str, *, port: str = "api_port") -> Any:
         """Raises: CloudError with the code of the problem; `cloud-silent`."""
-        return await self._call("GET", path, None)
+        return await self._send("GET", path, port=port)
 
     async def pages(self, path: str, name: str) -> AsyncIterator[dict[str, Any]]:
         """The lines of a list that comes in pages, under `name` in each. Raises: as `get`."""

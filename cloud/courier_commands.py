@@ -1,4 +1,4 @@
-"""`cbdc-cloud sync import`: a courier's folder in, sealed answers out."""
+"""`cbdc-cloud sync import` and `export`: a courier's folder in, sealed answers out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from cloud.client import Api
 from cloud.config import Config
 from cloud.errors import CloudError
-from cloud.http.carried import PATH
+from cloud.http.carried import PATH, UNASKED_PATH
 from cloud.http.octets import from_text
 from sync.courier import (
+    SHORT_BYTES,
     Fate,
     Kind,
     Label,
@@ -20,6 +21,7 @@ from sync.courier import (
     explained,
     find_files,
     put_file,
+    read_label,
     read_sealed,
 )
 from sync.errors import Code, CourierError
@@ -33,7 +35,7 @@ _REFUSED = {code.value: code for code in Refused}
 
 def add_sync(verbs: Any) -> None:
     """Add the command to the parser."""
-    sync = verbs.add_parser("sync", help="reports of gateways that came by courier")
+    sync = verbs.add_parser("sync", help="what couriers carry from and to gateways")
     actions = sync.add_subparsers(dest="action", required=True, metavar="ACTION")
     taken = actions.add_parser(
         "import",
@@ -48,6 +50,17 @@ def add_sync(verbs: Any) -> None:
     )
     taken.add_argument("--officer-file", type=Path, required=True, help="the token of any officer")
     taken.set_defaults(run=import_reports)
+    made = actions.add_parser(
+        "export",
+        help="write what gateways may lack, unasked",
+        description="Writes for one gateway, or for each, a sealed file with the lists, the policy,"
+        " keys, certificates, the newest settlement and signed grants: `cbdc-edge sync import`"
+        " takes it. It acknowledges nothing, and what the gateway holds already changes nothing.",
+    )
+    made.add_argument("stick", type=Path, metavar="DIR")
+    made.add_argument("--journal", metavar="JNL", help="for this gateway alone")
+    made.add_argument("--officer-file", type=Path, required=True, help="the token of any officer")
+    made.set_defaults(run=export_answers)
 
 
 class _File:
@@ -76,6 +89,41 @@ async def import_reports(config: Config, options: argparse.Namespace) -> int:
         # Whatever came may have been what the others waited for.
         waiting = early if len(early) < len(waiting) else []
     return _tell(files)
+
+
+async def export_answers(config: Config, options: argparse.Namespace) -> int:
+    """One file for each gateway; one of an earlier export is replaced."""
+    api = Api(config, options.officer_file)
+    try:
+        find_files(options.stick, Kind.ANSWER)
+        found = (await api.get(UNASKED_PATH, port="gateway_port"))["gateways"]
+        named = [one for one in found if options.journal in (None, one["journal"])]
+        if not named:
+            raise CloudError("gateway-unknown", options.journal or "no gateway is enrolled")
+        for one in named:
+            made = await api.get(f"{UNASKED_PATH}?journal={one['journal']}", port="gateway_port")
+            label, sealed = _answer_label({"first": 0, "end": 0, **made})
+            path = await asyncio.to_thread(_replace, options.stick, label, sealed)
+            print(f"{path.name}: for {one['name']}, {len(sealed)} bytes")
+    except CourierError as error:
+        raise CloudError(str(error.code), f"{error.detail}; what was written before is good") from (
+            error
+        )
+    return WELL
+
+
+def _replace(stick: Path, label: Label, sealed: bytes) -> Path:
+    """Write it, and then remove those of earlier exports. Raises: CourierError."""
+    path = put_file(stick, label, sealed)
+    for other in find_files(stick, Kind.ANSWER):
+        before = read_label(other.name)
+        if other != path and before is not None and _place(before) == _place(label):
+            other.unlink(missing_ok=True)
+    return path
+
+
+def _place(label: Label) -> tuple[bytes, int, bytes]:
+    return label.journal, label.epoch, label.exchange[:SHORT_BYTES]
 
 
 async def _take(api: Api, path: Path, answers: Path) -> Outcome:

@@ -26,7 +26,8 @@ from edge.intake import Intake
 from edge.journal_port import JournalPort, head_told
 from sync.courier import Fate, Kind, Label, Outcome, explained
 from sync.errors import Code, SyncError
-from sync.exchange import EXCHANGE_BYTES, check_acknowledged, open_down
+from sync.exchange import EXCHANGE_BYTES, UNASKED, check_acknowledged, open_down
+from sync.ports import Position
 from wallet.clock import Clock
 from wallet.protocol.envelope import UP_TYPE, Down, Up, up_payload
 from wallet.protocol.refusals import ProtocolError
@@ -134,16 +135,32 @@ class Courier:
         try:
             keys, root = self._port.own_keys(), self._port.anchor
             down = await asyncio.to_thread(open_down, sealed, keys=keys, root=root)
+            if down.exchange == UNASKED:
+                return await self._take_unasked(down)
             carried = await self._answered(down)
         except (SyncError, ProtocolError) as error:
             return explained(error, Kind.ANSWER)
         return await self._take(down, carried)
 
-    async def _answered(self, down: Down) -> Carried:
-        """The report that it answers. Raises: SyncError."""
+    def _check_ours(self, down: Down) -> Position:
         position = self._port.position()
         if (down.journal, down.epoch) != (position.journal, position.epoch):
             raise SyncError(Code.FOREIGN_ANSWER, "another journal or epoch")
+        return position
+
+    async def _take_unasked(self, down: Down) -> Outcome:
+        """Its objects, and nothing that it says of sizes. Raises: SyncError, StoreError."""
+        self._check_ours(down)
+        intake = await self._port.take_unasked(down)
+        if intake.taken:
+            return _fate(Fate.TAKEN, f"{intake.taken} objects of the issuer came, unasked")
+        if intake.refused:
+            return _fate(Fate.REFUSED, f"its objects were refused: {', '.join(intake.refused)}")
+        return _fate(Fate.KNOWN, "nothing new: all that the issuer sent unasked is held")
+
+    async def _answered(self, down: Down) -> Carried:
+        """The report that it answers. Raises: SyncError."""
+        position = self._check_ours(down)
         carried = await self._opened.database.read(lambda c: find_carried(c, down.exchange))
         if carried is None:
             detail = "it answers no report that this gateway made, or one that it has forgotten"

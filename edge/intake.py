@@ -224,7 +224,9 @@ async def _renew(journal: Journal, certificates: list[bytes]) -> Receipted | Ref
             return None
         leaf, der = max(leaves, key=lambda pair: pair[0].not_after_s)
         authority = authorities.get(leaf.issuer, journal.chain[1])
-        if (der, authority) != journal.chain:
+        held = parse_certificate(journal.chain[0])
+        # What was on its way for long does not take the place of what came since.
+        if (der, authority) != journal.chain and leaf.not_after_s >= held.not_after_s:
             await journal.renew((der, authority))
             _log.info("certificate.renewed", not_after_s=leaf.not_after_s)
     except ProtocolError as error:

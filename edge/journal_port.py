@@ -282,6 +282,11 @@ class JournalPort:
         await self.take_since(down, self._opened.journal.acknowledged)
         await self._anchor_audit()
 
+    async def take_unasked(self, down: Down) -> Intake:
+        """The objects of an answer to no report. Raises: StoreError."""
+        async with self._taking:
+            return await take_objects(self._opened.journal, self._opened.database, down.objects)
+
     async def take_since(self, down: Down, acknowledged: int) -> Intake:
         """The same for an answer that may be old. Raises: StoreError.
 

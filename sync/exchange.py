@@ -24,6 +24,8 @@ from wallet.protocol.receipt import NO_CHAINS
 from wallet.protocol.sealed import open_sealed
 
 EXCHANGE_BYTES = 16
+# The exchange of an answer to no report: it acknowledges nothing, and brings objects.
+UNASKED = bytes(EXCHANGE_BYTES)
 # In `health`: bytes of objects that the line carries well in one answer.
 TAKES = "takes"
 # An answer of no more, whatever is asked for: an envelope has 64 MiB.

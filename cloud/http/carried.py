@@ -1,4 +1,4 @@
-"""Reports that a courier brought: an officer hands them in, and gets sealed answers to carry back.
+"""What couriers carry: reports that officers hand in, with sealed answers, and answers unasked.
 
 The report says by its own signature whose it is; the officer's token only keeps strangers out.
 """
@@ -12,12 +12,16 @@ from cloud.http.app import answer
 from cloud.http.octets import to_text
 from cloud.http.routes import read_body
 from cloud.http.tokens import officer_of
+from cloud.issuer.gateways import CLOSED, list_gateways
 from cloud.service import Cloud
 from cloud.syncing import Answered
+from cloud.unasked import unasked
 from sync.courier import Fate, Outcome
-from wallet.protocol.ids import JournalId, journal_text
+from sync.exchange import UNASKED
+from wallet.protocol.ids import JournalId, journal_text, parse_journal
 
 PATH = "/v1/sync/carried"
+UNASKED_PATH = "/v1/sync/unasked"
 
 
 class CarriedAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +38,30 @@ class CarriedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     answer: str
 
 
+class Addressee(msgspec.Struct, frozen=True, kw_only=True):
+    """A gateway to which something may be carried."""
+
+    journal: str
+    name: str
+
+
+class Addressees(msgspec.Struct, frozen=True, kw_only=True):
+    """All of them, by name."""
+
+    gateways: list[Addressee]
+
+
+class UnaskedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway may lack, sealed for it."""
+
+    journal: str
+    epoch: int
+    exchange: str
+    answer: str
+
+
 def add_carried(app: web.Application, cloud: Cloud) -> None:
-    """Add the route."""
+    """Add the routes."""
 
     async def post_carried(request: web.Request) -> web.Response:
         async with cloud.database.transaction() as connection:
@@ -58,7 +84,32 @@ def add_carried(app: web.Application, cloud: Cloud) -> None:
             )
         )
 
+    async def get_unasked(request: web.Request) -> web.Response:
+        async with cloud.database.transaction() as connection:
+            await officer_of(connection, request)
+            found = await list_gateways(connection)
+        named = request.query.get("journal")
+        if named is None:
+            gateways = [
+                Addressee(journal=journal_text(JournalId(one.journal)), name=one.name)
+                for one in found
+                if one.state != CLOSED
+            ]
+            return answer(Addressees(gateways=gateways))
+        made = await unasked(
+            cloud.database, cloud.desk, cloud.reconciler, journal=parse_journal(named)
+        )
+        return answer(
+            UnaskedAnswer(
+                journal=named,
+                epoch=made.epoch,
+                exchange=UNASKED.hex(),
+                answer=to_text(made.sealed),
+            )
+        )
+
     app.router.add_post(PATH, post_carried)
+    app.router.add_get(UNASKED_PATH, get_unasked)
 
 
 def outcome_of(made: Answered) -> Outcome:

@@ -28,15 +28,16 @@ from cloud.http.problem import RequestRefused
 from cloud.http.rates import limited
 from cloud.http.routes import BODY_S_MAX, read_body
 from cloud.issuer.enrolments import carry_wallets
-from cloud.issuer.gateways import Gateway, Wanted, common_objects
+from cloud.issuer.gateways import Gateway, Wanted
+from cloud.issuer.lacking import lacking
 from cloud.issuer.profiles import GATEWAY_URI
 from cloud.issuer.succession import followed_by
 from cloud.service import Cloud
-from wallet.protocol.envelope import NEWEST_LISTS
 from wallet.protocol.ids import journal_text
 
 SYNC_TYPE = "application/cbdc-sync"
 SEALED_BYTES_MAX = 64 << 20
+LIST_BYTES_MAX = 256 * 1024
 
 
 class JournalKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -120,10 +121,10 @@ def gateway_application(cloud: Cloud) -> web.Application:
             )
             if before is not None:
                 await carry_wallets(connection, cloud.desk, gateway, before, now_ms=now_ms)
-            objects = await common_objects(
-                connection, gateway.currency, {}, first_list=NEWEST_LISTS
-            )
-            objects += await open_question(connection, gateway.journal)
+            # Of a large list the beginning: the rest comes by exchanges, as the line takes it.
+            common = await lacking(connection, gateway.currency, {}, bytes_max=LIST_BYTES_MAX)
+            question = await open_question(connection, gateway.journal)
+            objects = [*common.first, *common.later, *question]
         statement = None if before is None else before.statement
         return answer(_enrolment(cloud, gateway, objects, statement), status=201)
 

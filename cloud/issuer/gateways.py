@@ -14,7 +14,7 @@ from cloud.database import Connection, constraints_as
 from cloud.errors import IssuerError
 from cloud.issuer import audit, objects
 from cloud.issuer.desk import Desk
-from cloud.issuer.objects import KEYS, list_series, policy_series
+from cloud.issuer.objects import policy_series
 from cloud.issuer.officers import new_token, token_hash
 from cloud.issuer.pki import certify_gateway, certify_journal
 from cloud.issuer.profiles import DAY_MS
@@ -23,7 +23,6 @@ from cloud.issuer.succession import succeed, succession_of
 from wallet.protocol.certificates import Chain, parse_certificate
 from wallet.protocol.ids import journal_text
 from wallet.protocol.keys import PublicKey, from_raw
-from wallet.protocol.lists import ListId
 from wallet.protocol.refusals import ProtocolError
 
 PROOF_CONTEXT = b"cbdc-enrolment/1"
@@ -271,17 +270,3 @@ async def renewed(
         *(gateway.journal, *chain),
     )
     return chain
-
-
-async def common_objects(
-    connection: Connection, currency: str, newest: dict[int, int], *, first_list: int
-) -> list[bytes]:
-    """Policy, lists and keys that somebody lacks who holds those sequences, oldest first."""
-    found = await objects.newer_than(connection, policy_series(currency), newest.get(0))
-    # Of policies the newest one is all that counts.
-    found = found[-1:]
-    for list_id in ListId:
-        held = newest.get(first_list + list_id)
-        found += await objects.newer_than(connection, list_series(list_id), held)
-    found += (await objects.newer_than(connection, KEYS, newest.get(2)))[-1:]
-    return [stored.object for stored in sorted(found, key=lambda stored: stored.issued_ms)]

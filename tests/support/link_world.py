@@ -74,9 +74,9 @@ CASES = {
         quality=Quality(rate_bits=400_000, delay_ms=20, flap_s=3), entries=500, timeout_s=2
     ),
     "lists": Case(
-        quality=Quality(rate_bits=100_000, delay_ms=20, loss=0.01, flap_s=3),
+        quality=Quality(rate_bits=160_000, delay_ms=20, loss=0.01, flap_s=3),
         entries=5,
-        lists=6,
+        lists=9,
         timeout_s=2,
     ),
     "lies": Case(quality=Quality(delay_ms=10), lies=True),

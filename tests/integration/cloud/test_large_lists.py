@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloud.database import Connection, Database
+from cloud.http.octets import from_text
 from cloud.issuer import lists
 from cloud.issuer.desk import Desk
 from cloud.issuer.lists import DELTAS_MAX, NEVER_ISSUED_MS, PART_BYTES, Items, ListChange
@@ -19,7 +20,7 @@ from tests.support.cloud_local import LocalCloud, NewGateway, local_cloud
 from tests.support.world import NOW_MS
 from wallet.protocol.envelope import NEWEST_LISTS, Down
 from wallet.protocol.issued import decode_issued, decode_list
-from wallet.protocol.lists import Held, ListId, SignedList, hold
+from wallet.protocol.lists import Held, ListId, SignedList, hold, hold_chain
 from wallet.protocol.packed import ROW_BYTES
 
 COUNT = 10_000
@@ -171,6 +172,25 @@ async def test_a_large_list_comes_in_answers_as_large_as_the_line_takes(
     # Who does not say gets all of it, and nothing that it would not know.
     whole = await exchange(cloud, gateway, newest={**newest, NEWEST_LISTS + ListId.WALLETS: 0})
     assert whole.waiting == 0 and len(whole.objects) == 7
+
+
+async def test_a_newcomer_gets_the_beginning_of_a_large_list(cloud: LocalCloud) -> None:
+    ids = many(20_000)
+    after = await change(cloud, ListId.WALLETS, ids, {})
+    gateway = await enrolled(cloud, 0)
+    raws = [from_text(raw) for raw in gateway.answer["objects"]]
+    found = [item for item in map(decode_issued, raws) if isinstance(item, SignedList)]
+    assert {item.list_id for item in found} == set(ListId)
+    begun = [item for item in found if item.list_id == ListId.WALLETS]
+    held = hold_chain(begun)
+    assert 0 < len(held.items) < len(ids) and held.issued_ms < after.issued_ms
+    # And the rest by an exchange.
+    newest = {NEWEST_LISTS + ListId.WALLETS: held.sequence}
+    _, rest = await fetch(cloud, gateway, newest, 1 << 20)
+    for item in rest:
+        if item.list_id == ListId.WALLETS:
+            held = hold(item, held)
+    assert held == after
 
 
 async def test_what_is_urgent_comes_before_what_is_large(cloud: LocalCloud) -> None:

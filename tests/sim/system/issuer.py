@@ -27,9 +27,9 @@ from cloud.issuer.gateways import (
     PROOF_CONTEXT,
     Wanted,
     add_gateway,
-    common_objects,
     find_gateway,
 )
+from cloud.issuer.lacking import lacking
 from cloud.issuer.officers import Officer, Role, add_officer, list_officers, new_token
 from cloud.issuer.vault import Vault
 from cloud.ledger.accounts import ensure_accounts, issuance
@@ -43,9 +43,9 @@ from cloud.recovery.reckoning import Hosted
 from cloud.recovery.statements import approve_statement, draft_statement
 from cloud.syncing import Exchange
 from cloud.wallets import find_wallet, open_wallet
+from sync.exchange import OBJECTS_BYTES_MAX
 from tests.sim.system.box import Box, NoSealer
 from wallet.protocol.certificates import TrustAnchor
-from wallet.protocol.envelope import NEWEST_LISTS
 from wallet.protocol.keys import PublicKey
 from wallet.protocol.lists import ListId
 from wallet.protocol.policy import JournalLimit, Limit
@@ -243,7 +243,8 @@ class Issuer:
                 None,
                 now_ms=now_ms,
             )
-            objects = await common_objects(connection, CURRENCY, {}, first_list=NEWEST_LISTS)
+            common = await lacking(connection, CURRENCY, {}, bytes_max=OBJECTS_BYTES_MAX)
+            objects = [*common.first, *common.later]
         box.anchor = self.anchor
         await box.create(made.chain, objects)
 

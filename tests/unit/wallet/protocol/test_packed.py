@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,16 @@ from tests.support.issuer import Issuer
 from tests.unit.wallet.protocol.test_objects import signed_list
 from wallet.protocol.ids import ID_BYTES
 from wallet.protocol.issued import LIST_TYPE, decode_list, payload
-from wallet.protocol.lists import Held, ListId, SignedList, content, hold, hold_chain
+from wallet.protocol.lists import (
+    LIST_BYTES_MAX,
+    Held,
+    ListId,
+    SignedList,
+    content,
+    hold,
+    hold_chain,
+    parts,
+)
 from wallet.protocol.packed import HEAD, ROW_BYTES, PackedIds, is_sorted
 from wallet.protocol.refusals import Code, ProtocolError
 
@@ -187,3 +197,10 @@ def test_rows_stand_in_the_order_of_their_marks() -> None:
     bounds = [*ids._marks]
     assert bounds[0] == 0 and bounds[-1] == len(ids._rows)
     assert all(low <= high for low, high in pairwise(bounds))
+
+
+def test_content_above_the_bound_is_too_large() -> None:
+    large = msgspec.structs.replace(CHAINS[2][0], content=bytes(LIST_BYTES_MAX + 1))
+    with pytest.raises(ProtocolError) as caught:
+        parts(large)
+    assert caught.value.code == Code.TOO_LARGE
