@@ -37,6 +37,7 @@ from cloud.http.watch import add_watch
 from cloud.issuer.pki import server_credentials
 from cloud.log import Log, start_logging
 from cloud.service import Cloud, open_cloud
+from cloud.streaming import handing_on
 from hsm.api import HsmError
 from hsm.files import replace_durably
 from sync.transport import ANY_TIME
@@ -127,7 +128,11 @@ async def run(config: Config) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with open_cloud(config, clock=SystemClock()) as cloud, serving(cloud) as ports:
+    async with (
+        open_cloud(config, clock=SystemClock()) as cloud,
+        handing_on(cloud),
+        serving(cloud) as ports,
+    ):
         collect_seldom()
         _log.info("cloud.ready", **ports)
         async with asyncio.TaskGroup() as group:

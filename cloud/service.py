@@ -20,6 +20,7 @@ from cloud.reconciler import stragglers
 from cloud.reconciler.leaves import fill_all
 from cloud.reconciler.reconciler import Reconciler
 from cloud.reconciler.returns import return_expired_notes
+from cloud.stream.api import Carrier
 from cloud.syncing import Exchange
 from hsm import software
 from hsm.api import KeyMissing, Token
@@ -50,6 +51,8 @@ class Cloud:
         self.desk = desk
         self.reconciler = reconciler
         self.exchange = Exchange(database=database, desk=desk, reconciler=reconciler)
+        # What reports go through while they are handed on.
+        self.stream: Carrier | None = None
         # What is renewed besides, by whoever serves this cloud.
         self.renewals: list[Callable[[], Awaitable[None]]] = []
 
@@ -106,7 +109,13 @@ async def _open_token(config: Config, *, create: bool) -> Token:
 
 
 @contextlib.asynccontextmanager
-async def open_cloud(config: Config, *, clock: Clock, create: bool = False) -> AsyncIterator[Cloud]:
+async def open_cloud(
+    config: Config,
+    *,
+    clock: Clock,
+    create: bool = False,
+    verifying_processes: int = VERIFYING_PROCESSES,
+) -> AsyncIterator[Cloud]:
     """The cloud of a folder; with `create` what is missing is made.
 
     Raises: ConfigError `not-initialised`, DatabaseError, HsmError.
@@ -118,7 +127,7 @@ async def open_cloud(config: Config, *, clock: Clock, create: bool = False) -> A
         database = await stack.enter_async_context(open_database(config, now_ms=now_ms))
         desk = await open_desk(config, database, token, now_ms=now_ms)
         reconciler = Reconciler(
-            database, anchor=desk.anchor, signing=desk, workers=VERIFYING_PROCESSES
+            database, anchor=desk.anchor, signing=desk, workers=verifying_processes
         )
         stack.push_async_callback(reconciler.close)
         yield Cloud(config=config, clock=clock, database=database, desk=desk, reconciler=reconciler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 import msgspec
 
@@ -11,6 +10,8 @@ from cloud.attestation.questions import open_question
 from cloud.attestation.reports import judge
 from cloud.database import Connection, Database
 from cloud.errors import CloudError
+from cloud.ingest.held import held_of
+from cloud.ingest.intake import Directly, Intake, Reconciling
 from cloud.issuer.desk import Desk
 from cloud.issuer.enrolments import (
     carry_wallets,
@@ -47,28 +48,6 @@ _OWN = (bytes((0xA5, 0x01, EntryKind.ENROL)), bytes((0xA5, 0x01, EntryKind.POLIC
 _log = Log("sync")
 
 
-class Outcome(Protocol):
-    """What a reconciler answers with."""
-
-    @property
-    def acknowledged(self) -> int:
-        """The contiguous size now held."""
-
-    @property
-    def problem(self) -> str | None:
-        """A code, when nothing of the segment was kept."""
-
-
-class Reconciling(Protocol):
-    """What the exchange needs of the reconciler."""
-
-    async def ingest(self, up: VerifiedUp, *, now_ms: int) -> Outcome:
-        """Take a segment."""
-
-    async def settlements_after(self, journal: bytes, epoch: int, size: int) -> list[bytes]:
-        """Settlements above a size, oldest first."""
-
-
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
     """A report, its sealed answer, and what was held of the journal before and after."""
 
@@ -81,12 +60,12 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exchange:
-    """Answers reports of gateways."""
+    """Answers reports of gateways. `intake` has them reconciled: at once, or through the stream."""
 
     def __init__(self, *, database: Database, desk: Desk, reconciler: Reconciling) -> None:
         self._database = database
         self._desk = desk
-        self._reconciler = reconciler
+        self.intake: Intake = Directly(reconciler)
 
     async def answer(self, sealed: bytes, *, caller: bytes, now_ms: int) -> bytes:
         """The sealed answer to a sealed report.
@@ -97,7 +76,8 @@ class Exchange:
         envelope, verified = await self._open(sealed)
         if verified.claims.journal != caller:
             raise CloudError("wrong-gateway", "the connection is another gateway's")
-        return (await self._answer(envelope, verified, now_ms=now_ms, carried=False)).sealed
+        made = await self._answer(sealed, envelope, verified, now_ms=now_ms, carried=False)
+        return made.sealed
 
     async def answer_carried(self, sealed: bytes, *, now_ms: int) -> Answered:
         """The same for a report that somebody carried here: whoever it was, the gateway signed it.
@@ -105,7 +85,7 @@ class Exchange:
         Raises: ProtocolError for an envelope that does not hold, CloudError.
         """
         envelope, verified = await self._open(sealed)
-        return await self._answer(envelope, verified, now_ms=now_ms, carried=True)
+        return await self._answer(sealed, envelope, verified, now_ms=now_ms, carried=True)
 
     async def _open(self, sealed: bytes) -> tuple[bytes, VerifiedUp]:
         # A report may be large: other gateways are answered while it is opened.
@@ -114,7 +94,7 @@ class Exchange:
         )
 
     async def _answer(
-        self, envelope: bytes, verified: VerifiedUp, *, now_ms: int, carried: bool
+        self, sealed: bytes, envelope: bytes, verified: VerifiedUp, *, now_ms: int, carried: bool
     ) -> Answered:
         up = verified.claims
         async with self._database.transaction() as connection:
@@ -126,35 +106,36 @@ class Exchange:
             await follow(connection, gateway, up, envelope, now_ms=now_ms, carried=carried)
         # It may be large, and nobody looks at it again.
         del envelope
-        outcome = await self._reconciler.ingest(verified, now_ms=now_ms)
-        settlements = await self._reconciler.settlements_after(
-            up.journal, up.epoch, up.acknowledged_size
-        )
+        taken = await self.intake.take(sealed, verified, now_ms=now_ms)
         async with self._database.transaction() as connection:
+            held = taken.acknowledged
+            if held is None:
+                held = await held_of(connection, self._desk.anchor, up)
+            kept = taken.problem is None and held >= up.acknowledged_size + len(up.entries)
             objects = await self._objects(
-                connection, gateway, verified, outcome, proven=proven, now_ms=now_ms
+                connection, gateway, verified, kept=kept, proven=proven, now_ms=now_ms
             )
         _log.info(
             "exchange",
             gateway=gateway.name,
             entries=len(up.entries),
-            acknowledged=outcome.acknowledged,
-            problem=outcome.problem,
+            acknowledged=held,
+            problem=taken.problem,
             carried=carried,
         )
         payload = build_down(
             up,
-            acknowledged=outcome.acknowledged,
-            objects=[*objects, *settlements],
-            problem=outcome.problem,
+            acknowledged=held,
+            objects=[*objects, *taken.settlements],
+            problem=taken.problem,
         )
         signed = await self._desk.sign_down(payload)
         return Answered(
             up=up,
             gateway=gateway.name,
             before=before,
-            acknowledged=outcome.acknowledged,
-            problem=outcome.problem,
+            acknowledged=held,
+            problem=taken.problem,
             sealed=await asyncio.to_thread(seal, signed, recipient=gateway.hpke_key),
         )
 
@@ -163,8 +144,8 @@ class Exchange:
         connection: Connection,
         gateway: Gateway,
         verified: VerifiedUp,
-        outcome: Outcome,
         *,
+        kept: bool,
         proven: bool,
         now_ms: int,
     ) -> list[bytes]:
@@ -176,7 +157,7 @@ class Exchange:
         enrolments = [body for body in entered if isinstance(body, Enrolment)]
         await set_enrolled(connection, gateway, enrolments)
         suspended = await is_suspended(connection, gateway)
-        if not suspended and _is_kept(up, outcome):
+        if not suspended and kept:
             await take_back(connection, entered, now_ms=now_ms)
             await merge_lists(connection, desk, now_ms=now_ms)
         common = await common_objects(
@@ -209,12 +190,6 @@ class Exchange:
         before = await followed_by(connection, gateway.journal, epoch=gateway.epoch)
         if before is not None:
             await carry_wallets(connection, self._desk, gateway, before, now_ms=now_ms)
-
-
-def _is_kept(up: Up, outcome: Outcome) -> bool:
-    """Are all of the report's entries held?"""
-    end = up.acknowledged_size + len(up.entries)
-    return outcome.problem is None and outcome.acknowledged >= end
 
 
 def _entered(up: Up) -> list[Enrolment | Policy]:

@@ -78,6 +78,9 @@ _BY_CODE = {
     "internal-fault": 500,
     "database-unavailable": 503,
     "database-busy": 503,
+    "stream-unavailable": 503,
+    "stream-full": 503,
+    "message-too-large": 413,
     # The issuer's own token: nothing that a caller could do better.
     "token-gone": 503,
     "token-timeout": 503,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -17,6 +18,7 @@ from cloud.http.overview import account_line
 from cloud.http.routes import Route
 from cloud.ledger.conservation import conservation
 from cloud.service import Cloud
+from cloud.stream.api import Figures, StreamError
 
 METRICS_TYPE = "text/plain; version=0.0.4"
 
@@ -24,10 +26,13 @@ METRICS_TYPE = "text/plain; version=0.0.4"
 class _Readings(Collector):
     """What was read from the database for one answer."""
 
-    def __init__(self, entries: int, journals: dict[str, int], gateways: int) -> None:
+    def __init__(
+        self, entries: int, journals: dict[str, int], gateways: int, stream: Figures | None
+    ) -> None:
         self._entries = entries
         self._journals = journals
         self._gateways = gateways
+        self._stream = stream
 
     def collect(self) -> Iterator[Metric]:
         """What the registry asks for."""
@@ -37,6 +42,12 @@ class _Readings(Collector):
             journals.add_metric([state], count)
         yield journals
         yield GaugeMetricFamily("cbdc_gateways", "Enrolled gateways", value=self._gateways)
+        yield GaugeMetricFamily("cbdc_stream_up", "Stream in reach", value=self._stream is not None)
+        if self._stream is not None:
+            found = GaugeMetricFamily("cbdc_stream_messages", "Messages", labels=["state"])
+            for state in Figures.__struct_fields__:
+                found.add_metric([state], getattr(self._stream, state))
+            yield found
 
 
 def add_watch(app: web.Application, cloud: Cloud, routes: Sequence[Route]) -> None:
@@ -78,8 +89,13 @@ async def _read(cloud: Cloud) -> _Readings:
             " GROUP BY state"
         )
         gateways = await connection.fetchval("SELECT count(*) FROM gateway")
+    stream = None
+    if cloud.stream is not None:
+        with contextlib.suppress(StreamError):
+            stream = await cloud.stream.figures()
     return _Readings(
         entries=sum(row["size"] for row in rows),
         journals={row["state"]: row["count"] for row in rows},
         gateways=gateways,
+        stream=stream,
     )

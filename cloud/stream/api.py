@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import msgspec
@@ -25,6 +26,14 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """How many messages there are: not done yet, of these delivered again, and set aside."""
+
+    waiting: int
+    redelivered: int
+    parked: int
+
+
 class Delivery(Protocol):
     """A message in somebody's hands. Unless it is done it comes again, to this one or another."""
 
@@ -44,16 +53,40 @@ class Delivery(Protocol):
 
 
 class Stream(Protocol):
-    """Messages of one subject come in their order; one at a time unless somebody failed."""
+    """Messages of one subject come in their order; one at a time unless somebody failed.
+
+    A message that was delivered too often without being done is parked: set aside, logged and
+    counted, so that it holds up no other.
+    """
 
     async def publish(self, message: Message) -> None:
         """Keep a message; it is durable once this returns, as far as the stream is.
 
-        Raises: StreamError.
+        One of an identity that was published lately changes nothing. Raises: StreamError.
         """
 
-    def deliveries(self, subject: str) -> AsyncIterator[Delivery]:
-        """What is published under a subject, from the first that is not done, without an end."""
+    def deliveries(self, subject: str, *, ahead: int = 1) -> AsyncGenerator[Delivery, None]:
+        """What is published under a subject, from the first that is not done, without an end.
+
+        `ahead`: so many may be in somebody's hands at once, and then in any order.
+        """
+
+    async def figures(self) -> Figures:
+        """Of all subjects. Raises: StreamError."""
 
     async def close(self) -> None:
         """Deliver no more."""
+
+
+class Notices(Protocol):
+    """Words between processes on which nothing depends: who listens hears them, at most once."""
+
+    async def say(self, topic: str, body: bytes) -> None:
+        """Tell all who listen. Raises: StreamError."""
+
+    def listening(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """What is said on a topic from here on. Raises: StreamError."""
+
+
+class Carrier(Stream, Notices, Protocol):
+    """Both: what one connection gives."""
