@@ -35,7 +35,7 @@ from wallet.protocol.refusals import ProtocolError
 AHEAD = 4
 DRAIN_S = 30.0
 # A failure that may pass is tried again after 1, 2 and 4 seconds before the gateway is told.
-TRIES = 4
+TRIES, RETRY_FIRST_S = 4, 1.0
 _PASSING = ("database-unavailable", "database-busy", "token-gone", "token-timeout")
 _log = Log("worker")
 
@@ -166,10 +166,11 @@ class Worker:
             _log.info("report.again", subject=message.subject, attempt=delivery.attempt)
         if report.front is None:
             # Nobody can be told: it comes again until the stream parks it.
-            return await self._finish(delivery.again(after_s=1.0))
+            return await self._finish(delivery.again(after_s=RETRY_FIRST_S))
         outcome = await self._outcome(message, report)
         if outcome.failure in _PASSING and delivery.attempt < TRIES:
-            return await self._finish(delivery.again(after_s=2.0 ** (delivery.attempt - 1)))
+            after_s = RETRY_FIRST_S * 2 ** (delivery.attempt - 1)
+            return await self._finish(delivery.again(after_s=after_s))
         if outcome.failure is not None:
             _log.warning("report.failed", subject=message.subject, code=outcome.failure)
         await self._finish(self._carrier.say(outcome_topic(report.front), pack(outcome)))

@@ -8,9 +8,7 @@ import random
 from collections.abc import AsyncIterator
 from typing import Any
 
-import nats
 import nats.errors
-import nats.js.errors
 from nats.aio.client import Client, Server
 from nats.js import JetStreamContext
 
@@ -22,6 +20,7 @@ from sync.backoff import delay_ms
 RETRY_FIRST_MS, RETRY_MOST_MS = 100, 5_000
 PING_S, PINGS_MAX = 5, 2
 HEARD_S = 5.0
+END_S = 2.0
 # The driver says these for whatever happens to a connection and to what is asked over it.
 TROUBLE = (nats.errors.Error, OSError, TimeoutError)
 _log = Log("stream")
@@ -57,13 +56,13 @@ class Link:
                 with contextlib.suppress(*TROUBLE):
                     async with asyncio.timeout(self.config.request_timeout_s):
                         await self._client.flush()
-                await self._client.close()
+                await _end(self._client)
 
     async def _connect(self) -> Client:
-        options = connection_options(self.config)
+        options, client = connection_options(self.config), Client()
         try:
             async with asyncio.timeout(self.config.connect_timeout_s):
-                return await nats.connect(
+                await client.connect(
                     list(self.config.servers),
                     name="cbdc-cloud",
                     connect_timeout=self.config.request_timeout_s,
@@ -77,7 +76,9 @@ class Link:
                     **options,
                 )
         except TROUBLE as error:
+            await _end(client)
             raise unavailable(error) from error
+        return client
 
     # ---- notices ----------------------------------------------------------------------------
     async def say(self, topic: str, body: bytes) -> None:
@@ -126,6 +127,13 @@ class Link:
         finally:
             with contextlib.suppress(*TROUBLE):
                 await subscription.unsubscribe()
+
+
+async def _end(client: Client) -> None:
+    """Close it, also where there never was a connection or is none any more."""
+    with contextlib.suppress(*TROUBLE):
+        async with asyncio.timeout(END_S):
+            await client.close()
 
 
 async def pause(failures: int) -> None:

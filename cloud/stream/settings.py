@@ -30,8 +30,9 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     # The same for all fronts and workers of a cloud; journals are spread over them.
     partitions: Annotated[int, msgspec.Meta(ge=1, le=1_024)] = 32
     # What one subject may have waiting, and all reports together; beyond it the front refuses.
+    # Each server reserves three times these bytes: for messages, for parts, and for what is parked.
     messages_max: Count = 2_000
-    bytes_max: Bytes = 4 << 30
+    bytes_max: Bytes = 1 << 30
     # Reports that nobody took are forgotten after that: gateways have them. Other messages stay.
     age_max_s: Age = 86_400
     # How long a killed worker's message waits for another one.
