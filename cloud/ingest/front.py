@@ -98,8 +98,8 @@ class Front:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting[message.identity] = (up, future)
         try:
-            await self._carrier.publish(message)
             async with asyncio.timeout(self._wait_s):
+                await self._carrier.publish(message)
                 outcome = await future
         except TimeoutError:
             _log.warning("outcome.late", subject=message.subject, identity=message.identity.hex())

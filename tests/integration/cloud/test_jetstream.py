@@ -12,6 +12,7 @@ from typing import Any
 import nats
 import pytest
 
+from cloud.stream import jetstream as driven
 from cloud.stream.api import Delivery, Message, StreamError
 from cloud.stream.jetstream import PARKED, PARTS, JetStream
 from cloud.stream.local import LocalStream
@@ -271,7 +272,11 @@ async def test_a_server_that_restarts_has_what_it_said_it_keeps(
         await delivery.done()
 
 
-async def test_without_a_server_everything_has_an_end_and_a_code(server: NatsServer) -> None:
+async def test_without_a_server_everything_has_an_end_and_a_code(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driven, "DONE_TRIES", 1)
+    monkeypatch.setattr(driven, "PUBLISH_TRIES", 1)
     config = stream_config(server, connect_timeout_s=1, request_timeout_s=1)
     stream = await JetStream.connect(config)
     await stream.publish(message("one"))
@@ -338,7 +343,7 @@ async def test_the_servers_are_reached_by_tls_with_secrets_from_files(tmp_path: 
             "key_file": paths["ours.key"],
             "user": "cloud",
             "password_file": paths["password"],
-            "connect_timeout_s": 2,
+            "connect_timeout_s": 1,
         }
         stream = await JetStream.connect(stream_config(server, **known))
         await stream.publish(message("one"))

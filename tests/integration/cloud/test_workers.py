@@ -185,8 +185,8 @@ async def test_three_nodes_and_two_workers_lose_one_each_under_load_and_nothing_
             victim = owner(branches[0], workers)
             node = await leader_of(nodes, "CBDC_INGEST")
             async with opened(dsns * 2) as (holding, watching):
-                await holding.execute("BEGIN; LOCK TABLE settlement IN EXCLUSIVE MODE")
                 await passed.wait()
+                await holding.execute("BEGIN; LOCK TABLE settlement IN EXCLUSIVE MODE")
                 # Every branch's report is in a worker's hands, and next to be committed.
                 await waits_for(watching, "settlement", sessions=BRANCHES)
                 node.kill()
