@@ -12,7 +12,9 @@ import msgspec
 
 from bench.figures import Figure, table
 
-NAMES = ("engine", "drivers", "https", "reconciler", "startup", "peers", "fraud")
+NAMES = ("engine", "drivers", "https", "reconciler", "hot", "startup", "peers", "fraud")
+# Minutes long: by their names alone.
+LONG = ("growth",)
 RESULTS = Path(__file__).with_name("results.json")
 TIMEOUT_S = 1_800
 
@@ -20,8 +22,8 @@ TIMEOUT_S = 1_800
 def main() -> int:
     """Each benchmark in a process of its own, so that none disturbs another's memory or core."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--only", choices=NAMES, help="run one benchmark")
-    parser.add_argument("--child", choices=NAMES, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=NAMES + LONG, help="run one benchmark")
+    parser.add_argument("--child", choices=NAMES + LONG, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         figures = importlib.import_module(f"bench.{options.child}").run()

@@ -138,15 +138,19 @@ class Bench:
         await self.database.close()
         await self.token.close()
 
-    def orders(self, count: int) -> list[bytes]:
-        """Signed orders between the wallets, each wallet's in sequence."""
+    def orders(self, count: int, *, payee: int | None = None) -> list[bytes]:
+        """Signed orders between the wallets, each wallet's in sequence.
+
+        `payee`: the number of the one wallet that all others pay; otherwise all are paid.
+        """
         journal, purses = self.journal.state.journal, self.purses
         made = []
         for number in range(count):
-            payer, payee = purses[number % WALLETS], purses[(number * 7 + 3) % WALLETS]
-            if payee is payer:
-                payee = purses[(number + 1) % WALLETS]
-            made.append(payer.order(payee.key.id, journal=journal, payee_journal=journal))
+            payer = purses[number % WALLETS]
+            paid = purses[(number * 7 + 3) % WALLETS if payee is None else payee]
+            if paid is payer:
+                paid = purses[(number + 1) % WALLETS]
+            made.append(payer.order(paid.key.id, journal=journal, payee_journal=journal))
         return made
 
     async def settle(self) -> None:
