@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 
+import asyncpg
 import uvloop
 
 from bench.branch import bench_journal
@@ -25,6 +26,7 @@ from bench.reconciler import (
 )
 from cloud.database import Database
 from wallet.memory import collect_seldom
+from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.envelope import verify_up
 
 LEVELS = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -62,21 +64,23 @@ _LEAVES = """
 class Others:
     """Journals beside the one that is measured; their entries are copies of its own."""
 
-    def __init__(self, database: Database, envelope: bytes, anchor: object) -> None:
-        claims = verify_up(envelope, root=anchor, held_chains={}).claims  # type: ignore[arg-type]
+    def __init__(self, database: Database, envelope: bytes, anchor: TrustAnchor) -> None:
+        claims = verify_up(envelope, root=anchor, held_chains={}).claims
         self._database = database
         self._entries = list(claims.entries)[:SEGMENT]
         self._checkpoint = claims.checkpoint
         self.count = 0
 
     async def fill(self, count: int) -> None:
-        """Have so many entries in the database, all written to its files."""
+        """Have so many entries in the database, with nothing of them left to do for PostgreSQL."""
         while self.count < count:
             await self._add(min(JOURNAL_ENTRIES, count - self.count))
-        async with self._database.transaction() as connection:
-            await connection.execute("ANALYZE")
-        async with self._database.transaction() as connection:
+        connection = await asyncpg.connect(self._database.dsn)
+        try:
+            await connection.execute("VACUUM (ANALYZE)")
             await connection.execute("CHECKPOINT")
+        finally:
+            await connection.close()
 
     async def _add(self, count: int) -> None:
         journal = secrets.token_bytes(20)
@@ -121,7 +125,7 @@ async def measure() -> list[Figure]:
 
 
 def _figure(level: int, rate: float, ceiling: float, before: list[Figure]) -> Figure:
-    made = figure(
+    return figure(
         f"reconciler beside {level:,} entries of other journals",
         rate,
         "entries/s",
@@ -129,7 +133,6 @@ def _figure(level: int, rate: float, ceiling: float, before: list[Figure]) -> Fi
         beside_value=ceiling,
         goal=f">= {0.85 * before[0].ratio:.2f}" if before else "",
     )
-    return made
 
 
 def run() -> list[Figure]:
