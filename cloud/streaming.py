@@ -51,8 +51,8 @@ async def open_stream(config: StreamConfig) -> AsyncIterator[Carrier]:
 
 
 @contextlib.asynccontextmanager
-async def handing_on(cloud: Cloud) -> AsyncIterator[None]:
-    """Reports go through the stream while the block runs.
+async def handing_on(cloud: Cloud) -> AsyncIterator[Carrier]:
+    """Reports go through the stream while the block runs; gives the stream.
 
     Where no servers are configured, this process takes them from it itself.
     """
@@ -79,7 +79,7 @@ async def handing_on(cloud: Cloud) -> AsyncIterator[None]:
             await stack.enter_async_context(_working(worker))
         before, cloud.exchange.intake, cloud.stream = cloud.exchange.intake, front, stream
         try:
-            yield
+            yield stream
         finally:
             cloud.exchange.intake, cloud.stream = before, None
 
