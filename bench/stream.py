@@ -49,13 +49,17 @@ class Taking:
         self._intake = intake
         self._opening = opening
         self._turns = [asyncio.Semaphore(IN_FLIGHT) for _ in range(journals)]
+        self._order = [asyncio.Lock() for _ in range(journals)]
 
     async def take(self, number: int, sealed: bytes) -> int:
         """One report of a journal; its entries, once they are committed."""
         async with self._turns[number]:
-            up = await self._opening.open(sealed)
-            now_ms = time.time_ns() // 1_000_000
-            taken = await self._intake.take(sealed, up, now_ms=now_ms)
+            async with self._order[number]:
+                up = await self._opening.open(sealed)
+                now_ms = time.time_ns() // 1_000_000
+                taking = asyncio.ensure_future(self._intake.take(sealed, up, now_ms=now_ms))
+                await asyncio.sleep(0)  # it is on its way before the next one is opened
+            taken = await taking
             end = up.claims.acknowledged_size + len(up.claims.entries)
             if taken.problem is not None or (taken.acknowledged or 0) < end:
                 raise RuntimeError(f"not taken: {taken.acknowledged} of {end}, {taken.problem}")

@@ -26,6 +26,7 @@ from cloud.lost_grant_commands import add_lost_grants
 from cloud.main import run_cloud
 from cloud.policy_commands import add_policies
 from cloud.recovery_commands import add_recovery
+from cloud.stream_commands import add_stream
 from cloud.streaming import run_worker
 from cloud.trail_commands import add_trails
 from hsm.api import HsmError
@@ -58,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add_compliance(verbs)
     add_evidence(verbs)
     add_sync(verbs)
+    add_stream(verbs)
     migrate = verbs.add_parser("migrate", help="bring the database's schema up to date")
     migrate.set_defaults(run=commands.migrate_schema)
     reconcile = verbs.add_parser("reconcile", help="journals, their sizes and states")

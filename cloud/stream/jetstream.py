@@ -13,23 +13,27 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-import msgspec
 import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
 from cloud.log import Log
-from cloud.stream.api import IDENTITY_BYTES, Figures, Message, StreamError
+from cloud.stream.api import Figures, Message, StreamError
+from cloud.stream.labels import (
+    IDENTITY,
+    Label,
+    Parked,
+    headers_of,
+    label_of,
+    parked_headers,
+    parked_of,
+)
 from cloud.stream.link import TROUBLE, Link, pause, unavailable
+from cloud.stream.making import EXPIRING, PARKED, PARTS, PREFIX, Making, stream_of
 from cloud.stream.parts import PARTS_MAX, Cut, cut, joined, pieces
 from cloud.stream.settings import StreamConfig
 
-PREFIX = "cbdc"
-PARTS, PARKED = "CBDC_PARTS", "CBDC_PARKED"
-# Only what may be forgotten is cut: parts whose message was never published go by their age.
-_EXPIRING = frozenset({"ingest"})
-DUPLICATES_S = 120
 # The server counts headers as well, and drops the connection of whoever sends more.
 HEADERS_BYTES = 4_096
 PARTS_AT_ONCE = 4
@@ -38,9 +42,8 @@ DONE_TRIES = 4
 PULL_S = 2.0
 # Work that takes longer than this is taken for stuck, and its message goes to another one.
 HELD_MAX_S = 900.0
-_FULL, _OTHER_CONFIGURATION = 10_077, 10_058
-_IDENTITY, _PART_COUNT, _DIGEST = "Nats-Msg-Id", "Cbdc-Parts", "Cbdc-Digest"
-_SUBJECT, _ATTEMPTS = "Cbdc-Subject", "Cbdc-Attempts"
+PAGE = 1_000
+_FULL = 10_077
 _log = Log("stream")
 
 
@@ -80,21 +83,13 @@ class JetDelivery:
         _log.warning("message.stuck", subject=self.message.subject)
 
 
-class _Label(msgspec.Struct, frozen=True, kw_only=True):
-    """A message's identity, and of what it consists, if it is in parts."""
-
-    identity: bytes
-    cut: Cut | None
-
-
 class JetStream:
     """See `Stream` and `Notices`. What it needs at the servers is made when it is first used."""
 
     def __init__(self, config: StreamConfig) -> None:
         self.config = config
         self._link = Link(config)
-        self._made: set[str] = set()
-        self._making = asyncio.Lock()
+        self._making = Making(self._link)
         self._keepers: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -129,25 +124,29 @@ class JetStream:
     # ---- publishing -------------------------------------------------------------------------
     async def publish(self, message: Message) -> None:
         """See `Stream`."""
-        family = await self._ensure_family(message.subject)
-        headers = {_IDENTITY: message.identity.hex()}
+        await self._publish(message)
+
+    async def _publish(self, message: Message) -> bool:
+        """Whether it is new to the server."""
+        family = await self._making.family(message.subject)
+        made = None
         body, part_bytes = message.body, await self._part_bytes()
         if len(body) > part_bytes:
-            if family not in _EXPIRING or len(body) > part_bytes * PARTS_MAX:
+            if family not in EXPIRING or len(body) > part_bytes * PARTS_MAX:
                 raise StreamError("message-too-large", f"{len(body)} bytes")
             made = await self._put_parts(message, part_bytes)
-            headers |= {_PART_COUNT: str(made.parts), _DIGEST: made.digest.hex()}
             body = b""
-        await self._put(f"{PREFIX}.{message.subject}", body, headers)
+        headers = headers_of(message.identity, made)
+        return await self._put(f"{PREFIX}.{message.subject}", body, headers)
 
     async def _put_parts(self, message: Message, part_bytes: int) -> Cut:
         """Store the parts before the message that names them."""
-        await self._ensure(PARTS)
+        await self._making.ensure(PARTS)
         turns, identity = asyncio.Semaphore(PARTS_AT_ONCE), message.identity.hex()
 
         async def put(number: int, piece: bytes) -> None:
             async with turns:
-                headers = {_IDENTITY: f"{identity}.{number}"}
+                headers = {IDENTITY: f"{identity}.{number}"}
                 await self._put(_part_subject(message.identity, number), piece, headers)
 
         made = cut(message.body, part_bytes=part_bytes)
@@ -156,13 +155,16 @@ class JetStream:
                 group.create_task(put(number, piece))
         return made
 
-    async def _put(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
-        """Publish until the server says that it has it: again under the same identity."""
+    async def _put(self, subject: str, body: bytes, headers: dict[str, str]) -> bool:
+        """Publish until the server says that it has it: again under the same identity.
+
+        Whether this was the first time.
+        """
         for attempt in range(1, PUBLISH_TRIES + 1):
             try:
                 jetstream = await self._link.jetstream()
-                await jetstream.publish(subject, body, headers=dict(headers))
-                return
+                made = await jetstream.publish(subject, body, headers=dict(headers))
+                return not made.duplicate
             except nats.js.errors.APIError as error:
                 if error.err_code == _FULL:
                     raise StreamError("stream-full", error.description or "") from error
@@ -170,7 +172,7 @@ class JetStream:
             except (*TROUBLE, StreamError) as error:
                 trouble = error
                 # Nobody keeps such a stream, it seems: it is looked after at the next message.
-                self._made.clear()
+                self._making.forget()
             if attempt < PUBLISH_TRIES:
                 await pause(attempt)
         raise unavailable(trouble) from trouble
@@ -209,7 +211,7 @@ class JetStream:
             await _leave(subscription)
 
     async def _subscribe(self, subject: str, ahead: int) -> JetStreamContext.PullSubscription:
-        stream = _stream_of(await self._ensure_family(subject))
+        stream = stream_of(await self._making.family(subject))
         durable = subject.replace(".", "_")
         jetstream = await self._link.jetstream()
         await jetstream.add_consumer(
@@ -229,7 +231,7 @@ class JetStream:
 
         Raises: StreamError, and what the driver says.
         """
-        label = _label(raw)
+        label = label_of(raw)
         body: bytes | None = raw.data
         if label is not None and label.cut is not None:
             body = joined(await self._find_parts(label), label.cut)
@@ -240,7 +242,7 @@ class JetStream:
         message = Message(subject=subject, identity=label.identity, body=body)
         return JetDelivery(self, raw, message, parts=label.cut is not None)
 
-    async def _find_parts(self, label: _Label) -> list[bytes]:
+    async def _find_parts(self, label: Label) -> list[bytes]:
         jetstream, found = await self._link.jetstream(), list[bytes]()
         parts = 0 if label.cut is None else label.cut.parts
         for number in range(min(parts, PARTS_MAX)):
@@ -274,17 +276,50 @@ class JetStream:
 
     async def _park(self, raw: Msg, subject: str, body: bytes) -> None:
         """Set a message aside for people: kept where it fits into one, in any case told."""
-        await self._ensure(PARKED)
-        headers = raw.headers or {}
-        identity, attempts = headers.get(_IDENTITY, ""), raw.metadata.num_delivered
+        await self._making.ensure(PARKED)
         kept = body if len(body) <= await self._part_bytes() else b""
-        await self._put(
-            f"{PREFIX}.parked.{subject}",
-            kept,
-            {_IDENTITY: identity, _SUBJECT: subject, _ATTEMPTS: str(attempts)},
-        )
+        headers = parked_headers(raw, subject)
+        await self._put(f"{PREFIX}.parked.{subject}", kept, headers)
         await self.acknowledge(raw)
-        _log.warning("message.parked", subject=subject, identity=identity, attempts=attempts)
+        attempts = raw.metadata.num_delivered
+        _log.warning(
+            "message.parked", subject=subject, identity=headers[IDENTITY], attempts=attempts
+        )
+
+    async def parked(self) -> list[Parked]:
+        """What was set aside, oldest first; no more than a page. Raises: StreamError."""
+        await self._making.ensure(PARKED)
+        jetstream, found = await self._link.jetstream(), list[Parked]()
+        try:
+            state = (await jetstream.stream_info(PARKED)).state
+            number = state.first_seq
+            while number <= state.last_seq and len(found) < PAGE:
+                try:
+                    raw = await jetstream.get_msg(
+                        PARKED, seq=number, subject="cbdc.parked.>", next=True
+                    )
+                except nats.js.errors.NotFoundError:
+                    break
+                found.append(parked_of(raw))
+                number = found[-1].number + 1
+        except TROUBLE as error:
+            raise unavailable(error) from error
+        return found
+
+    async def retry(self, parked: Parked) -> bool:
+        """Publish it again, and set it aside no more.
+
+        False where that is not to be done, or its identity is so fresh that the server takes it for
+        a repetition. Raises: StreamError.
+        """
+        message = parked.message
+        if message is None or not await self._publish(message):
+            return False
+        try:
+            jetstream = await self._link.jetstream()
+            return await jetstream.delete_msg(PARKED, parked.number)
+        except TROUBLE as error:
+            raise unavailable(error) from error
 
     # ---- what there is ----------------------------------------------------------------------
     async def figures(self) -> Figures:
@@ -302,77 +337,6 @@ class JetStream:
         except TROUBLE as error:
             raise unavailable(error) from error
         return Figures(waiting=waiting, redelivered=redelivered, parked=parked)
-
-    # ---- what it needs at the servers -------------------------------------------------------
-    async def _ensure_family(self, subject: str) -> str:
-        family = subject.split(".")[0]
-        await self._ensure(_stream_of(family))
-        return family
-
-    async def _ensure(self, name: str) -> None:
-        """Make a stream where it is missing, or give it today's configuration."""
-        async with self._making:
-            if name in self._made:
-                return
-            wanted = self._configuration(name)
-            jetstream = await self._link.jetstream()
-            try:
-                await jetstream.add_stream(wanted)
-            except nats.js.errors.BadRequestError as error:
-                if error.err_code != _OTHER_CONFIGURATION:
-                    raise unavailable(error) from error
-                await self._update(jetstream, wanted)
-            except TROUBLE as error:
-                raise unavailable(error) from error
-            self._made.add(name)
-
-    async def _update(self, jetstream: JetStreamContext, wanted: api.StreamConfig) -> None:
-        try:
-            await jetstream.update_stream(wanted)
-        except TROUBLE as error:
-            raise unavailable(error) from error
-
-    def _configuration(self, name: str) -> api.StreamConfig:
-        config, word = self.config, name.removeprefix("CBDC_").lower()
-        expires = word in _EXPIRING or name in (PARTS, PARKED)
-        more: dict[str, Any] = {}
-        if name not in (PARTS, PARKED):
-            more = {
-                "retention": api.RetentionPolicy.WORK_QUEUE,
-                "max_msgs_per_subject": config.messages_max,
-                "discard_new_per_subject": True,
-            }
-        if word in _EXPIRING or name == PARTS:
-            more["max_age"] = config.age_max_s
-        return api.StreamConfig(
-            name=name,
-            subjects=[f"{PREFIX}.{word}.>"],
-            storage=api.StorageType.FILE,
-            num_replicas=config.replicas,
-            max_bytes=config.bytes_max if expires else -1,
-            discard=api.DiscardPolicy.NEW,
-            duplicate_window=DUPLICATES_S,
-            allow_direct=True,
-            **more,
-        )
-
-
-def _label(raw: Msg) -> _Label | None:
-    """What the headers say; None of a message that no front and no relay published."""
-    headers = raw.headers or {}
-    try:
-        identity = bytes.fromhex(headers.get(_IDENTITY, ""))
-        made = None
-        if _PART_COUNT in headers:
-            digest = bytes.fromhex(headers.get(_DIGEST, ""))
-            made = Cut(parts=int(headers[_PART_COUNT]), digest=digest)
-    except ValueError:
-        return None
-    return _Label(identity=identity, cut=made) if len(identity) == IDENTITY_BYTES else None
-
-
-def _stream_of(family: str) -> str:
-    return f"CBDC_{family.upper()}"
 
 
 def _part_subject(identity: bytes, number: int) -> str:

@@ -13,9 +13,10 @@ import nats
 import pytest
 
 from cloud.stream import jetstream as driven
+from cloud.stream import making
 from cloud.stream.api import Delivery, Message, StreamError
-from cloud.stream.jetstream import PARKED, PARTS, JetStream
-from cloud.stream.local import LocalStream
+from cloud.stream.jetstream import JetStream
+from cloud.stream.making import PARKED, PARTS
 from tests.support.nats import NatsServer, nats_server, stream_config
 from tests.support.tls_pair import Authority
 
@@ -31,7 +32,7 @@ def message(word: str, *, subject: str = "ingest.3", body: bytes | None = None) 
 
 @contextlib.asynccontextmanager
 async def taking(
-    stream: JetStream | LocalStream, subject: str = "ingest.3", *, ahead: int = 1
+    stream: JetStream, subject: str = "ingest.3", *, ahead: int = 1
 ) -> AsyncIterator[AsyncIterator[Delivery]]:
     """Deliveries while the block runs."""
     async with contextlib.aclosing(stream.deliveries(subject, ahead=ahead)) as deliveries:
@@ -175,6 +176,37 @@ async def test_what_no_front_published_is_parked(server: NatsServer, stream: Jet
         await nothing_more(stream, for_s=1)
     assert (await stream.figures()).parked == 2
     assert (await stream.figures()).waiting == 0
+
+
+async def test_what_is_parked_is_delivered_again_when_somebody_says_so(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "DUPLICATES_S", 1)
+    stream = await JetStream.connect(stream_config(server, attempts_max=2))
+    client = await nats.connect(server.url)
+    await stream.publish(message("unlucky"))
+    await client.jetstream().publish("cbdc.ingest.3", b"stranger")
+    async with taking(stream) as deliveries:
+        for _ in range(2):
+            await (await first(deliveries)).again(after_s=0)
+        await nothing_more(stream, for_s=1)
+    parked = await stream.parked()
+    assert [(one.subject, one.body, one.attempts) for one in parked] == [
+        ("ingest.3", b"unlucky", 3),
+        ("ingest.3", b"stranger", 1),
+    ]
+    async with asyncio.timeout(WAIT_S):
+        # Not while the server would take it for a repetition.
+        while not await stream.retry(parked[0]):
+            await asyncio.sleep(0.1)
+    assert not await stream.retry(parked[1])
+    async with taking(stream) as deliveries:
+        delivery = await first(deliveries)
+        assert (delivery.message, delivery.attempt) == (message("unlucky"), 1)
+        await delivery.done()
+    assert [one.body for one in await stream.parked()] == [b"stranger"]
+    await client.close()
+    await stream.close()
 
 
 async def test_a_full_subject_refuses_and_takes_again_when_there_is_room(
