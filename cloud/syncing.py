@@ -11,7 +11,7 @@ from cloud.attestation.reports import judge
 from cloud.database import Connection, Database
 from cloud.errors import CloudError
 from cloud.ingest.held import held_of
-from cloud.ingest.intake import Directly, Intake, Reconciling
+from cloud.ingest.intake import Directly, Intake, Reconciling, Taken
 from cloud.issuer.desk import Desk
 from cloud.issuer.enrolments import (
     carry_wallets,
@@ -108,9 +108,7 @@ class Exchange:
         del envelope
         taken = await self.intake.take(sealed, verified, now_ms=now_ms)
         async with self._database.transaction() as connection:
-            held = taken.acknowledged
-            if held is None:
-                held = await held_of(connection, self._desk.anchor, up)
+            held = await self._held(connection, up, taken)
             kept = taken.problem is None and held >= up.acknowledged_size + len(up.entries)
             objects = await self._objects(
                 connection, gateway, verified, kept=kept, proven=proven, now_ms=now_ms
@@ -138,6 +136,15 @@ class Exchange:
             problem=taken.problem,
             sealed=await asyncio.to_thread(seal, signed, recipient=gateway.hpke_key),
         )
+
+    async def _held(self, connection: Connection, up: Up, taken: Taken) -> int:
+        """What the gateway is told: nothing that is not stored, whoever says so."""
+        if taken.acknowledged is None:
+            return await held_of(connection, self._desk.anchor, up)
+        if not taken.heard:
+            return taken.acknowledged
+        stored = await held_size(connection, up.journal, epoch=up.epoch)
+        return min(taken.acknowledged, stored)
 
     async def _objects(
         self,

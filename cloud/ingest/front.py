@@ -89,7 +89,10 @@ class Front:
         if outcome is None:
             return Taken(acknowledged=None, problem=None, settlements=settlements)
         return Taken(
-            acknowledged=outcome.acknowledged, problem=outcome.problem, settlements=settlements
+            acknowledged=outcome.acknowledged,
+            problem=outcome.problem,
+            settlements=settlements,
+            heard=True,
         )
 
     async def _outcome(self, sealed: bytes, up: VerifiedUp) -> Outcome | None:

@@ -35,12 +35,14 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a report.
 
     `acknowledged`: the contiguous size now held; None where nobody said so in time, and what is
-    stored has to be asked. `problem`: a code, when nothing of the segment was kept.
+    stored has to be asked. `problem`: a code, when nothing of the segment was kept. `heard`:
+    another process said so, and it counts no further than the database bears it out.
     """
 
     acknowledged: int | None
     problem: str | None
     settlements: list[bytes]
+    heard: bool = False
 
 
 class Intake(Protocol):

@@ -199,6 +199,7 @@ class JetStream:
                     continue
                 except (*TROUBLE, StreamError) as error:
                     failures += 1
+                    self._making.forget()
                     _log.info("stream.waits", subject=subject, error=type(error).__name__)
                     await _leave(subscription)
                     subscription = None

@@ -304,6 +304,20 @@ async def test_a_server_that_restarts_has_what_it_said_it_keeps(
         await delivery.done()
 
 
+async def test_streams_that_somebody_removed_are_made_anew(
+    server: NatsServer, stream: JetStream
+) -> None:
+    await stream.publish(message("one"))
+    async with taking(stream) as deliveries:
+        await (await first(deliveries)).done()
+        client = await nats.connect(server.url)
+        await client.jetstream().delete_stream("CBDC_INGEST")
+        await client.close()
+        coming = asyncio.create_task(first(deliveries))
+        await stream.publish(message("two"))
+        assert (await coming).message.body == b"two"
+
+
 async def test_without_a_server_everything_has_an_end_and_a_code(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
