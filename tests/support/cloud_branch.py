@@ -217,13 +217,19 @@ async def database_of(cloud: CloudProcess) -> AsyncIterator[Any]:
         connection.terminate()
 
 
-async def waits_for(connection: Any, table: str, *, sessions: int = 1) -> None:
-    """Wait until so many wait for a lock on the table."""
+async def waits_for(connection: Any, table: str) -> None:
+    """Wait until somebody waits for a lock on the table."""
     async with asyncio.timeout(WAIT_S):
-        while sessions > await connection.fetchval(
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1::regclass", table
-        ):
+        while not await lock_waiters(connection, table):
             await asyncio.sleep(0.005)
+
+
+async def lock_waiters(connection: Any, table: str) -> int:
+    """How many wait for a lock on the table."""
+    found: int = await connection.fetchval(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1::regclass", table
+    )
+    return found
 
 
 async def kill_with_database(cloud: CloudProcess) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,18 @@ WAIT_S = 60
 
 
 class CloudProcess:
-    """A cloud in a folder. `settings`: variables of its configuration."""
+    """A cloud in a folder. `config`: a file with its configuration."""
 
-    def __init__(self, folder: Path, *, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, *, config: Path | None = None) -> None:
         self.folder = folder
         self.log = folder.parent / f"{folder.name}.log"
         self.process: asyncio.subprocess.Process | None = None
         self._listen = {"gateway_port": 0, "api_port": 0}
+        self._program = [sys.executable, "-m", "cloud.cli", "--folder", str(folder)]
+        if config is not None:
+            self._program += ["--config", str(config)]
         self._environment = {
             **os.environ,
-            **(settings or {}),
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         }
 
@@ -36,7 +38,7 @@ class CloudProcess:
         """`cbdc-cloud` on this folder: (exit code, output, errors)."""
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cloud.cli", "--folder", str(self.folder), *arguments),
+            *(*self._program, *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=pipe,
             stderr=pipe,
@@ -54,7 +56,7 @@ class CloudProcess:
         flags = [part for value in values for part in ("--set", value)]
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "cloud.cli", "--folder", str(self.folder), *flags, "run"),
+                *(*self._program, *flags, "run"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -89,7 +91,7 @@ class CloudProcess:
         log = self.folder.parent / f"{self.folder.name}-{name}.log"
         with log.open("ab") as stream:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "cloud.cli", "--folder", str(self.folder), "worker"),
+                *(*self._program, "worker"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -204,11 +206,9 @@ class Api:
 
 
 @contextlib.asynccontextmanager
-async def running_cloud(
-    folder: Path, *, settings: Mapping[str, str] | None = None
-) -> AsyncIterator[CloudProcess]:
+async def running_cloud(folder: Path, *, config: Path | None = None) -> AsyncIterator[CloudProcess]:
     """A new cloud that runs while the block does."""
-    cloud = CloudProcess(folder, settings=settings)
+    cloud = CloudProcess(folder, config=config)
     code, out, errors = await cloud.command("init")
     assert code == 0, (out, errors)
     try:

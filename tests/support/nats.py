@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,13 +160,14 @@ def stream_config(*servers: NatsServer, **changed: Any) -> StreamConfig:
     return StreamConfig(servers=tuple(server.url for server in servers), **values)
 
 
-def environment(config: StreamConfig, *, dsn: str) -> dict[str, str]:
-    """The same for the programs, and where PostgreSQL is."""
-    found = {"CBDC_CLOUD_DATABASE__DSN": dsn}
+def write_config(path: Path, config: StreamConfig, dsns: Sequence[str]) -> Path:
+    """A configuration of the programs: the stream, and their databases, the head first."""
+    lines = [f"[database]\ndsn = {json.dumps(dsns[0])}"]
+    lines += [f"[[database.shards]]\ndsn = {json.dumps(dsn)}" for dsn in dsns[1:]]
+    lines.append("[stream]")
     for name in config.__struct_fields__:
         value = getattr(config, name)
-        if isinstance(value, tuple):
-            value = ",".join(value)
         if value is not None:
-            found[f"CBDC_CLOUD_STREAM__{name.upper()}"] = str(value)
-    return found
+            lines.append(f"{name} = {json.dumps(value)}")
+    path.write_text("\n".join(lines) + "\n")
+    return path

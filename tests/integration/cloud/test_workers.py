@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from tests.support.cloud_branch import (
     Funded,
     Report,
     funded_branch,
-    waits_for,
+    lock_waiters,
 )
 from tests.support.cloud_process import CloudProcess, WorkerProcess, running_cloud
-from tests.support.nats import environment, leader_of, nats_cluster, nats_server, stream_config
+from tests.support.nats import leader_of, nats_cluster, nats_server, stream_config, write_config
 from wallet.protocol.entry import EntryKind, decode_entry
 from wallet.protocol.envelope import Down
 
@@ -49,6 +49,23 @@ async def opened(dsns: Sequence[str]) -> AsyncIterator[list[Any]]:
     finally:
         for connection in found:
             connection.terminate()
+
+
+@contextlib.asynccontextmanager
+async def held_up(
+    dsns: Sequence[str], table: str
+) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+    """Nobody writes to a table while the block runs; gives a wait for so many who want to."""
+    async with opened(dsns) as holding, opened(dsns) as watching:
+        for connection in holding:
+            await connection.execute(f"BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE")
+
+        async def waiting(sessions: int) -> None:
+            async with asyncio.timeout(WAIT_S):
+                while sessions > sum([await lock_waiters(one, table) for one in watching]):
+                    await asyncio.sleep(0.005)
+
+        yield waiting
 
 
 async def check_books(dsns: Sequence[str], branches: Sequence[Funded]) -> None:
@@ -118,19 +135,18 @@ async def test_a_worker_that_is_killed_at_work_leaves_one_effect_of_everything(
     async with contextlib.AsyncExitStack() as stack:
         enter = stack.enter_async_context
         server = await enter(nats_server(tmp_path / "nats"))
-        config = stream_config(server, partitions=PARTITIONS, outcome_wait_s=2)
-        settings = environment(config, dsn=dsns[0])
-        cloud = await enter(running_cloud(tmp_path / "cloud", settings=settings))
+        stream = stream_config(server, partitions=PARTITIONS, outcome_wait_s=2)
+        config = write_config(tmp_path / "cloud.toml", stream, dsns)
+        cloud = await enter(running_cloud(tmp_path / "cloud", config=config))
         first = await enter(cloud.worker("one"))
         await first.ready()
         made = await enter(funded_branch(cloud, tmp_path / "branch"))
         for number, table in enumerate(("ledger_transfer", "settlement")):
             await made.pay(*range(number * 10 + 1, number * 10 + 11))
             report = await made.report()
-            async with opened(dsns * 2) as (holding, watching):
-                await holding.execute(f"BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE")
+            async with held_up(dsns, table) as waiting:
                 sending = asyncio.create_task(made.send(report))
-                await waits_for(watching, table)
+                await waiting(1)
                 await first.kill()
             # Nobody is there to say anything: the gateway is told what is held, and no more.
             down = await sending
@@ -159,9 +175,9 @@ async def test_three_nodes_and_two_workers_lose_one_each_under_load_and_nothing_
     async with contextlib.AsyncExitStack() as stack:
         enter = stack.enter_async_context
         nodes = await enter(nats_cluster(tmp_path / "nats"))
-        config = stream_config(*nodes, partitions=PARTITIONS, outcome_wait_s=4)
-        settings = environment(config, dsn=dsns[0])
-        cloud = await enter(running_cloud(tmp_path / "cloud", settings=settings))
+        stream = stream_config(*nodes, partitions=PARTITIONS, outcome_wait_s=4)
+        config = write_config(tmp_path / "cloud.toml", stream, dsns)
+        cloud = await enter(running_cloud(tmp_path / "cloud", config=config))
         started = [await enter(cloud.worker(name)) for name in ("one", "two")]
         workers = {await worker.ready(): worker for worker in started}
         branches = [
@@ -180,15 +196,15 @@ async def test_three_nodes_and_two_workers_lose_one_each_under_load_and_nothing_
             async with asyncio.timeout(WAIT_S):
                 while made.journal.acknowledged < made.journal.state.size:
                     await made.branch.daemon.sync_now()
+                    await asyncio.sleep(0.05)
 
         async def kill() -> None:
             victim = owner(branches[0], workers)
             node = await leader_of(nodes, "CBDC_INGEST")
-            async with opened(dsns * 2) as (holding, watching):
-                await passed.wait()
-                await holding.execute("BEGIN; LOCK TABLE settlement IN EXCLUSIVE MODE")
+            await passed.wait()
+            async with held_up(dsns, "settlement") as waiting:
                 # Every branch's report is in a worker's hands, and next to be committed.
-                await waits_for(watching, "settlement", sessions=BRANCHES)
+                await waiting(BRANCHES)
                 node.kill()
                 await victim.kill()
 
