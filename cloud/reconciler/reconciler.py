@@ -34,6 +34,9 @@ _TRIES = 5
 # Reports of a journal that are applied and not committed: the database works on the first of them
 # while the rules go on with the next.
 AHEAD_MAX = 3
+# Helpers fill what this process and PostgreSQL leave of the processors: what they do beforehand is
+# of use only once the rules have come to it.
+NICENESS = 5
 _Place = tuple[bytes, int]
 
 
@@ -67,7 +70,7 @@ class Reconciler:
         self._signing = signing
         self._snapshot_entries = snapshot_entries
         self._compliance = compliance or HoldNothing()
-        self._verifier = Verifier(processes=workers)
+        self._verifier = Verifier(processes=workers, niceness=NICENESS)
         self._replicas: dict[_Place, Replica] = {}
         self._applying: defaultdict[_Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._committing: defaultdict[_Place, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -99,7 +102,7 @@ class Reconciler:
         signatures = Signatures()
         signatures.collect(reading.entries, replica.keys, replica.enrolling)
         report = _Report(up=up, reading=reading)
-        checking = asyncio.ensure_future(self._verifier.check(signatures.jobs))
+        checking = self._verifier.check(signatures.jobs)
         try:
             async with self._ahead[place]:
                 async with self._applying[place]:

@@ -18,6 +18,9 @@ from wallet.verifier.jobs import Job, check, pack
 STALL_S = 5.0
 END_S = 5.0
 JOBS_MAX = 4096
+# Of the way to the process, as far as the system grants it: what the loop has sent once is on its
+# way although the loop is busy from then on.
+SENT_BYTES = 1 << 20
 _ROOT = str(Path(__file__).parents[2])
 
 Tell = Callable[[bytes], None]
@@ -49,7 +52,7 @@ class Helper(asyncio.Protocol):
         self._heard = False
 
     @classmethod
-    async def start(cls, *, stall_s: float) -> Helper:
+    async def start(cls, *, stall_s: float, niceness: int) -> Helper:
         """Raises: OSError."""
         # What the program is told in secret, such as a passphrase, is nothing to its helper.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("CBDC_")}
@@ -57,7 +60,7 @@ class Helper(asyncio.Protocol):
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "wallet.verifier"),
+                    *(sys.executable, "-m", "wallet.verifier", str(niceness)),
                     stdin=theirs.fileno(),
                     env={**environment, "PYTHONPATH": _ROOT},
                 )
@@ -65,6 +68,7 @@ class Helper(asyncio.Protocol):
                 ours.close()
                 raise
         ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_BYTES)
         helper = cls(stall_s=stall_s)
         helper._process = process
         await asyncio.get_running_loop().create_unix_connection(lambda: helper, sock=ours)

@@ -28,12 +28,14 @@ class Verifier:
     """Any number of helpers, started when they are first needed; 0 checks everything here.
 
     A helper that ended, or said nothing for `stall_s`, is replaced some seconds later; its work is
-    done here meanwhile.
+    done here meanwhile. `niceness`: by how much helpers stand back for whoever else wants the
+    processor, such as this process.
     """
 
-    def __init__(self, *, processes: int, stall_s: float = STALL_S) -> None:
+    def __init__(self, *, processes: int, stall_s: float = STALL_S, niceness: int = 0) -> None:
         self._processes = processes
         self._stall_s = stall_s
+        self._niceness = niceness
         self._helpers: list[Helper] = []
         self._starting: asyncio.Task[None] | None = None
         self._retry_at = 0.0
@@ -74,28 +76,39 @@ class Verifier:
         helper.submit([job for job, _ in gathered], functools.partial(_tell, gathered))
 
     # ---- many ---------------------------------------------------------------------------
-    async def check(self, jobs: Sequence[Job]) -> bytes:
-        """One byte a job, 1 where the signature holds."""
+    def check(self, jobs: Sequence[Job]) -> asyncio.Future[bytes]:
+        """One byte a job, 1 where the signature holds. It is on its way once this returns."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
         if len(jobs) <= CHUNK:
-            return check(jobs)
+            future.set_result(check(jobs))
+            return future
         self._keep_started()
         if self._starting is not None:
-            await self._starting
-        chunks = [jobs[at : at + MANY] for at in range(0, len(jobs), MANY)]
-        return b"".join([await outcome for outcome in [self._outcome(c) for c in chunks]])
-
-    def _outcome(self, jobs: Sequence[Job]) -> asyncio.Future[bytes]:
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-        def tell(outcome: bytes) -> None:
-            if not future.done():
-                future.set_result(outcome)
-
-        if self._helpers:
-            min(self._helpers, key=lambda helper: helper.jobs).submit(jobs, tell)
-        else:
-            tell(check(jobs))
+            return loop.create_task(self._check_started(self._starting, jobs))
+        self._spread(jobs, future)
         return future
+
+    async def _check_started(self, starting: asyncio.Task[None], jobs: Sequence[Job]) -> bytes:
+        await asyncio.shield(starting)
+        return await self.check(jobs)
+
+    def _spread(self, jobs: Sequence[Job], future: asyncio.Future[bytes]) -> None:
+        places = range(0, len(jobs), MANY)
+        outcomes: dict[int, bytes] = {}
+
+        def tell(place: int, outcome: bytes) -> None:
+            outcomes[place] = outcome
+            if len(outcomes) == len(places) and not future.done():
+                future.set_result(b"".join([outcomes[place] for place in places]))
+
+        for place in places:
+            part = jobs[place : place + MANY]
+            if self._helpers:
+                least = min(self._helpers, key=lambda helper: helper.jobs)
+                least.submit(part, functools.partial(tell, place))
+            else:
+                tell(place, check(part))
 
     # ---- helpers ------------------------------------------------------------------------
     def pids(self) -> list[int]:
@@ -117,12 +130,15 @@ class Verifier:
             started = [helper for helper in self._helpers if not helper.lost]
             with contextlib.suppress(OSError):
                 while len(started) < self._processes:
-                    started.append(await Helper.start(stall_s=self._stall_s))
+                    started.append(await self._helper())
             self._helpers = started
             for helper in lost:
                 await helper.close()
         finally:
             self._starting = None
+
+    async def _helper(self) -> Helper:
+        return await Helper.start(stall_s=self._stall_s, niceness=self._niceness)
 
     async def close(self) -> None:
         """End the helpers."""
