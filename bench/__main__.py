@@ -12,7 +12,10 @@ import msgspec
 
 from bench.figures import Figure, table
 
-NAMES = ("engine", "drivers", "https", "reconciler", "hot", "startup", "peers", "fraud", "lists")
+NAMES = (
+    *("engine", "drivers", "https", "reconciler", "stream", "hot", "startup", "peers", "fraud"),
+    "lists",
+)
 # Many minutes long: they run when they are named.
 LONG = ("growth", "catchup")
 RESULTS = Path(__file__).with_name("results.json")

@@ -14,11 +14,11 @@ import msgspec
 from cloud.attestation.levels import Level
 from cloud.database import Connection, Database
 from cloud.funding import granted_for
+from cloud.ingest.intake import Reconciling
 from cloud.issuer.desk import Desk
 from cloud.issuer.enrolments import TURN_MAX
 from cloud.issuer.gateways import Gateway, find_gateway, is_suspended
 from cloud.issuer.lacking import lacking
-from cloud.syncing import Reconciling
 from sync.exchange import OBJECTS_BYTES_MAX, UNASKED, first_objects
 from wallet.protocol.envelope import Down, down_payload
 from wallet.protocol.ids import JournalId

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -18,6 +19,7 @@ from cloud.http.overview import account_line
 from cloud.http.routes import Route
 from cloud.service import Cloud
 from cloud.shards.account import account_of_all, waiting_of_all
+from cloud.stream.api import Figures, StreamError
 
 METRICS_TYPE = "text/plain; version=0.0.4"
 
@@ -31,6 +33,7 @@ class _Readings(Collector):
         journals: Mapping[str, int],
         gateways: int,
         waiting: Mapping[int, int],
+        stream: Figures | None,
         *,
         certificates_end_ms: int,
     ) -> None:
@@ -39,6 +42,7 @@ class _Readings(Collector):
         self._gateways = gateways
         self._certificates_end_ms = certificates_end_ms
         self._waiting = waiting
+        self._stream = stream
 
     def collect(self) -> Iterator[Metric]:
         """What the registry asks for."""
@@ -59,6 +63,12 @@ class _Readings(Collector):
         for shard, count in sorted(self._waiting.items()):
             waiting.add_metric([str(shard)], count)
         yield waiting
+        yield GaugeMetricFamily("cbdc_stream_up", "Stream in reach", value=self._stream is not None)
+        if self._stream is not None:
+            found = GaugeMetricFamily("cbdc_stream_messages", "Messages", labels=["state"])
+            for state in Figures.__struct_fields__:
+                found.add_metric([state], getattr(self._stream, state))
+            yield found
 
 
 def add_watch(app: web.Application, cloud: Cloud, routes: Sequence[Route]) -> None:
@@ -113,10 +123,15 @@ async def _read(cloud: Cloud) -> _Readings:
             journals.update({row["state"]: row["count"] for row in rows})
         gateways = await connection.fetchval("SELECT count(*) FROM gateway")
         waiting = await waiting_of_all(cloud.shards, connection)
+    stream = None
+    if cloud.stream is not None:
+        with contextlib.suppress(StreamError):
+            stream = await cloud.stream.figures()
     return _Readings(
         entries=entries,
         journals=journals,
         gateways=gateways,
         waiting=waiting,
         certificates_end_ms=cloud.desk.pki.ends_ms,
+        stream=stream,
     )

@@ -38,9 +38,17 @@ class Reconcilers:
         """As `Reconciler.ingest`. Raises: also ShardError `shard-missing`."""
         return await (await self._of(up.claims.journal)).ingest(up, now_ms=now_ms)
 
-    async def settlements_after(self, journal: bytes, epoch: int, size: int) -> list[bytes]:
+    def settled(self, journal: bytes, epoch: int) -> tuple[int, int] | None:
+        """As `Reconciler.settled`."""
+        found = (each.settled(journal, epoch) for each in self._each)
+        return next((settled for settled in found if settled is not None), None)
+
+    async def settlements_after(
+        self, journal: bytes, epoch: int, size: int, *, settled: tuple[int, int] | None = None
+    ) -> list[bytes]:
         """As `Reconciler.settlements_after`."""
-        return await (await self._of(journal)).settlements_after(journal, epoch, size)
+        home = await self._of(journal)
+        return await home.settlements_after(journal, epoch, size, settled=settled)
 
     async def _of(self, journal: bytes) -> Reconciler:
         number = await self._shards.home_of(journal)
