@@ -78,15 +78,14 @@ async def test_an_older_disk_whose_note_is_taken_away_finds_no_other_counter(
     assert (await status_of(daemon)).mode == "open"
     await daemon.stop()
     # A file that counts would fit the older disk: the store knows that it never counted.
-    for count in (counted, (counted or 0) + 1):
-        note = await put_back(daemon, copy)
-        note.unlink()
-        (daemon.folder.token / "counter").write_text(f"{count}\n")
-        await daemon.start()
-        status = await daemon.wait_for(lambda status: status.cause is not None)
-        assert status.mode == "sealed"
-        assert "counter-replaced: the journal was counted by pkcs11" in str(status)
-        await daemon.stop()
+    note = await put_back(daemon, copy)
+    note.unlink()
+    (daemon.folder.token / "counter").write_text(f"{counted}\n")
+    await daemon.start()
+    status = await daemon.wait_for(lambda status: status.cause is not None)
+    assert status.mode == "sealed"
+    assert "counter-replaced: the journal was counted by pkcs11" in str(status)
+    await daemon.stop()
     note = await put_back(daemon, copy)
     note.write_bytes(b"")
     await daemon.start()

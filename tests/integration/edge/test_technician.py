@@ -16,7 +16,6 @@ import pytest
 from edge.config import TamperConfig, TechnicianConfig
 from edge.folder import Folder
 from edge.http.octets import to_text
-from edge.technician import facts
 from edge.technician.page import HEADERS
 from hsm import software
 from tests.integration.edge.conftest import FUNDS, Template
@@ -135,10 +134,7 @@ async def test_a_gateway_that_is_not_set_up_says_how(tmp_path: Path, template: T
     assert "cbdc-edge provision" in page
 
 
-async def test_a_store_that_hangs_does_not_keep_the_page_away(
-    branch: Branch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(facts, "STORE_S", 0.05)
+async def test_a_store_that_hangs_does_not_keep_the_page_away(branch: Branch) -> None:
     go = threading.Event()
     hanging = asyncio.ensure_future(branch.opened.database.read(lambda c: go.wait(WAIT_S)))
     try:

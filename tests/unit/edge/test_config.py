@@ -22,6 +22,18 @@ def test_an_empty_file_is_a_configuration(tmp_path: Path) -> None:
     assert load(path) == Config()
 
 
+def test_the_technicians_page_is_on_loopback_unless_told_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.touch()
+    page = load(path).technician
+    assert (page.host, page.port, page.names) == ("127.0.0.1", 8445, ())
+    path.write_text("[technician]\nlisten = '[::1]:0'\nnames = ['box.branch']\n")
+    page = load(path).technician
+    assert (page.host, page.port, page.names) == ("::1", 0, ("box.branch",))
+    path.write_text("[technician]\nlisten = ''\n")
+    assert not load(path).technician.listen
+
+
 def test_flags_stand_over_the_environment_and_that_over_files(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("[listen]\nport = 1\npairing_port = 1\nmetrics_port = 1\nhost = '0.0.0.0'\n")
@@ -56,6 +68,9 @@ def test_flags_stand_over_the_environment_and_that_over_files(tmp_path: Path) ->
         "listen = 1",
         "= broken",
         "[sync]\ninterval_s = 0",
+        "[technician]\nlisten = '8445'",
+        "[technician]\nlisten = '127.0.0.1:70000'",
+        "[technician]\nlisten = '[::1:8445'",
     ],
 )
 def test_what_means_nothing_is_refused(tmp_path: Path, text: str) -> None:

@@ -166,23 +166,19 @@ async def statement_of(box: Gateway) -> Statement:
     return decode_statement(box.issuer.issue(STATEMENT_TYPE, claims))
 
 
-async def test_a_counter_of_another_kind_is_not_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_counter_of_another_kind_is_not_taken(tmp_path: Path) -> None:
     async with gateway(tmp_path / "box") as box:
         await stop(box)
-        monkeypatch.setattr(box.token, "driver", "pkcs11")
+        box.token.driver = "pkcs11"
         with pytest.raises(CounterReplaced, match="counted by software, and pkcs11"):
             await box.open()
         await box.database.close()
-        monkeypatch.undo()
+        box.token.driver = "software"
         await box.open()
         assert box.journal.mode is Mode.OPEN
 
 
-async def test_a_store_that_does_not_know_who_counted_learns_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_store_that_does_not_know_who_counted_learns_it(tmp_path: Path) -> None:
     async with gateway(tmp_path / "box") as box:
         # As an earlier release left it.
         await box.database.write(lambda connection: delete_meta(connection, "counter-driver"))
@@ -190,9 +186,9 @@ async def test_a_store_that_does_not_know_who_counted_learns_it(
         await box.open()
         assert box.journal.mode is Mode.OPEN
         await stop(box)
-        monkeypatch.setattr(box.token, "driver", "tpm")
+        box.token.driver = "tpm"
         with pytest.raises(CounterReplaced):
             await box.open()
         await box.database.close()
-        monkeypatch.undo()
+        box.token.driver = "software"
         await box.open()
