@@ -12,7 +12,7 @@ import msgspec
 
 from bench.figures import Figure, table
 
-NAMES = ("engine", "drivers", "https", "reconciler", "hot", "startup", "peers", "fraud")
+NAMES = ("engine", "drivers", "https", "reconciler", "stream", "hot", "startup", "peers", "fraud")
 # Minutes long: by their names alone.
 LONG = ("growth",)
 RESULTS = Path(__file__).with_name("results.json")

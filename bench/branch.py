@@ -179,10 +179,12 @@ def taken(outcome: Receipted | Refusal) -> Receipted:
 
 
 @contextlib.asynccontextmanager
-async def bench_journal(make_token: MakeToken = software_token) -> AsyncIterator[Bench]:
-    """A fresh journal in a folder of its own, which goes at the end."""
+async def bench_journal(
+    make_token: MakeToken = software_token, *, issuer: LiveIssuer | None = None
+) -> AsyncIterator[Bench]:
+    """A fresh journal in a folder of its own, which goes at the end; of a new issuer, or of one."""
     with tempfile.TemporaryDirectory(prefix="cbdc-bench-") as folder:
-        bench = Bench(Path(folder), LiveIssuer())
+        bench = Bench(Path(folder), issuer or LiveIssuer())
         await bench.create(make_token)
         try:
             yield bench

@@ -26,6 +26,8 @@ from cloud.lost_grant_commands import add_lost_grants
 from cloud.main import run_cloud
 from cloud.policy_commands import add_policies
 from cloud.recovery_commands import add_recovery
+from cloud.stream_commands import add_stream
+from cloud.streaming import run_worker
 from cloud.trail_commands import add_trails
 from hsm.api import HsmError
 
@@ -45,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     first = verbs.add_parser("init", help="make keys, database, first policy and two admins")
     first.set_defaults(run=commands.init)
-    verbs.add_parser("run", help="serve until SIGTERM")
+    verbs.add_parser("run", help="serve until SIGTERM").set_defaults(serve=run_cloud)
+    worker = verbs.add_parser("worker", help="reconcile what other processes take in: [stream]")
+    worker.set_defaults(serve=run_worker)
     status = verbs.add_parser("status", help="where all value is; works beside a running cloud")
     status.add_argument("--json", action="store_true")
     status.set_defaults(run=commands.status)
@@ -55,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add_compliance(verbs)
     add_evidence(verbs)
     add_sync(verbs)
+    add_stream(verbs)
     migrate = verbs.add_parser("migrate", help="bring the database's schema up to date")
     migrate.set_defaults(run=commands.migrate_schema)
     reconcile = verbs.add_parser("reconcile", help="journals, their sizes and states")
@@ -167,8 +172,9 @@ def main() -> int:
             alone: Callable[[argparse.Namespace], int] = options.alone
             return alone(options)
         config = config_of(options)
-        if options.command == "run":
-            run_cloud(config)
+        if "serve" in options:
+            serve: Callable[[Config], None] = options.serve
+            serve(config)
             return WELL
         work: Command = options.run
         return asyncio.run(work(config, options))

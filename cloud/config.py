@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from cloud.errors import ConfigError
+from cloud.stream.settings import StreamConfig
 
 ENVIRONMENT_PREFIX = "CBDC_CLOUD_"
 DEFAULT_PATH = Path("/etc/cbdc-cloud/config.toml")
@@ -102,6 +103,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     listen: ListenConfig = msgspec.field(default_factory=ListenConfig)
     limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
     issuer: IssuerConfig = msgspec.field(default_factory=IssuerConfig)
+    stream: StreamConfig = msgspec.field(default_factory=StreamConfig)
+
+    def __post_init__(self) -> None:
+        if self.stream.servers and self.database.dsn is None:
+            raise ValueError("stream.servers needs database.dsn: workers are other processes")
 
 
 def load_config(
@@ -170,4 +176,4 @@ def _set(values: dict[str, Any], keys: list[str], text: str) -> None:
     values[last] = text.split(",") if last in _LISTS else text
 
 
-_LISTS = {"names", "currencies"}
+_LISTS = {"names", "currencies", "servers"}

@@ -37,8 +37,7 @@ from cloud.http.watch import add_watch
 from cloud.issuer.pki import server_credentials
 from cloud.log import Log, start_logging
 from cloud.service import Cloud, open_cloud
-from cloud.shards.carrying import carrying
-from cloud.stream.local import LocalStream
+from cloud.streaming import handing_on
 from hsm.api import HsmError
 from hsm.files import replace_durably
 from sync.transport import ANY_TIME
@@ -124,16 +123,6 @@ async def serving(cloud: Cloud) -> AsyncIterator[dict[str, int]]:
             await door.close()
 
 
-@contextlib.asynccontextmanager
-async def _stream() -> AsyncIterator[LocalStream]:
-    """What shards tell each other goes through this process alone."""
-    stream = LocalStream()
-    try:
-        yield stream
-    finally:
-        await stream.close()
-
-
 async def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT, or until the embedded database ends."""
     stopping = asyncio.Event()
@@ -141,8 +130,7 @@ async def run(config: Config) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with (
         open_cloud(config, clock=SystemClock()) as cloud,
-        _stream() as stream,
-        carrying(cloud.shards, stream, anchor=cloud.desk.anchor, clock=cloud.clock),
+        handing_on(cloud),
         serving(cloud) as ports,
     ):
         collect_seldom()

@@ -18,11 +18,13 @@ from cloud.issuer.suspensions import list_suspended
 from cloud.issuer.vault import Vault
 from cloud.reconciler import stragglers
 from cloud.reconciler.leaves import fill_all
+from cloud.reconciler.reconciler import Reconciler
 from cloud.reconciler.returns import return_expired_notes
 from cloud.shards.reconcilers import Reconcilers
 from cloud.shards.shards import Shards, open_shards
 from cloud.shards.upkeep import forget
-from cloud.syncing import Exchange, Reconciling
+from cloud.stream.api import Carrier
+from cloud.syncing import Exchange
 from hsm import software
 from hsm.api import KeyMissing, Token
 from hsm.files import create_durably, make_folder
@@ -44,7 +46,7 @@ class Cloud:
         clock: Clock,
         database: Database,
         desk: Desk,
-        reconciler: Reconciling,
+        reconciler: Reconciler | Reconcilers,
         shards: Shards | None = None,
     ) -> None:
         self.config = config
@@ -56,6 +58,8 @@ class Cloud:
         self.exchange = Exchange(
             database=database, desk=desk, reconciler=reconciler, shards=self.shards
         )
+        # What reports go through while they are handed on.
+        self.stream: Carrier | None = None
         # What is renewed besides, by whoever serves this cloud.
         self.renewals: list[Callable[[], Awaitable[None]]] = []
 
@@ -116,7 +120,13 @@ async def _open_token(config: Config, *, create: bool) -> Token:
 
 
 @contextlib.asynccontextmanager
-async def open_cloud(config: Config, *, clock: Clock, create: bool = False) -> AsyncIterator[Cloud]:
+async def open_cloud(
+    config: Config,
+    *,
+    clock: Clock,
+    create: bool = False,
+    verifying_processes: int = VERIFYING_PROCESSES,
+) -> AsyncIterator[Cloud]:
     """The cloud of a folder; with `create` what is missing is made.
 
     Raises: ConfigError `not-initialised`, DatabaseError, HsmError, ShardError.
@@ -131,7 +141,7 @@ async def open_cloud(config: Config, *, clock: Clock, create: bool = False) -> A
             database, config.database, stack, random=secrets.token_bytes(16), now_ms=now_ms
         )
         reconciler = Reconcilers(
-            shards, anchor=desk.anchor, signing=desk, workers=VERIFYING_PROCESSES
+            shards, anchor=desk.anchor, signing=desk, workers=verifying_processes
         )
         stack.push_async_callback(reconciler.close)
         yield Cloud(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -13,6 +13,8 @@ from cloud.attestation.questions import open_question
 from cloud.attestation.reports import judge
 from cloud.database import Connection, Database
 from cloud.errors import CloudError
+from cloud.ingest.held import held_of
+from cloud.ingest.intake import Directly, Intake, Reconciling, Taken
 from cloud.issuer.desk import Desk
 from cloud.issuer.enrolments import (
     carry_wallets,
@@ -50,28 +52,6 @@ _OWN = (bytes((0xA5, 0x01, EntryKind.ENROL)), bytes((0xA5, 0x01, EntryKind.POLIC
 _log = Log("sync")
 
 
-class Outcome(Protocol):
-    """What a reconciler answers with."""
-
-    @property
-    def acknowledged(self) -> int:
-        """The contiguous size now held."""
-
-    @property
-    def problem(self) -> str | None:
-        """A code, when nothing of the segment was kept."""
-
-
-class Reconciling(Protocol):
-    """What the exchange needs of the reconciler."""
-
-    async def ingest(self, up: VerifiedUp, *, now_ms: int) -> Outcome:
-        """Take a segment."""
-
-    async def settlements_after(self, journal: bytes, epoch: int, size: int) -> list[bytes]:
-        """Settlements above a size, oldest first."""
-
-
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
     """A report, its sealed answer, and what was held of the journal before and after."""
 
@@ -84,7 +64,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exchange:
-    """Answers reports of gateways."""
+    """Answers reports of gateways. `intake` has them reconciled: at once, or through the stream."""
 
     def __init__(
         self,
@@ -97,7 +77,7 @@ class Exchange:
         self._database = database
         self._shards = shards or Shards([database])
         self._desk = desk
-        self._reconciler = reconciler
+        self.intake: Intake = Directly(reconciler)
 
     async def answer(self, sealed: bytes, *, caller: bytes, now_ms: int) -> bytes:
         """The sealed answer to a sealed report.
@@ -108,7 +88,8 @@ class Exchange:
         envelope, verified = await self._open(sealed)
         if verified.claims.journal != caller:
             raise CloudError("wrong-gateway", "the connection is another gateway's")
-        return (await self._answer(envelope, verified, now_ms=now_ms, carried=False)).sealed
+        made = await self._answer(sealed, envelope, verified, now_ms=now_ms, carried=False)
+        return made.sealed
 
     async def answer_carried(self, sealed: bytes, *, now_ms: int) -> Answered:
         """The same for a report that somebody carried here: whoever it was, the gateway signed it.
@@ -116,7 +97,7 @@ class Exchange:
         Raises: ProtocolError for an envelope that does not hold, CloudError.
         """
         envelope, verified = await self._open(sealed)
-        return await self._answer(envelope, verified, now_ms=now_ms, carried=True)
+        return await self._answer(sealed, envelope, verified, now_ms=now_ms, carried=True)
 
     async def _open(self, sealed: bytes) -> tuple[bytes, VerifiedUp]:
         # A report may be large: other gateways are answered while it is opened.
@@ -125,7 +106,7 @@ class Exchange:
         )
 
     async def _answer(
-        self, envelope: bytes, verified: VerifiedUp, *, now_ms: int, carried: bool
+        self, sealed: bytes, envelope: bytes, verified: VerifiedUp, *, now_ms: int, carried: bool
     ) -> Answered:
         up = verified.claims
         async with self._at_home(up.journal) as (connection, at_home):
@@ -136,18 +117,16 @@ class Exchange:
             await follow(connection, gateway, up, envelope, **given)
         # It may be large, and nobody looks at it again.
         del envelope
-        outcome = await self._reconciler.ingest(verified, now_ms=now_ms)
-        settlements = await self._reconciler.settlements_after(
-            up.journal, up.epoch, up.acknowledged_size
-        )
+        taken = await self.intake.take(sealed, verified, now_ms=now_ms)
         async with self._at_home(up.journal) as (connection, at_home):
-            suspended = await is_suspended(at_home, gateway)
+            held = await self._held(at_home, up, taken)
+            kept = taken.problem is None and held >= up.acknowledged_size + len(up.entries)
             objects = await self._objects(
                 connection,
                 gateway,
                 verified,
-                outcome,
-                suspended=suspended,
+                suspended=await is_suspended(at_home, gateway),
+                kept=kept,
                 proven=proven,
                 now_ms=now_ms,
             )
@@ -155,34 +134,43 @@ class Exchange:
             "exchange",
             gateway=gateway.name,
             entries=len(up.entries),
-            acknowledged=outcome.acknowledged,
-            problem=outcome.problem,
+            acknowledged=held,
+            problem=taken.problem,
             carried=carried,
         )
         payload = build_down(
             up,
-            acknowledged=outcome.acknowledged,
-            objects=[*objects, *settlements],
-            problem=outcome.problem,
+            acknowledged=held,
+            objects=[*objects, *taken.settlements],
+            problem=taken.problem,
         )
         signed = await self._desk.sign_down(payload)
         return Answered(
             up=up,
             gateway=gateway.name,
             before=before,
-            acknowledged=outcome.acknowledged,
-            problem=outcome.problem,
+            acknowledged=held,
+            problem=taken.problem,
             sealed=await asyncio.to_thread(seal, signed, recipient=gateway.hpke_key),
         )
+
+    async def _held(self, connection: Connection, up: Up, taken: Taken) -> int:
+        """What the gateway is told: nothing that is not stored, whoever says so."""
+        if taken.acknowledged is None:
+            return await held_of(connection, self._desk.anchor, up)
+        if not taken.heard:
+            return taken.acknowledged
+        stored = await held_size(connection, up.journal, epoch=up.epoch)
+        return min(taken.acknowledged, stored)
 
     async def _objects(
         self,
         connection: Connection,
         gateway: Gateway,
         verified: VerifiedUp,
-        outcome: Outcome,
         *,
         suspended: bool,
+        kept: bool,
         proven: bool,
         now_ms: int,
     ) -> list[bytes]:
@@ -193,7 +181,7 @@ class Exchange:
         await saw(connection, gateway.journal, now_ms=now_ms)
         enrolments = [body for body in entered if isinstance(body, Enrolment)]
         await set_enrolled(connection, gateway, enrolments)
-        if not suspended and _is_kept(up, outcome):
+        if not suspended and kept:
             await take_back(connection, entered, now_ms=now_ms)
             await merge_lists(connection, desk, now_ms=now_ms)
         common = await common_objects(
@@ -235,12 +223,6 @@ class Exchange:
         before = await followed_by(connection, gateway.journal, epoch=gateway.epoch)
         if before is not None:
             await carry_wallets(connection, self._desk, gateway, before, now_ms=now_ms)
-
-
-def _is_kept(up: Up, outcome: Outcome) -> bool:
-    """Are all of the report's entries held?"""
-    end = up.acknowledged_size + len(up.entries)
-    return outcome.problem is None and outcome.acknowledged >= end
 
 
 def _entered(up: Up) -> list[Enrolment | Policy]:

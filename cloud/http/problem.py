@@ -80,6 +80,9 @@ _BY_CODE = {
     "database-busy": 503,
     "journal-elsewhere": 409,
     "shard-missing": 503,
+    "stream-unavailable": 503,
+    "stream-full": 503,
+    "message-too-large": 413,
     # The issuer's own token: nothing that a caller could do better.
     "token-gone": 503,
     "token-timeout": 503,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -18,6 +19,7 @@ from cloud.http.overview import account_line
 from cloud.http.routes import Route
 from cloud.service import Cloud
 from cloud.shards.account import account_of_all, waiting_of_all
+from cloud.stream.api import Figures, StreamError
 
 METRICS_TYPE = "text/plain; version=0.0.4"
 
@@ -26,12 +28,18 @@ class _Readings(Collector):
     """What was read from the database for one answer."""
 
     def __init__(
-        self, entries: int, journals: Mapping[str, int], gateways: int, waiting: Mapping[int, int]
+        self,
+        entries: int,
+        journals: Mapping[str, int],
+        gateways: int,
+        waiting: Mapping[int, int],
+        stream: Figures | None,
     ) -> None:
         self._entries = entries
         self._journals = journals
         self._gateways = gateways
         self._waiting = waiting
+        self._stream = stream
 
     def collect(self) -> Iterator[Metric]:
         """What the registry asks for."""
@@ -47,6 +55,12 @@ class _Readings(Collector):
         for shard, count in sorted(self._waiting.items()):
             waiting.add_metric([str(shard)], count)
         yield waiting
+        yield GaugeMetricFamily("cbdc_stream_up", "Stream in reach", value=self._stream is not None)
+        if self._stream is not None:
+            found = GaugeMetricFamily("cbdc_stream_messages", "Messages", labels=["state"])
+            for state in Figures.__struct_fields__:
+                found.add_metric([state], getattr(self._stream, state))
+            yield found
 
 
 def add_watch(app: web.Application, cloud: Cloud, routes: Sequence[Route]) -> None:
@@ -95,9 +109,14 @@ async def _read(cloud: Cloud) -> _Readings:
             journals.update({row["state"]: row["count"] for row in rows})
         gateways = await connection.fetchval("SELECT count(*) FROM gateway")
         waiting = await waiting_of_all(cloud.shards, connection)
+    stream = None
+    if cloud.stream is not None:
+        with contextlib.suppress(StreamError):
+            stream = await cloud.stream.figures()
     return _Readings(
         entries=entries,
         journals=journals,
         gateways=gateways,
         waiting=waiting,
+        stream=stream,
     )

@@ -66,7 +66,7 @@ class Desk:
             pki=pki,
             holder_secret=await _holder_secret(workshop),
         )
-        desk.hpke = await sync_keys.open_keys(connection, vault)
+        await desk.learn_keys(connection)
         await desk._refresh_sync_keys(connection, now_ms=now_ms)
         return desk
 
@@ -78,7 +78,11 @@ class Desk:
 
     async def _refresh_sync_keys(self, connection: Connection, *, now_ms: int) -> None:
         if await sync_keys.refresh(connection, self, now_ms=now_ms):
-            self.hpke = await sync_keys.open_keys(connection, self.vault)
+            await self.learn_keys(connection)
+
+    async def learn_keys(self, connection: Connection) -> None:
+        """Open the keys for envelopes that are stored now, whoever made them."""
+        self.hpke = await sync_keys.open_keys(connection, self.vault)
 
     def workshop(self, connection: Connection, *, now_ms: int) -> Workshop:
         """Where certificates are made in a transaction."""

@@ -292,10 +292,18 @@ class Reconciler:
                 self._replicas[place] = replica
             return self._replicas[place]
 
-    async def settlements_after(self, journal: bytes, epoch: int, size: int) -> list[bytes]:
+    def settled(self, journal: bytes, epoch: int) -> tuple[int, int] | None:
+        """Size and time of the last settlement that the journal entered, by the replica at hand."""
+        replica = self._replicas.get((journal, epoch))
+        return None if replica is None else (replica.state.settled_size, replica.state.settled_ms)
+
+    async def settlements_after(
+        self, journal: bytes, epoch: int, size: int, *, settled: tuple[int, int] | None = None
+    ) -> list[bytes]:
         """The newest settlement, if the journal has not entered it: it says all that others said.
 
         `size`: what the journal settled last. A note that found its parent since is a reason too.
+        `settled`: what a worker said of the replica that it has; without it, the one here counts.
         """
         async with self._database.transaction() as connection:
             newest = await connection.fetchrow(
@@ -306,9 +314,7 @@ class Reconciler:
             )
         if newest is None:
             return []
-        replica = self._replicas.get((journal, epoch))
-        held = (size, 0)
-        if replica is not None:
-            held = (replica.state.settled_size, replica.state.settled_ms)
-        entered = held >= (newest["size"], 0 if replica is None else newest["time_ms"])
+        known = settled or self.settled(journal, epoch)
+        held = known or (size, 0)
+        entered = held >= (newest["size"], 0 if known is None else newest["time_ms"])
         return [] if entered else [newest["object"]]

@@ -38,9 +38,16 @@ class Reconcilers:
         """As `Reconciler.ingest`. Raises: also ShardError `shard-missing`."""
         return await (await self._of(up.claims.journal)).ingest(up, now_ms=now_ms)
 
-    async def settlements_after(self, journal: bytes, epoch: int, size: int) -> list[bytes]:
+    def settled(self, journal: bytes, epoch: int) -> tuple[int, int] | None:
+        """As `Reconciler.settled`, of a journal that was ingested here."""
+        return self._each[self._shards.homes.of(journal)].settled(journal, epoch)
+
+    async def settlements_after(
+        self, journal: bytes, epoch: int, size: int, *, settled: tuple[int, int] | None = None
+    ) -> list[bytes]:
         """As `Reconciler.settlements_after`."""
-        return await (await self._of(journal)).settlements_after(journal, epoch, size)
+        home = await self._of(journal)
+        return await home.settlements_after(journal, epoch, size, settled=settled)
 
     async def _of(self, journal: bytes) -> Reconciler:
         number = await self._shards.home_of(journal)

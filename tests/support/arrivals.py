@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from cloud.database import Database
-from cloud.syncing import Reconciling
+from cloud.ingest.intake import Reconciling
 from tests.support.issuer import Key
 from tests.support.reporting import Branch, open_bank
 from tests.support.world import EURO, NOW_MS

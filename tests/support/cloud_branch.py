@@ -57,11 +57,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Funded:
-    """A branch whose wallets `payer` and `payee` are enrolled; the payer has money."""
+    """A branch whose wallets `payer` and `payee` are enrolled; the payer has money.
 
-    def __init__(self, cloud: CloudProcess, branch: Branch, holder: str) -> None:
+    `holder`: the token of whoever has the online wallet `bank`.
+    """
+
+    def __init__(self, cloud: CloudProcess, branch: Branch, holder: str, bank: str) -> None:
         self.cloud = cloud
         self.branch = branch
+        self.bank = bank
         self.payer, self.payee = DeviceKey(b"\x01" * 32), DeviceKey(b"\x02" * 32)
         self.holder = holder
         self.port = JournalPort(
@@ -99,7 +103,7 @@ class Funded:
             "amount": amount,
         }
         async with self.cloud.api(self.holder) as api:
-            status, made = await api.post("/v1/wallets/bank-eur/fundings", body)
+            status, made = await api.post(f"/v1/wallets/{self.bank}/fundings", body)
         assert (status, made["state"]) == (201, "held"), made
 
     async def synchronise(self) -> None:
@@ -141,17 +145,19 @@ class Funded:
 
 
 @contextlib.asynccontextmanager
-async def funded_branch(cloud: CloudProcess, folder: Path) -> AsyncIterator[Funded]:
+async def funded_branch(
+    cloud: CloudProcess, folder: Path, *, bank: str = "bank-eur"
+) -> AsyncIterator[Funded]:
     """A branch that is enrolled, provisioned and funded, and synchronises when it is told to."""
     async with cloud.api(cloud.officer("first")) as first:
         body = {"name": folder.name, "currency": "EUR", "tiers": [MERCHANT], "level": "software"}
         token = (await done(first, "/v1/issuer/gateways", body))["token"]
-        holder = {"holder": "bank", "wallet": "bank-eur", "currency": "EUR"}
-        bank = (await done(first, "/v1/issuer/holders", holder))["token"]
-    await _issue(cloud, "bank-eur", ISSUED)
+        holder = {"holder": bank, "wallet": bank, "currency": "EUR"}
+        holder_token = (await done(first, "/v1/issuer/holders", holder))["token"]
+    await _issue(cloud, bank, ISSUED)
     await _provision(cloud, folder, token)
     async with running(config_of(folder), LiveIssuer()) as branch:
-        made = Funded(cloud, branch, bank)
+        made = Funded(cloud, branch, holder_token, bank)
         await _enrol(made)
         await made.fund(FUNDS)
         await made.synchronise()
@@ -214,11 +220,16 @@ async def database_of(cloud: CloudProcess) -> AsyncIterator[Any]:
 async def waits_for(connection: Any, table: str) -> None:
     """Wait until somebody waits for a lock on the table."""
     async with asyncio.timeout(WAIT_S):
-        while not await connection.fetchval(
-            "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = $1::regclass)",
-            table,
-        ):
+        while not await lock_waiters(connection, table):
             await asyncio.sleep(0.005)
+
+
+async def lock_waiters(connection: Any, table: str) -> int:
+    """How many wait for a lock on the table."""
+    found: int = await connection.fetchval(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1::regclass", table
+    )
+    return found
 
 
 async def kill_with_database(cloud: CloudProcess) -> None:

@@ -19,13 +19,16 @@ WAIT_S = 60
 
 
 class CloudProcess:
-    """A cloud in a folder."""
+    """A cloud in a folder. `config`: a file with its configuration."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, config: Path | None = None) -> None:
         self.folder = folder
         self.log = folder.parent / f"{folder.name}.log"
         self.process: asyncio.subprocess.Process | None = None
         self._listen = {"gateway_port": 0, "api_port": 0}
+        self._program = [sys.executable, "-m", "cloud.cli", "--folder", str(folder)]
+        if config is not None:
+            self._program += ["--config", str(config)]
         self._environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
@@ -35,7 +38,7 @@ class CloudProcess:
         """`cbdc-cloud` on this folder: (exit code, output, errors)."""
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cloud.cli", "--folder", str(self.folder), *arguments),
+            *(*self._program, *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=pipe,
             stderr=pipe,
@@ -53,7 +56,7 @@ class CloudProcess:
         flags = [part for value in values for part in ("--set", value)]
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "cloud.cli", "--folder", str(self.folder), *flags, "run"),
+                *(*self._program, *flags, "run"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -81,6 +84,25 @@ class CloudProcess:
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
+
+    @contextlib.asynccontextmanager
+    async def worker(self, name: str) -> AsyncIterator[WorkerProcess]:
+        """A worker of this cloud while the block runs."""
+        log = self.folder.parent / f"{self.folder.name}-{name}.log"
+        with log.open("ab") as stream:
+            process = await asyncio.create_subprocess_exec(
+                *(*self._program, "worker"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env=self._environment,
+                cwd=ROOT,
+            )
+        worker = WorkerProcess(process, log)
+        try:
+            yield worker
+        finally:
+            await worker.stop()
 
     @property
     def ports(self) -> dict[str, int]:
@@ -117,6 +139,46 @@ class CloudProcess:
             yield Api(session, token)
 
 
+class WorkerProcess:
+    """`cbdc-cloud worker` beside a cloud."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    async def ready(self) -> str:
+        """Wait until it works; the name by which it shares partitions."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                for line in self.lines("worker.ready"):
+                    return str(line["name"])
+                assert self.process.returncode is None, self._log.read_text()[-4000:]
+                await asyncio.sleep(0.05)
+
+    def lines(self, action: str) -> list[dict[str, Any]]:
+        """What it logged under an action; the last line may be half written."""
+        found = []
+        for text in self._log.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                line = json.loads(text)
+                if line.get("action") == action:
+                    found.append(line)
+        return found
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+    async def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        if self.process.returncode is None:
+            self.process.terminate()
+        async with asyncio.timeout(WAIT_S):
+            return await self.process.wait()
+
+
 class Api:
     """Calls with one token: (status, value)."""
 
@@ -144,9 +206,9 @@ class Api:
 
 
 @contextlib.asynccontextmanager
-async def running_cloud(folder: Path) -> AsyncIterator[CloudProcess]:
+async def running_cloud(folder: Path, *, config: Path | None = None) -> AsyncIterator[CloudProcess]:
     """A new cloud that runs while the block does."""
-    cloud = CloudProcess(folder)
+    cloud = CloudProcess(folder, config=config)
     code, out, errors = await cloud.command("init")
     assert code == 0, (out, errors)
     try:

@@ -13,6 +13,7 @@ PLACES = {
     "tpm2_pytss": "hsm/tpm",
     "gpiod": "edge/gpio",
     "bleak": "edge/ble",
+    "nats": "cloud/stream",
     "web3": "cloud/routing/rails/evm",
 }
 

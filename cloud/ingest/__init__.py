@@ -1,0 +1,1 @@
+"""How reports reach the reconciler: at once, or by the stream and workers."""

@@ -1,0 +1,1 @@
+"""Fronts and workers over the stream inside a process."""

@@ -1,0 +1,1 @@
+"""The stream inside a process, and what belongs to the other one without a server."""
