@@ -44,6 +44,7 @@ class TransferKind(enum.IntEnum):
     NOTE_MATCHED = 105
     CARRIED = 106
     GRANT_LOST = 107
+    GRANT_SENT = 108
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):

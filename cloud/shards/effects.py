@@ -236,7 +236,7 @@ async def _funded(connection: Connection, source: int, message: Funded, *, now_m
         debit=numbers[waits.name],
         credit=numbers[leaves.name],
         amount=message.amount,
-        kind=TransferKind.FUND,
+        kind=TransferKind.GRANT_SENT,
     )
     await batch.post(connection, currency=message.currency, now_ms=now_ms)
 

@@ -82,6 +82,16 @@ def roomy_memory() -> str | None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     """The session's server; with pytest-xdist, one for each worker."""
+    yield from _serve()
+
+
+@pytest.fixture(scope="module")
+def second() -> Iterator[Server]:
+    """Another cluster, for tests of several databases."""
+    yield from _serve()
+
+
+def _serve() -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="cbdc-test-", dir=roomy_memory()))
     server = Server(folder)
     yield server

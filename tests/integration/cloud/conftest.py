@@ -7,10 +7,10 @@ import pytest
 
 from cloud.database import Database
 from tests.support.clouds import clouds
-from tests.support.postgres import database, dsn, postgres
+from tests.support.postgres import database, dsn, postgres, second
 from tests.support.recovery import CARA, Box, Story, told
 
-__all__ = ["clouds", "database", "dsn", "postgres"]
+__all__ = ["clouds", "database", "dsn", "postgres", "second"]
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import shutil
 import sys
-import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -28,7 +26,7 @@ from tests.integration.cloud.test_shard_stories import ANNA, CARA, Tale
 from tests.support.arrivals import deliver, open_books, picture_of
 from tests.support.cloud_local import StepClock
 from tests.support.clouds import Clouds
-from tests.support.postgres import CONFIG, Server, roomy_memory
+from tests.support.postgres import CONFIG, Server
 from tests.support.reporting import SUPPLY, open_bank, reconciler
 from tests.support.shards import ISSUER, Mailbox, Several
 from tests.support.world import ANCHOR, NOW_MS
@@ -264,16 +262,6 @@ async def test_an_address_of_another_database_is_found_out(clouds: Clouds) -> No
         )
     with pytest.raises(ShardError, match="a head's"):
         await opened(one, two, other)
-
-
-@pytest.fixture(scope="module")
-def second() -> Iterator[Server]:
-    """Another cluster."""
-    folder = Path(tempfile.mkdtemp(prefix="cbdc-second-", dir=roomy_memory()))
-    server = Server(folder)
-    yield server
-    server.stop()
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
