@@ -196,3 +196,22 @@ async def keep_their_homes(story: Story, north: Box, south: Box) -> None:
         await connection.execute("ALTER TABLE journal_home DISABLE TRIGGER USER")
         await connection.execute("DELETE FROM journal_home WHERE journal = $1", south.journal)
         assert await shards.house(connection, south.journal, now_ms=2) == 1
+
+
+async def test_a_note_that_came_in_elsewhere_is_a_claim_on_a_lost_gateway(
+    story: Story, north: Box, south: Box
+) -> None:
+    async with north.running(offline=True) as branch:
+        note = await paid(branch, ANNA, CARA, 200, payee_journal=south.journal)
+    async with south.running() as branch:
+        await redeemed(branch, note)
+        await exchanged(branch)
+        assert (await story.where()).suspense == -200
+        path = await story.closed(north)
+        await story.pass_window(path)
+        assert (await story.stated(path))["carried"] == 800
+        found = await story.where()
+        assert (found.offline, found.in_transit, found.suspense, found.loss) == (1_000, 0, 0, 0)
+        await exchanged(branch)
+        await exchanged(branch)
+        assert branch.opened.journal.state.unsettled_total == 0
