@@ -58,13 +58,15 @@ async def handing_on(cloud: Cloud) -> AsyncIterator[Carrier]:
     Where no servers are configured, this process takes them from it itself.
     """
     config = cloud.config.stream
+    # A worker of this process is not killed: its gateways wait as long as a report may take.
+    wait_s = config.outcome_wait_s if config.servers else cloud.config.limits.report_timeout_s
     async with open_stream(config) as stream, contextlib.AsyncExitStack() as stack:
         front = Front(
             stream,
             cloud.reconciler,
             name=process_name(),
             partitions=config.partitions,
-            wait_s=config.outcome_wait_s,
+            wait_s=wait_s,
         )
         await stack.enter_async_context(front.listening())
         if not config.servers:

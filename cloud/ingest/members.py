@@ -59,10 +59,24 @@ class Alone:
 
 
 class Members:
-    """The workers that are alive, as this one heard it."""
+    """The workers that are alive, as this one heard it.
 
-    def __init__(self, notices: Notices, *, name: str) -> None:
+    It says its name every `beat_s`, and forgets who said nothing for `silent_s`.
+    """
+
+    def __init__(
+        self,
+        notices: Notices,
+        *,
+        name: str,
+        beat_s: float = BEAT_S,
+        silent_s: float = SILENT_S,
+        members_max: int = MEMBERS_MAX,
+    ) -> None:
         self.name = name
+        self._beat_s = beat_s
+        self._silent_s = silent_s
+        self._members_max = members_max
         self._notices = notices
         self._heard: dict[str, float] = {}
         self._changed = asyncio.Event()
@@ -77,7 +91,7 @@ class Members:
     async def changed(self) -> None:
         """Return when somebody came, or may have gone."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(BEAT_S):
+            async with asyncio.timeout(self._beat_s):
                 await self._changed.wait()
         self._changed.clear()
 
@@ -101,7 +115,7 @@ class Members:
     async def _beat(self) -> None:
         while not self._left:
             await self._say(self.name.encode())
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(self._beat_s)
 
     async def _say(self, body: bytes) -> None:
         try:
@@ -120,7 +134,7 @@ class Members:
                 self._changed.set()
                 continue
             if name not in self._heard:
-                if len(self._heard) >= MEMBERS_MAX:
+                if len(self._heard) >= self._members_max:
                     continue
                 self._changed.set()
                 # It hears of this one before its next beat.
@@ -130,5 +144,5 @@ class Members:
 
     def _forget_silent(self) -> None:
         """A worker that was killed says nothing."""
-        since = asyncio.get_running_loop().time() - SILENT_S
+        since = asyncio.get_running_loop().time() - self._silent_s
         self._heard = {name: at for name, at in self._heard.items() if at >= since}

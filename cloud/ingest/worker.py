@@ -35,7 +35,7 @@ from wallet.protocol.refusals import ProtocolError
 AHEAD = 4
 DRAIN_S = 30.0
 # A failure that may pass is tried again after 1, 2 and 4 seconds before the gateway is told.
-TRIES, RETRY_FIRST_S = 4, 1.0
+TRIES, RETRY_S = 4, 1.0
 _PASSING = ("database-unavailable", "database-busy", "token-gone", "token-timeout")
 _log = Log("worker")
 
@@ -68,7 +68,8 @@ class _Report(msgspec.Struct, frozen=True, kw_only=True):
 class Worker:
     """Takes the partitions that are its own, each in its order.
 
-    `opened` gives reports that this process opened already.
+    `opened` gives reports that this process opened already. `retry_s`: the first wait after a
+    failure that may pass; `drain_s`: how long it finishes what it has in hand when it stops.
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class Worker:
         partitions: int,
         sharing: Sharing | None = None,
         opened: Callable[[Message], VerifiedUp | None] = lambda message: None,
+        retry_s: float = RETRY_S,
+        drain_s: float = DRAIN_S,
     ) -> None:
         self._carrier = carrier
         self._reconciler = reconciler
@@ -89,6 +92,8 @@ class Worker:
         self._partitions = partitions
         self._sharing = sharing or Alone()
         self._opened = opened
+        self._retry_s = retry_s
+        self._drain_s = drain_s
         self._lanes: dict[int, asyncio.Task[None]] = {}
         self._in_hand: set[asyncio.Task[None]] = set()
 
@@ -155,7 +160,7 @@ class Worker:
             await asyncio.wait(lanes)
         if self._in_hand:
             # What is left after that comes again, elsewhere.
-            _, late = await asyncio.wait(self._in_hand, timeout=DRAIN_S)
+            _, late = await asyncio.wait(self._in_hand, timeout=self._drain_s)
             for task in late:
                 task.cancel()
 
@@ -166,10 +171,10 @@ class Worker:
             _log.info("report.again", subject=message.subject, attempt=delivery.attempt)
         if report.front is None:
             # Nobody can be told: it comes again until the stream parks it.
-            return await self._finish(delivery.again(after_s=RETRY_FIRST_S))
+            return await self._finish(delivery.again(after_s=self._retry_s))
         outcome = await self._outcome(message, report)
         if outcome.failure in _PASSING and delivery.attempt < TRIES:
-            after_s = RETRY_FIRST_S * 2 ** (delivery.attempt - 1)
+            after_s = self._retry_s * 2 ** (delivery.attempt - 1)
             return await self._finish(delivery.again(after_s=after_s))
         if outcome.failure is not None:
             _log.warning("report.failed", subject=message.subject, code=outcome.failure)

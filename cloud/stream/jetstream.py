@@ -37,8 +37,7 @@ from cloud.stream.settings import StreamConfig
 # The server counts headers as well, and drops the connection of whoever sends more.
 HEADERS_BYTES = 4_096
 PARTS_AT_ONCE = 4
-PUBLISH_TRIES = 8
-DONE_TRIES = 4
+TRIES = 6
 PULL_S = 2.0
 # Work that takes longer than this is taken for stuck, and its message goes to another one.
 HELD_MAX_S = 900.0
@@ -84,18 +83,22 @@ class JetDelivery:
 
 
 class JetStream:
-    """See `Stream` and `Notices`. What it needs at the servers is made when it is first used."""
+    """See `Stream` and `Notices`. What it needs at the servers is made when it is first used.
 
-    def __init__(self, config: StreamConfig) -> None:
+    `tries`: how often it publishes or acknowledges a message before it gives up.
+    """
+
+    def __init__(self, config: StreamConfig, *, tries: int = TRIES) -> None:
         self.config = config
+        self._tries = tries
         self._link = Link(config)
         self._making = Making(self._link)
         self._keepers: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def connect(cls, config: StreamConfig) -> JetStream:
+    async def connect(cls, config: StreamConfig, *, tries: int = TRIES) -> JetStream:
         """Raises: StreamError `stream-unavailable`, ConfigError."""
-        made = cls(config)
+        made = cls(config, tries=tries)
         await made._link.ready()
         return made
 
@@ -160,7 +163,7 @@ class JetStream:
 
         Whether this was the first time.
         """
-        for attempt in range(1, PUBLISH_TRIES + 1):
+        for attempt in range(1, self._tries + 1):
             try:
                 jetstream = await self._link.jetstream()
                 made = await jetstream.publish(subject, body, headers=dict(headers))
@@ -173,7 +176,7 @@ class JetStream:
                 trouble = error
                 # Nobody keeps such a stream, it seems: it is looked after at the next message.
                 self._making.forget()
-            if attempt < PUBLISH_TRIES:
+            if attempt < self._tries:
                 await pause(attempt)
         raise unavailable(trouble) from trouble
 
@@ -258,7 +261,7 @@ class JetStream:
     async def acknowledge(self, raw: Msg) -> None:
         """Have the server say that it heard of it. Raises: StreamError."""
         trouble: Exception = TimeoutError()
-        for attempt in range(1, DONE_TRIES + 1):
+        for attempt in range(1, self._tries + 1):
             try:
                 await raw.ack_sync(timeout=self.config.request_timeout_s)
                 return

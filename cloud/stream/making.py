@@ -16,7 +16,6 @@ PARTS, PARKED = "CBDC_PARTS", "CBDC_PARKED"
 # Of these families messages may be forgotten and cut: whoever made them has them still. Parts whose
 # message was never published go by their age.
 EXPIRING = frozenset({"ingest"})
-DUPLICATES_S = 120
 _OTHER_CONFIGURATION = 10_058
 
 
@@ -84,7 +83,7 @@ def configuration(config: StreamConfig, name: str) -> api.StreamConfig:
         num_replicas=config.replicas,
         max_bytes=config.bytes_max if store or word in EXPIRING else -1,
         discard=api.DiscardPolicy.NEW,
-        duplicate_window=DUPLICATES_S,
+        duplicate_window=config.repetition_s,
         allow_direct=True,
         **more,
     )

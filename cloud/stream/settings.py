@@ -37,6 +37,8 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     age_max_s: Age = 86_400
     # How long a killed worker's message waits for another one.
     ack_wait_s: Seconds = 10
+    # How long the servers know a message again that is published twice.
+    repetition_s: Seconds = 120
     attempts_max: Annotated[int, msgspec.Meta(ge=2, le=1_000)] = 10
     # How long a gateway's connection waits for a worker; then it is told what is held.
     outcome_wait_s: Seconds = 20

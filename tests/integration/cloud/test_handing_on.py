@@ -6,33 +6,39 @@ import asyncio
 import contextlib
 import hashlib
 import io
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import nats
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from nats.aio.msg import Msg
 
 from cloud.cli import parser
 from cloud.config import Config, DatabaseConfig
 from cloud.database import Database
 from cloud.errors import ConfigError
+from cloud.ingest.front import Front
 from cloud.ingest.held import held_of
 from cloud.ingest.intake import Taken
 from cloud.ingest.opening import DeskOpening
+from cloud.ingest.worker import Worker
 from cloud.issuer import sync_keys
 from cloud.issuer.desk import Desk
+from cloud.reconciler.reconciler import Reconciler
 from cloud.service import open_desk
-from cloud.stream.api import Message
+from cloud.stream.api import Message, StreamError
 from cloud.stream.jetstream import JetStream
 from cloud.stream.local import LocalStream
 from cloud.streaming import handing_on, process_name, work
 from hsm import software
 from hsm.keyfile import LIGHT
 from tests.integration.cloud.test_gateways import chain_of, token_for
-from tests.support.cloud_local import DAY_MS, NOW_MS, NewGateway, local_cloud
+from tests.support.cloud_local import DAY_MS, NOW_MS, NewGateway, StepClock, local_cloud
+from tests.support.issuer import Key
 from tests.support.nats import nats_server, stream_config
-from tests.support.reporting import Branch, open_bank, reconciler
+from tests.support.reporting import Branch, open_bank, reconciler, where
 from tests.support.world import ANCHOR
 from wallet.protocol.envelope import Up, VerifiedUp
 from wallet.protocol.refusals import Code, ProtocolError
@@ -72,6 +78,82 @@ async def test_what_is_held_without_an_outcome_is_what_its_own_root_proves(
     broken = msgspec.structs.replace(first.claims, checkpoint=b"\x00")
     assert await held(database, broken) == 0
     await reconciling.close()
+
+
+class Sealed:
+    """Opens reports of the test's world by what stands for their sealed bytes."""
+
+    def __init__(self, *reports: VerifiedUp) -> None:
+        self._reports = {report.raw: report for report in reports}
+
+    async def open(self, sealed: bytes) -> VerifiedUp:
+        """See `Opening`."""
+        return self._reports[sealed]
+
+
+class Dying(JetStream):
+    """What a worker does that is killed between the commit and the word that it is done."""
+
+    async def acknowledge(self, raw: Msg) -> None:
+        """Nobody hears it any more."""
+        raise StreamError("stream-unavailable", "killed")
+
+
+@contextlib.asynccontextmanager
+async def at_work(
+    stream: JetStream, reconciling: Reconciler, opening: Sealed
+) -> AsyncIterator[None]:
+    """A worker while the block runs."""
+    worker = Worker(stream, reconciling, opening, clock=StepClock(), partitions=4)
+    task = asyncio.create_task(worker.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_report_that_was_committed_and_comes_again_has_one_effect(
+    database: Database, tmp_path: Path
+) -> None:
+    await open_bank(database)
+    branch = Branch("north")
+    anna, bert = Key("anna"), Key("bert")
+    branch.enrol(anna, bert)
+    await branch.fund(database, anna, 1_000)
+    branch.book.accept(branch.book.pay(anna, bert, 300))
+    report = branch.report()
+    first, second = reconciler(database), reconciler(database)
+
+    async def effects() -> tuple[int, int]:
+        async with database.transaction() as connection:
+            transfers = await connection.fetchval("SELECT count(*) FROM ledger_transfer")
+            return transfers, await connection.fetchval("SELECT count(*) FROM journal_entry")
+
+    async with nats_server(tmp_path / "nats") as server:
+        config = stream_config(server, ack_wait_s=1)
+        dying, living = await Dying.connect(config), await JetStream.connect(config)
+        front = Front(living, second, name="front", partitions=4, wait_s=WAIT_S)
+        async with front.listening():
+            async with at_work(dying, first, Sealed(report)):
+                taken = await front.take(report.raw, report, now_ms=NOW_MS)
+            assert (taken.acknowledged, len(taken.settlements)) == (branch.size, 1)
+            once = await effects()
+            assert (await living.figures()).waiting == 1
+            async with at_work(living, second, Sealed(report)):
+                async with asyncio.timeout(WAIT_S):
+                    while (await living.figures()).waiting:
+                        await asyncio.sleep(0.02)
+                # And once more, as a message of its own.
+                again = await front.take(report.raw, report, now_ms=NOW_MS)
+        await dying.close()
+        await living.close()
+    assert again == taken
+    assert await effects() == once
+    found = await where(database)
+    assert (found.offline, found.suspense, found.loss) == (1_000, 0, 0)
+    await first.close()
+    await second.close()
 
 
 class Liar:

@@ -12,45 +12,14 @@ from typing import Any
 import nats
 import pytest
 
-from cloud.stream import jetstream as driven
-from cloud.stream import making
-from cloud.stream.api import Delivery, Message, StreamError
+from cloud.stream.api import StreamError
 from cloud.stream.jetstream import JetStream
-from cloud.stream.making import PARKED, PARTS
+from cloud.stream.making import PARTS
 from tests.support.nats import NatsServer, nats_server, stream_config
+from tests.support.taking import WAIT_S, first, message, nothing_more, taking
 from tests.support.tls_pair import Authority
 
-WAIT_S = 20
 MIB = 1 << 20
-
-
-def message(word: str, *, subject: str = "ingest.3", body: bytes | None = None) -> Message:
-    """A message that is known by a word."""
-    identity = hashlib.sha256(word.encode()).digest()
-    return Message(subject=subject, identity=identity, body=word.encode() if body is None else body)
-
-
-@contextlib.asynccontextmanager
-async def taking(
-    stream: JetStream, subject: str = "ingest.3", *, ahead: int = 1
-) -> AsyncIterator[AsyncIterator[Delivery]]:
-    """Deliveries while the block runs."""
-    async with contextlib.aclosing(stream.deliveries(subject, ahead=ahead)) as deliveries:
-        yield deliveries
-
-
-async def first(deliveries: AsyncIterator[Delivery]) -> Delivery:
-    """The next one, in a bounded time."""
-    async with asyncio.timeout(WAIT_S):
-        return await anext(deliveries)
-
-
-async def nothing_more(stream: JetStream, *, for_s: float = 0.3) -> None:
-    """Nothing is delivered to another one for a while."""
-    async with taking(stream) as deliveries:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(for_s):
-                await anext(deliveries)
 
 
 @pytest.fixture
@@ -143,72 +112,6 @@ async def test_who_works_long_keeps_its_message(server: NatsServer) -> None:
     await stream.close()
 
 
-async def test_a_message_that_is_never_done_is_parked_and_holds_up_no_other(
-    server: NatsServer,
-) -> None:
-    stream = await JetStream.connect(stream_config(server, attempts_max=3))
-    await stream.publish(message("poison"))
-    await stream.publish(message("good"))
-    async with taking(stream) as deliveries:
-        for attempt in (1, 2, 3):
-            delivery = await first(deliveries)
-            assert (delivery.message.body, delivery.attempt) == (b"poison", attempt)
-            await delivery.again(after_s=0)
-        assert (await first(deliveries)).message.body == b"good"
-    assert (await stream.figures()).parked == 1
-    client = await nats.connect(server.url)
-    found = await client.jetstream().get_msg(PARKED, seq=1)
-    assert found.data == b"poison"
-    await client.close()
-    await stream.close()
-
-
-async def test_what_no_front_published_is_parked(server: NatsServer, stream: JetStream) -> None:
-    await stream.publish(message("good"))
-    client = await nats.connect(server.url)
-    await client.jetstream().publish("cbdc.ingest.3", b"stranger")
-    await client.jetstream().publish(
-        "cbdc.ingest.3", b"", headers={"Nats-Msg-Id": "ab", "Cbdc-Parts": "many"}
-    )
-    await client.close()
-    async with taking(stream) as deliveries:
-        await (await first(deliveries)).done()
-        await nothing_more(stream, for_s=1)
-    assert (await stream.figures()).parked == 2
-    assert (await stream.figures()).waiting == 0
-
-
-async def test_what_is_parked_is_delivered_again_when_somebody_says_so(
-    server: NatsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(making, "DUPLICATES_S", 1)
-    stream = await JetStream.connect(stream_config(server, attempts_max=2))
-    client = await nats.connect(server.url)
-    await stream.publish(message("unlucky"))
-    await client.jetstream().publish("cbdc.ingest.3", b"stranger")
-    async with taking(stream) as deliveries:
-        for _ in range(2):
-            await (await first(deliveries)).again(after_s=0)
-        await nothing_more(stream, for_s=1)
-    parked = await stream.parked()
-    assert [(one.subject, one.body, one.attempts) for one in parked] == [
-        ("ingest.3", b"unlucky", 3),
-        ("ingest.3", b"stranger", 1),
-    ]
-    async with asyncio.timeout(WAIT_S):
-        # Not while the server would take it for a repetition.
-        while not await stream.retry(parked[0]):
-            await asyncio.sleep(0.1)
-    assert not await stream.retry(parked[1])
-    async with taking(stream) as deliveries:
-        delivery = await first(deliveries)
-        assert (delivery.message, delivery.attempt) == (message("unlucky"), 1)
-        await delivery.done()
-    assert [one.body for one in await stream.parked()] == [b"stranger"]
-    await client.close()
-    await stream.close()
-
-
 async def test_a_full_subject_refuses_and_takes_again_when_there_is_room(
     server: NatsServer,
 ) -> None:
@@ -253,19 +156,6 @@ async def test_a_large_report_goes_in_parts_and_comes_whole(
     await client.close()
 
 
-async def test_a_report_whose_parts_are_gone_is_parked(
-    server: NatsServer, stream: JetStream
-) -> None:
-    await stream.publish(message("large", body=bytes(2 * MIB)))
-    await stream.publish(message("small"))
-    client = await nats.connect(server.url)
-    await client.jetstream().purge_stream(PARTS, keep=1)
-    await client.close()
-    async with taking(stream) as deliveries:
-        assert (await first(deliveries)).message.body == b"small"
-    assert (await stream.figures()).parked == 1
-
-
 async def test_what_must_not_be_forgotten_is_never_cut(stream: JetStream) -> None:
     with pytest.raises(StreamError, match="message-too-large"):
         await stream.publish(message("large", subject="shard.1", body=bytes(2 * MIB)))
@@ -285,60 +175,6 @@ async def test_another_configuration_is_taken_over(server: NatsServer) -> None:
         assert (await first(deliveries)).message.body == b"two"
     await before.close()
     await after.close()
-
-
-async def test_a_server_that_restarts_has_what_it_said_it_keeps(
-    server: NatsServer, stream: JetStream
-) -> None:
-    await stream.publish(message("one"))
-    async with taking(stream) as deliveries:
-        await (await first(deliveries)).done()
-        server.kill()
-        publishing = asyncio.create_task(stream.publish(message("two")))
-        await asyncio.sleep(0)
-        await server.start()
-        async with asyncio.timeout(WAIT_S):
-            await publishing
-        delivery = await first(deliveries)
-        assert delivery.message.body == b"two"
-        await delivery.done()
-
-
-async def test_streams_that_somebody_removed_are_made_anew(
-    server: NatsServer, stream: JetStream
-) -> None:
-    await stream.publish(message("one"))
-    async with taking(stream) as deliveries:
-        await (await first(deliveries)).done()
-        client = await nats.connect(server.url)
-        await client.jetstream().delete_stream("CBDC_INGEST")
-        await client.close()
-        coming = asyncio.create_task(first(deliveries))
-        await stream.publish(message("two"))
-        assert (await coming).message.body == b"two"
-
-
-async def test_without_a_server_everything_has_an_end_and_a_code(
-    server: NatsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(driven, "DONE_TRIES", 1)
-    monkeypatch.setattr(driven, "PUBLISH_TRIES", 1)
-    config = stream_config(server, connect_timeout_s=1, request_timeout_s=1)
-    stream = await JetStream.connect(config)
-    await stream.publish(message("one"))
-    async with taking(stream) as deliveries:
-        delivery = await first(deliveries)
-        server.kill()
-        with pytest.raises(StreamError, match="stream-unavailable"):
-            await delivery.done()
-    with pytest.raises(StreamError, match="stream-unavailable"):
-        await stream.figures()
-    with pytest.raises(StreamError, match="stream-unavailable"):
-        await JetStream.connect(config)
-    await stream.close()
-    with pytest.raises(StreamError, match="stream-unavailable"):
-        await stream.say("word", b"")
-    await server.start()
 
 
 async def test_words_are_heard_by_who_listens_and_after_a_restart(

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from cloud.errors import CloudError, DatabaseError
-from cloud.ingest import worker as working
 from cloud.ingest.front import Front
 from cloud.ingest.handed import (
     Handed,
@@ -23,7 +22,7 @@ from cloud.ingest.handed import (
     unpack_handed,
     unpack_outcome,
 )
-from cloud.ingest.worker import Worker
+from cloud.ingest.worker import TRIES, Worker
 from cloud.reconciler.values import Ingested
 from cloud.stream.api import Message, StreamError
 from cloud.stream.local import LocalStream
@@ -85,10 +84,13 @@ class Sealed:
     def __init__(self, *reports: VerifiedUp) -> None:
         self.reports = {report.raw: report for report in reports}
         self.opened = 0
+        self.going_on = asyncio.Event()
+        self.going_on.set()
 
     async def open(self, sealed: bytes) -> VerifiedUp:
         """See `Opening`."""
         self.opened += 1
+        await self.going_on.wait()
         if sealed not in self.reports:
             raise ProtocolError(Code.NOT_OPENED, "another's")
         return self.reports[sealed]
@@ -115,7 +117,7 @@ class World:
             self.opening,
             clock=StepClock(),
             partitions=PARTITIONS,
-            **changed,
+            **{"retry_s": 0.002, "drain_s": WAIT_S, **changed},
         )
 
     async def take(self) -> Any:
@@ -196,15 +198,12 @@ async def test_a_failure_is_told_to_the_gateway_which_keeps_what_it_has() -> Non
         assert (await world.take()).acknowledged == world.branch.size
 
 
-async def test_a_failure_that_passes_is_tried_again_before_anybody_hears_of_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(working, "RETRY_FIRST_S", 0.01)
+async def test_a_failure_that_passes_is_tried_again_before_anybody_hears_of_it() -> None:
     world = World()
     world.reconciler.before = [DatabaseError("database-busy"), DatabaseError("database-busy")]
     async with world.front.listening(), at_work(world.worker()):
         assert (await world.take()).acknowledged == world.branch.size
-        world.reconciler.before = [DatabaseError("database-unavailable")] * working.TRIES
+        world.reconciler.before = [DatabaseError("database-unavailable")] * TRIES
         with pytest.raises(CloudError, match="database-unavailable"):
             await world.take()
         await until_empty(world.stream)
@@ -228,10 +227,7 @@ async def test_what_cannot_be_opened_is_told() -> None:
             await world.take()
 
 
-async def test_what_is_no_report_is_parked_and_stops_no_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(working, "RETRY_FIRST_S", 0.001)
+async def test_what_is_no_report_is_parked_and_stops_no_other() -> None:
     world = World(attempts_max=3)
     place = partition_of(world.branch.book.journal, partitions=PARTITIONS)
     await world.stream.publish(
@@ -257,20 +253,33 @@ async def test_a_worker_that_stops_finishes_what_it_has_in_hand() -> None:
         await until_empty(world.stream)
 
 
-async def test_what_a_stopped_worker_could_not_finish_comes_to_another_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(working, "DRAIN_S", 0.01)
+async def test_what_a_stopped_worker_could_not_finish_comes_to_another_one() -> None:
     world = World()
     world.reconciler.before = [asyncio.Event()]
     async with world.front.listening():
-        async with at_work(world.worker()) as task:
+        async with at_work(world.worker(drain_s=0.01)) as task:
             taking = asyncio.create_task(world.take())
             await world.reconciler.started.wait()
             task.cancel()
         async with at_work(world.worker()):
             assert (await taking).acknowledged == world.branch.size
     assert len(world.reconciler.kept) == world.branch.size
+
+
+async def test_what_a_stopped_worker_was_opening_goes_back_at_once() -> None:
+    world = World()
+    world.stream._held_s = 3_600.0
+    world.opening.going_on.clear()
+    async with world.front.listening():
+        async with at_work(world.worker()) as task:
+            taking = asyncio.create_task(world.take())
+            async with asyncio.timeout(WAIT_S):
+                while not world.opening.opened:
+                    await asyncio.sleep(0.001)
+            task.cancel()
+        world.opening.going_on.set()
+        async with at_work(world.worker()):
+            assert (await taking).acknowledged == world.branch.size
 
 
 async def test_a_worker_takes_only_what_is_its_own() -> None:
@@ -298,7 +307,9 @@ async def test_a_worker_takes_only_what_is_its_own() -> None:
         await until_empty(world.stream)
         sharing.places = set()
         sharing.moved.set()
-        await asyncio.sleep(0.01)
+        async with asyncio.timeout(WAIT_S):
+            while sharing.moved.is_set():
+                await asyncio.sleep(0.001)
         assert (await world.take()).acknowledged is None
 
 

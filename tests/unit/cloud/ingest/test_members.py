@@ -7,13 +7,12 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.ingest import members
 from cloud.ingest.handed import partition_of
 from cloud.ingest.members import TOPIC, Alone, Members, owner_of
+from cloud.stream.api import StreamError
 from cloud.stream.local import LocalStream
 
 PARTITIONS = 64
@@ -72,13 +71,9 @@ async def test_workers_share_the_partitions_and_take_over_from_who_left() -> Non
         assert "two" not in one._heard
 
 
-async def test_a_worker_that_is_silent_is_no_longer_counted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(members, "SILENT_S", 0.1)
-    monkeypatch.setattr(members, "BEAT_S", 0.02)
+async def test_a_worker_that_is_silent_is_no_longer_counted() -> None:
     stream = LocalStream()
-    one = Members(stream, name="one")
+    one = Members(stream, name="one", beat_s=0.02, silent_s=0.1)
     async with one.meeting():
         async with asyncio.timeout(WAIT_S):
             await stream.say(TOPIC, b"killed")
@@ -87,10 +82,31 @@ async def test_a_worker_that_is_silent_is_no_longer_counted(
         await until(lambda: one.owned(PARTITIONS) == set(range(PARTITIONS)))
 
 
-async def test_strangers_cannot_fill_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members, "MEMBERS_MAX", 3)
+class Mute(LocalStream):
+    """A stream that is away at first."""
+
+    silent = True
+
+    async def say(self, topic: str, body: bytes) -> None:
+        """See `Notices`."""
+        if self.silent:
+            raise StreamError("stream-unavailable", "away")
+        await super().say(topic, body)
+
+
+async def test_a_beat_that_nobody_hears_is_said_again() -> None:
+    stream = Mute()
+    one, two = Members(stream, name="one", beat_s=0.02), Members(stream, name="two", beat_s=0.02)
+    async with one.meeting(), two.meeting():
+        await one.changed()
+        assert one.owned(PARTITIONS) == set(range(PARTITIONS))
+        stream.silent = False
+        await until(lambda: one.owned(PARTITIONS) != set(range(PARTITIONS)))
+
+
+async def test_strangers_cannot_fill_its_memory() -> None:
     stream = LocalStream()
-    one = Members(stream, name="one")
+    one = Members(stream, name="one", members_max=3)
     async with one.meeting():
         for number in range(10):
             await stream.say(TOPIC, b"x" * 1_000 + bytes([number]) + str(number).encode())
