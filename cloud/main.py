@@ -37,7 +37,6 @@ from cloud.http.watch import add_watch
 from cloud.issuer.pki import server_credentials
 from cloud.log import Log, start_logging
 from cloud.service import Cloud, open_cloud
-from cloud.shards.carrying import carrying
 from cloud.streaming import handing_on
 from hsm.api import HsmError
 from hsm.files import replace_durably
@@ -131,8 +130,7 @@ async def run(config: Config) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with (
         open_cloud(config, clock=SystemClock()) as cloud,
-        handing_on(cloud) as stream,
-        carrying(cloud.shards, stream, anchor=cloud.desk.anchor, clock=cloud.clock),
+        handing_on(cloud),
         serving(cloud) as ports,
     ):
         collect_seldom()

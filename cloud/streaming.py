@@ -19,6 +19,7 @@ from cloud.ingest.opening import DeskOpening
 from cloud.ingest.worker import Worker
 from cloud.log import Log, start_logging
 from cloud.service import Cloud, open_cloud
+from cloud.shards.carrying import carrying
 from cloud.stream.api import Carrier
 from cloud.stream.jetstream import JetStream
 from cloud.stream.local import LocalStream
@@ -69,6 +70,7 @@ async def handing_on(cloud: Cloud) -> AsyncIterator[Carrier]:
         )
         await stack.enter_async_context(front.listening())
         if not config.servers:
+            await stack.enter_async_context(_carrying(cloud, stream))
             opening = DeskOpening(cloud.database, cloud.desk)
             worker = Worker(
                 stream,
@@ -84,6 +86,11 @@ async def handing_on(cloud: Cloud) -> AsyncIterator[Carrier]:
             yield stream
         finally:
             cloud.exchange.intake, cloud.stream = before, None
+
+
+def _carrying(cloud: Cloud, stream: Carrier) -> contextlib.AbstractAsyncContextManager[None]:
+    """What shards tell each other goes through the same stream, by whoever reconciles."""
+    return carrying(cloud.shards, stream, anchor=cloud.desk.anchor, clock=cloud.clock)
 
 
 def process_name() -> str:
@@ -115,6 +122,7 @@ async def work(config: Config) -> None:
     async with (
         open_cloud(config, clock=SystemClock(), verifying_processes=processes) as cloud,
         open_stream(config.stream) as stream,
+        _carrying(cloud, stream),
     ):
         members = Members(stream, name=process_name())
         worker = Worker(

@@ -81,6 +81,7 @@ _BY_CODE = {
     "database-unavailable": 503,
     "database-busy": 503,
     "journal-elsewhere": 409,
+    "arrivals-pending": 409,
     "shard-missing": 503,
     "stream-unavailable": 503,
     "stream-full": 503,

@@ -19,6 +19,8 @@ from cloud.recovery.refusals import ClaimRefusal
 from cloud.recovery.statements import StatementDraft
 from cloud.recovery.total import Judged
 from cloud.service import Cloud
+from cloud.shards.messages import HEAD, ShardError
+from cloud.shards.upkeep import has_all_arrivals
 from wallet.protocol.ids import JournalId, journal_text
 
 _page = partial(Route, method="GET", role=Role.RECOVERY, query=("first",))
@@ -223,6 +225,7 @@ class RecoveryDesk:
 
     async def draft_statement(self, call: Call) -> types.StatementAnswer:
         """Reckon what an epoch comes to, once the claims window is over; another officer signs."""
+        await self._require_arrivals(call)
         made = await statements.draft_statement(
             call.connection,
             self._cloud.desk,
@@ -251,6 +254,7 @@ class RecoveryDesk:
 
     async def approve_statement(self, call: Call) -> types.StatementAnswer:
         """Approve another officer's statement: claims are posted, and it is signed."""
+        await self._require_arrivals(call)
         made = await statements.approve_statement(
             call.connection,
             self._cloud.desk,
@@ -259,6 +263,11 @@ class RecoveryDesk:
             now_ms=call.now_ms,
         )
         return _statement(made)
+
+    async def _require_arrivals(self, call: Call) -> None:
+        """Raises: ShardError `arrivals-pending`: a note may still have come in elsewhere."""
+        if not await has_all_arrivals(self._cloud.shards, call.connection, HEAD):
+            raise ShardError("arrivals-pending", "other shards have told of notes: try again soon")
 
     async def reject_statement(self, call: Call) -> types.StatementAnswer:
         """Reject another officer's statement; another draft may follow."""

@@ -72,12 +72,9 @@ def total_of(read: list[ShardAccount]) -> list[Conservation]:
     ]
 
 
-async def waiting_of_all(shards: Shards, connection: Connection) -> dict[int, int]:
-    """How many messages of each shard are not known to be taken. `connection`: at the head."""
-    found = {}
-    for number, _ in shards:
-        async with shards.beside(connection, number) as there:
-            found[number] = await there.fetchval(
-                "SELECT count(*) FROM shard_message WHERE taken_ms IS NULL"
-            )
+async def waiting_of(connection: Connection) -> int:
+    """How many messages of one shard are not known to be taken."""
+    found: int = await connection.fetchval(
+        "SELECT count(*) FROM shard_message WHERE taken_ms IS NULL"
+    )
     return found

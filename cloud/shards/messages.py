@@ -22,8 +22,8 @@ _CONTEXT = b"cbdc-shard-message/1"
 
 class ShardError(CloudError):
     """Codes: `shard-mismatch` (the address is another database's), `shard-missing` (not in the
-    configuration), `message-malformed`, `journal-elsewhere` (not yet possible for a journal that
-    does not live at the head).
+    configuration), `message-malformed`, `message-early`, `arrivals-pending` (a statement waits for
+    messages), `journal-elsewhere` (not yet possible for a journal that does not live at the head).
     """
 
 
@@ -177,11 +177,12 @@ async def send(
     values = [item.message.value for item in messages]
     targets = [item.target for item in messages]
     await connection.execute(
-        "INSERT INTO shard_message (target, identity, body, currency, amount, created_ms)"
-        " SELECT *, $6::bigint FROM unnest($1::smallint[], $2::bytea[], $3::bytea[], $4::text[],"
-        " $5::bigint[]) ON CONFLICT (target, identity) DO NOTHING",
+        "INSERT INTO shard_message (target, identity, kind, body, currency, amount, created_ms)"
+        " SELECT *, $7::bigint FROM unnest($1::smallint[], $2::bytea[], $3::text[], $4::bytea[],"
+        " $5::text[], $6::bigint[]) ON CONFLICT (target, identity) DO NOTHING",
         targets,
         [identity_of(source, *pair) for pair in zip(targets, bodies, strict=True)],
+        [str(item.message.__struct_config__.tag) for item in messages],
         bodies,
         [currency for _, currency in values],
         [amount for amount, _ in values],

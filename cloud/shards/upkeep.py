@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cloud.database import Database
+from cloud.database import Connection, Database
+from cloud.errors import DatabaseError
 from cloud.log import Log
 from cloud.shards.shards import Shards
 
@@ -66,17 +67,41 @@ async def _known(other: Database, source: int, identities: Sequence[bytes]) -> s
     return {row["identity"] for row in rows}
 
 
-async def forget(shards: Shards, *, now_ms: int) -> None:
-    """Sum up rows that are old at both ends; the account over all shards stays what it is.
+async def has_all_arrivals(shards: Shards, connection: Connection, number: int) -> bool:
+    """Does a shard know of every note of its journals that was told to have come in elsewhere?
+
+    Until then none of them goes back to its payer, and none of its epochs gets a statement. Of a
+    shard that is away nobody knows. `connection`: at the head.
+    """
+    try:
+        return not any([await _tells(shards, connection, s, number) for s, _ in shards])
+    except DatabaseError as error:
+        _log.warning("arrivals.unknown", shard=number, code=error.code)
+        return False
+
+
+async def _tells(shards: Shards, connection: Connection, source: int, number: int) -> bool:
+    """Does one shard have something to tell another of a note that came in?"""
+    async with shards.beside(connection, source) as there:
+        found: bool = await there.fetchval(
+            "SELECT EXISTS (SELECT FROM shard_message WHERE target = $1"
+            " AND taken_ms IS NULL AND kind = 'redeemed')",
+            number,
+        )
+    return found
+
+
+async def forget(shards: Shards, number: int, *, now_ms: int) -> None:
+    """Sum up a shard's rows that are old at both ends; the account of all stays what it is.
 
     A message is forgotten where it was taken only after it was where it came from: until then it
     may come again. Raises: DatabaseError.
     """
-    for _, database in shards:
-        while await _forget_sent(database, before_ms=now_ms - KEEP_MS):
-            pass
-        for source, other in shards:
-            await _forget_taken(database, source, other, before_ms=now_ms - 2 * KEEP_MS)
+    database = shards.database(number)
+    while await _forget_sent(database, before_ms=now_ms - KEEP_MS):
+        pass
+    for source, other in shards:
+        await _forget_taken(database, source, other, before_ms=now_ms - 2 * KEEP_MS)
 
 
 async def _forget_sent(database: Database, *, before_ms: int) -> bool:

@@ -37,6 +37,7 @@ CREATE TABLE shard_message (
     message_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     target smallint NOT NULL CHECK (target BETWEEN 0 AND 255),
     identity bytea NOT NULL CHECK (octet_length(identity) = 32),
+    kind text NOT NULL,
     body bytea NOT NULL,
     currency text NOT NULL DEFAULT '',
     amount bigint NOT NULL DEFAULT 0 CHECK ((amount = 0) = (currency = '')),
@@ -48,6 +49,8 @@ CREATE TABLE shard_message (
     UNIQUE (target, identity)
 );
 CREATE INDEX shard_message_waiting ON shard_message (target, message_id) WHERE taken_ms IS NULL;
+CREATE INDEX shard_message_arrival ON shard_message (target)
+    WHERE taken_ms IS NULL AND kind = 'redeemed';
 CREATE INDEX shard_message_done ON shard_message (taken_ms) WHERE taken_ms IS NOT NULL;
 
 -- What was taken from other shards, written in the transaction of its effect.

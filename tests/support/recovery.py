@@ -18,7 +18,7 @@ from cloud.funding import FundingRequest, hold
 from cloud.http.octets import to_text
 from cloud.issuer import policies
 from cloud.ledger.conservation import Conservation, discrepancies
-from cloud.shards.account import account_of_all, waiting_of_all
+from cloud.shards.account import account_of_all, waiting_of
 from edge.config import Config, SyncConfig, TokenConfig
 from edge.folder import Folder
 from edge.pos.purse import DeviceKey
@@ -305,8 +305,11 @@ class Story:
 
     async def carried(self) -> int:
         """Messages between shards that are not known to be taken."""
-        async with self.database.transaction() as connection:
-            return sum((await waiting_of_all(self.cloud.cloud.shards, connection)).values())
+        found = 0
+        for _, database in self.cloud.cloud.shards:
+            async with database.transaction() as connection:
+                found += await waiting_of(connection)
+        return found
 
     async def online_of(self, holder: DeviceKey) -> int:
         """What came to the online wallet of a wallet's own name."""

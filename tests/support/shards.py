@@ -10,7 +10,7 @@ from cloud.database import Database
 from cloud.ledger.conservation import Conservation, discrepancies
 from cloud.reconciler.returns import return_expired_notes
 from cloud.reconciler.stragglers import sweep
-from cloud.shards.account import account_of_all
+from cloud.shards.account import account_of_all, waiting_of
 from cloud.shards.homes import settle_down
 from cloud.shards.reconcilers import Reconcilers
 from cloud.shards.relay import Relay, Taker
@@ -157,9 +157,7 @@ class Several:
         found = 0
         for _, database in self.shards:
             async with database.transaction() as connection:
-                found += await connection.fetchval(
-                    "SELECT count(*) FROM shard_message WHERE taken_ms IS NULL"
-                )
+                found += await waiting_of(connection)
         return found
 
     async def taken(self) -> int:

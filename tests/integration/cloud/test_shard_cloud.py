@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cloud.database import Database
 from cloud.shards.shards import shard_of
 from tests.integration.cloud.test_recovery import (
     test_a_lost_gateway_goes_on_elsewhere_and_every_cent_is_where_it_should_be as lost_gateway,
@@ -18,6 +19,7 @@ from tests.integration.cloud.test_recovery import (
     test_what_came_into_a_lost_gateway_is_claimed_by_its_payee_or_goes_back as lost_arrival,
 )
 from tests.support.clouds import Clouds
+from tests.support.postgres import CONFIG
 from tests.support.recovery import (
     ANNA,
     CARA,
@@ -86,11 +88,13 @@ async def test_gateways_are_shared_out_and_pay_each_other(
     assert (line["difference"], line["offline"]) == (0, 1_020)
     _, page = await story.first.get("/v1/issuer/attestations")
     assert [line["suspended"] for line in page["gateways"]] == [False, False]
+    await keep_their_homes(story, north, south)
 
 
-async def test_what_needs_the_head_is_refused_for_a_journal_that_lives_elsewhere(
+async def test_what_another_shard_is_needed_for_waits_or_is_refused(
     story: Story, north: Box, south: Box
 ) -> None:
+    await others_go_on(story, north, south)
     closure = {"closure_id": secrets.token_hex(32), "journal": journal_text(south.journal)}
     closure |= {"cause": "lost", "reason": "stolen"}
     refused = await story.refused(story.first, "/v1/issuer/closures", closure)
@@ -105,7 +109,46 @@ async def test_what_needs_the_head_is_refused_for_a_journal_that_lives_elsewhere
     }
     path = "/v1/compliance/decisions"
     assert await story.refused(story.first, path, decision) == "journal-elsewhere"
-    await story.closed(north)
+    path = await story.closed(north)
+    await story.pass_window(path)
+    # What another shard knows of notes has to be known before a statement, or a return.
+    async with story.cloud.cloud.shards.database(1).transaction() as connection:
+        await connection.execute(
+            "INSERT INTO shard_message (target, identity, kind, body, created_ms, sent_ms)"
+            " VALUES (0, $1, 'redeemed', $1, 0, $2)",
+            *(bytes(32), 2**52),
+        )
+    await story.cloud.cloud.refresh()
+    statement = {"statement_id": secrets.token_hex(32), "hosted": "carry"}
+    refused = await story.refused(story.first, f"{path}/statements", statement)
+    assert refused == "arrivals-pending"
+    async with story.cloud.cloud.shards.database(1).transaction() as connection:
+        await connection.execute("DELETE FROM shard_message")
+    assert (await story.stated(path))["carried"] == 1_000
+
+
+async def others_go_on(story: Story, north: Box, south: Box) -> None:
+    """While a shard is away."""
+    shard = story.cloud.cloud.shards.database(1)
+    assert await up_metrics(story) == {"0": 1.0, "1": 1.0}
+    await shard.close()
+    await north.sync()
+    await story.cloud.cloud.refresh()
+    assert await up_metrics(story) == {"0": 1.0, "1": 0.0}
+    async with south.running() as branch:
+        result, detail = await branch.daemon.sync_now()
+        assert (result, detail) == ("failed", "transport-status: status 503")
+    shard._pool = (await Database.connect(shard.dsn, config=CONFIG))._pool
+    await south.sync()
+    await story.where()
+
+
+async def up_metrics(story: Story) -> dict[str, float]:
+    """Which shards are in reach."""
+    async with story.first.session.get("/metrics") as response:
+        lines = (await response.text()).splitlines()
+    found = [line for line in lines if line.startswith("cbdc_shard_up{")]
+    return {line.split('"')[1]: float(line.split()[-1]) for line in found}
 
 
 async def test_who_cheats_elsewhere_is_listed_and_shown_by_the_head(
@@ -141,7 +184,8 @@ async def test_who_cheats_elsewhere_is_listed_and_shown_by_the_head(
     assert (await story.second.get(f"/v1/issuer/evidence/{3 << 40}"))[0] == 404
 
 
-async def test_each_journal_keeps_its_home(story: Story, north: Box, south: Box) -> None:
+async def keep_their_homes(story: Story, north: Box, south: Box) -> None:
+    """Those that have one; others are shared out."""
     shards = story.cloud.cloud.shards
     async with story.database.transaction() as connection:
         assert await shards.house(connection, south.journal, now_ms=1) == 1
@@ -152,3 +196,22 @@ async def test_each_journal_keeps_its_home(story: Story, north: Box, south: Box)
         await connection.execute("ALTER TABLE journal_home DISABLE TRIGGER USER")
         await connection.execute("DELETE FROM journal_home WHERE journal = $1", south.journal)
         assert await shards.house(connection, south.journal, now_ms=2) == 1
+
+
+async def test_a_note_that_came_in_elsewhere_is_a_claim_on_a_lost_gateway(
+    story: Story, north: Box, south: Box
+) -> None:
+    async with north.running(offline=True) as branch:
+        note = await paid(branch, ANNA, CARA, 200, payee_journal=south.journal)
+    async with south.running() as branch:
+        await redeemed(branch, note)
+        await exchanged(branch)
+        assert (await story.where()).suspense == -200
+        path = await story.closed(north)
+        await story.pass_window(path)
+        assert (await story.stated(path))["carried"] == 800
+        found = await story.where()
+        assert (found.offline, found.in_transit, found.suspense, found.loss) == (1_000, 0, 0, 0)
+        await exchanged(branch)
+        await exchanged(branch)
+        assert branch.opened.journal.state.unsettled_total == 0

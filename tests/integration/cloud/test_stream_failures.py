@@ -142,6 +142,32 @@ async def test_streams_that_somebody_removed_are_made_anew(
         assert (await coming).message.body == b"two"
 
 
+async def test_a_connection_that_the_server_ended_for_good_is_made_anew(
+    stream: JetStream,
+) -> None:
+    async with stream.listening("word") as heard, taking(stream) as deliveries:
+        await stream.publish(message("one"))
+        await (await first(deliveries)).done()
+        # After this the driver does not come back by itself.
+        client = await stream._link.ready()
+        assert client._transport is not None
+        client._transport.write(b"NONSENSE\r\n")
+        coming, hearing = (
+            asyncio.ensure_future(first(deliveries)),
+            asyncio.ensure_future(anext(heard)),
+        )
+        async with asyncio.timeout(WAIT_S):
+            while not client.is_closed:
+                await asyncio.sleep(0.01)
+            await stream.publish(message("two"))
+            assert (await coming).message.body == b"two"
+            while not hearing.done():
+                await stream.say("word", b"hello")
+                await asyncio.sleep(0.05)
+        assert hearing.result() == b"hello"
+        assert await stream._link.ready() is not client
+
+
 async def test_without_a_server_everything_has_an_end_and_a_code(
     server: NatsServer,
 ) -> None:

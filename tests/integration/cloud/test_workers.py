@@ -26,6 +26,7 @@ from tests.support.cloud_branch import (
 )
 from tests.support.cloud_process import CloudProcess, WorkerProcess, running_cloud
 from tests.support.nats import leader_of, nats_cluster, nats_server, stream_config, write_config
+from tests.support.postgres import Server
 from wallet.protocol.entry import EntryKind, decode_entry
 from wallet.protocol.envelope import Down
 
@@ -99,6 +100,14 @@ async def check_books(dsns: Sequence[str], branches: Sequence[Funded]) -> None:
     assert sum(line.offline for line in accounts) == own
 
 
+async def nothing_between(dsns: Sequence[str]) -> None:
+    """Wait until all that the databases tell each other is taken."""
+    async with opened(dsns) as connections, asyncio.timeout(WAIT_S):
+        waiting = "SELECT count(*) FROM shard_message WHERE taken_ms IS NULL"
+        while sum([await one.fetchval(waiting) for one in connections]):
+            await asyncio.sleep(0.05)
+
+
 async def send(made: Funded, report: Report, *, until_size: int) -> Down:
     """Send a report as a gateway does: again until it is told that it is held."""
     async with asyncio.timeout(WAIT_S):
@@ -169,9 +178,18 @@ async def test_a_worker_that_is_killed_at_work_leaves_one_effect_of_everything(
         await check_books(dsns, [made])
 
 
-async def test_three_nodes_and_two_workers_lose_one_each_under_load_and_nothing_is_lost(
-    dsns: list[str], tmp_path: Path
+@pytest.fixture
+async def two_clusters(dsn: str, second: Server) -> AsyncIterator[list[str]]:
+    """A head, and a shard in another cluster."""
+    name = await second.create()
+    yield [dsn, second.dsn(name)]
+    await second.drop(name)
+
+
+async def test_three_nodes_two_clusters_and_two_workers_lose_a_node_and_a_worker_and_nothing_else(
+    two_clusters: list[str], tmp_path: Path
 ) -> None:
+    dsns = two_clusters
     async with contextlib.AsyncExitStack() as stack:
         enter = stack.enter_async_context
         nodes = await enter(nats_cluster(tmp_path / "nats"))
@@ -214,5 +232,11 @@ async def test_three_nodes_and_two_workers_lose_one_each_under_load_and_nothing_
             group.create_task(kill())
         for made in branches:
             assert made.journal.state.size >= ROUNDS * PAYMENTS
+        await nothing_between(dsns)
         await check_books(dsns, branches)
+        async with opened(dsns) as connections:
+            lived = [
+                await one.fetchval("SELECT count(*) FROM journal_epoch") for one in connections
+            ]
+        assert sorted(lived) == [1, 2]
         assert sum(worker.process.returncode is None for worker in started) == 1

@@ -98,3 +98,11 @@ def test_an_amount_that_is_none_is_a_mistake_of_usage(
     assert stopped.value.code == 2
     assert "argument --amount" in capsys.readouterr().err
     assert parser().parse_args([*words, "--amount", "9007199254740991"]).amount == 2**53 - 1
+
+
+def test_shards_are_named_in_their_order(tmp_path: Path) -> None:
+    text = "[[database.shards]]\ndsn = 'one'\n[[database.shards]]\ndsn = 'two'"
+    config = loaded(written(tmp_path, text))
+    assert [shard.dsn for shard in config.database.shards] == ["one", "two"]
+    with pytest.raises(ConfigError, match="config-invalid"):
+        loaded(written(tmp_path, "[[database.shards]]\ndsn = ''"))

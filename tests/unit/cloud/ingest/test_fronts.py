@@ -84,10 +84,13 @@ class Sealed:
     def __init__(self, *reports: VerifiedUp) -> None:
         self.reports = {report.raw: report for report in reports}
         self.opened = 0
+        self.going_on = asyncio.Event()
+        self.going_on.set()
 
     async def open(self, sealed: bytes) -> VerifiedUp:
         """See `Opening`."""
         self.opened += 1
+        await self.going_on.wait()
         if sealed not in self.reports:
             raise ProtocolError(Code.NOT_OPENED, "another's")
         return self.reports[sealed]
@@ -261,6 +264,22 @@ async def test_what_a_stopped_worker_could_not_finish_comes_to_another_one() -> 
         async with at_work(world.worker()):
             assert (await taking).acknowledged == world.branch.size
     assert len(world.reconciler.kept) == world.branch.size
+
+
+async def test_what_a_stopped_worker_was_opening_goes_back_at_once() -> None:
+    world = World()
+    world.stream._held_s = 3_600.0
+    world.opening.going_on.clear()
+    async with world.front.listening():
+        async with at_work(world.worker()) as task:
+            taking = asyncio.create_task(world.take())
+            async with asyncio.timeout(WAIT_S):
+                while not world.opening.opened:
+                    await asyncio.sleep(0.001)
+            task.cancel()
+        world.opening.going_on.set()
+        async with at_work(world.worker()):
+            assert (await taking).acknowledged == world.branch.size
 
 
 async def test_a_worker_takes_only_what_is_its_own() -> None:

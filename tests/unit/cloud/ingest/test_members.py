@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cloud.ingest.handed import partition_of
 from cloud.ingest.members import TOPIC, Alone, Members, owner_of
+from cloud.stream.api import StreamError
 from cloud.stream.local import LocalStream
 
 PARTITIONS = 64
@@ -79,6 +80,28 @@ async def test_a_worker_that_is_silent_is_no_longer_counted() -> None:
             await one.changed()
         assert one.owned(PARTITIONS) != set(range(PARTITIONS))
         await until(lambda: one.owned(PARTITIONS) == set(range(PARTITIONS)))
+
+
+class Mute(LocalStream):
+    """A stream that is away at first."""
+
+    silent = True
+
+    async def say(self, topic: str, body: bytes) -> None:
+        """See `Notices`."""
+        if self.silent:
+            raise StreamError("stream-unavailable", "away")
+        await super().say(topic, body)
+
+
+async def test_a_beat_that_nobody_hears_is_said_again() -> None:
+    stream = Mute()
+    one, two = Members(stream, name="one", beat_s=0.02), Members(stream, name="two", beat_s=0.02)
+    async with one.meeting(), two.meeting():
+        await one.changed()
+        assert one.owned(PARTITIONS) == set(range(PARTITIONS))
+        stream.silent = False
+        await until(lambda: one.owned(PARTITIONS) != set(range(PARTITIONS)))
 
 
 async def test_strangers_cannot_fill_its_memory() -> None:
