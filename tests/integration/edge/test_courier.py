@@ -171,7 +171,7 @@ async def test_answers_that_are_not_ours_are_told_apart(site: Site) -> None:
     made = await site.courier.export()
     up = site.opened(made)
     good = site.answer(made)
-    other = msgspec.structs.replace(up, exchange=bytes(16))
+    other = msgspec.structs.replace(up, exchange=b"\x01" * 16)
     assert (await refused(site, site.cloud.answer(other, keep=False)))[0] == Code.UNKNOWN_REPORT
     elsewhere = msgspec.structs.replace(up, epoch=7)
     assert await refused(site, site.cloud.answer(elsewhere, keep=False)) == (

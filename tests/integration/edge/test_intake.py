@@ -154,7 +154,10 @@ async def test_a_renewed_certificate_is_used_from_then_on(branch: Branch) -> Non
         assert (await branch.take(*objects)).refused == []
         assert journal.chain == (leaf, branch.issuer.sub)
     assert (await branch.take(branch.issuer.sub)).refused == []
-    foreign = branch.issuer.leaf(public_key(-8, key), bytes(20))
+    older = branch.issuer.leaf(public_key(-8, key), journal.state.journal, days=19)
+    assert (await branch.take(older)).refused == []
+    assert journal.chain == (leaf, branch.issuer.sub)
+    foreign = branch.issuer.leaf(public_key(-8, key), bytes(20), days=30)
     assert (await branch.take(foreign)).refused == ["certificate-invalid"]
 
 
