@@ -92,6 +92,16 @@ async def test_a_lost_gateway_goes_on_elsewhere_and_every_cent_is_where_it_shoul
     async with south.running() as branch:
         await exchanged(branch)
         assert balance(branch, CARA) == 250
+        # What the issuer bears of a closed journal is final once officers say so.
+        assert branch.opened.journal.state.unsettled_total == 50
+        _, page = await story.first.get("/v1/compliance/held")
+        (line,) = page["entries"]
+        assert (line["code"], line["amount"], line["decidable"]) == ("journal-revoked", 50, True)
+        place = {name: line[name] for name in ("journal", "epoch", "index")}
+        draft = {"draft_id": "7" * 64, **place, "action": "release", "reason": "in good faith"}
+        await story.done(story.first, "/v1/compliance/decisions", draft)
+        await story.done(story.second, f"/v1/compliance/decisions/{'7' * 64}/approve", {})
+        await exchanged(branch)
         assert branch.opened.journal.state.unsettled_total == 0
 
 
