@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 from cloud.clock import Clock
 from cloud.config import Config
 from cloud.database import Database, open_database
-from cloud.errors import ConfigError
+from cloud.errors import ConfigError, DatabaseError
 from cloud.http import answers
 from cloud.issuer import lists, policies, root
 from cloud.issuer.desk import Desk
@@ -23,7 +23,7 @@ from cloud.reconciler.reconciler import Reconciler
 from cloud.reconciler.returns import return_expired_notes
 from cloud.shards.reconcilers import Reconcilers
 from cloud.shards.shards import Shards, open_shards
-from cloud.shards.upkeep import forget
+from cloud.shards.upkeep import forget, has_all_arrivals
 from cloud.stream.api import Carrier
 from cloud.syncing import Exchange
 from hsm import software
@@ -74,20 +74,37 @@ class Cloud:
             await self.desk.refresh(connection, now_ms=now_ms)
         if root.is_wanted(self.desk.pki, now_ms=now_ms):
             _log.warning("root.wanted", certificates_end_ms=self.desk.pki.ends_ms)
-        for _, database in self.shards:
-            await stragglers.sweep(database, self.desk.anchor, now_ms=now_ms)
+        for number, database in self.shards:
+            with _only(number):
+                await stragglers.sweep(database, self.desk.anchor, now_ms=now_ms)
         async with self.database.transaction() as connection:
             await list_suspended(connection, self.desk, now_ms=now_ms)
             await lists.refresh_lists(connection, self.desk, now_ms=now_ms)
         for number, database in self.shards:
-            here = self.shards.here(number)
-            await return_expired_notes(database, now_ms=now_ms, here=here)
-            await fill_all(database)
-        await forget(self.shards, now_ms=now_ms)
+            with _only(number):
+                await self._return_notes(number, database, now_ms=now_ms)
+                await fill_all(database)
+                await forget(self.shards, number, now_ms=now_ms)
         async with self.database.transaction() as connection:
             await answers.forget(connection, now_ms=now_ms)
         for renew in self.renewals:
             await renew()
+
+    async def _return_notes(self, number: int, database: Database, *, now_ms: int) -> None:
+        async with self.database.transaction() as connection:
+            ready = await has_all_arrivals(self.shards, connection, number)
+        if ready:
+            here = self.shards.here(number)
+            await return_expired_notes(database, now_ms=now_ms, here=here)
+
+
+@contextlib.contextmanager
+def _only(number: int) -> Iterator[None]:
+    """Work in one shard: while it is away, the others go on."""
+    try:
+        yield
+    except DatabaseError as error:
+        _log.warning("upkeep.failed", shard=number, code=error.code)
 
 
 def passphrase_path(config: Config) -> Path:

@@ -12,16 +12,21 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from cloud.errors import DatabaseError
 from cloud.http import types
 from cloud.http.app import answer
 from cloud.http.openapi import describe
 from cloud.http.overview import account_line
 from cloud.http.routes import Route
 from cloud.service import Cloud
-from cloud.shards.account import account_of_all, waiting_of_all
+from cloud.shards.account import account_of_all, waiting_of
+from cloud.shards.messages import HEAD
 from cloud.stream.api import Figures, StreamError
 
 METRICS_TYPE = "text/plain; version=0.0.4"
+_JOURNALS = (
+    "SELECT state, count(*) AS count, sum(size)::bigint AS size FROM journal_epoch GROUP BY state"
+)
 
 
 class _Readings(Collector):
@@ -32,7 +37,7 @@ class _Readings(Collector):
         entries: int,
         journals: Mapping[str, int],
         gateways: int,
-        waiting: Mapping[int, int],
+        waiting: Mapping[int, int | None],
         stream: Figures | None,
         *,
         certificates_end_ms: int,
@@ -60,9 +65,12 @@ class _Readings(Collector):
         waiting = GaugeMetricFamily(
             "cbdc_shard_messages", "Messages to other shards, not taken", labels=["shard"]
         )
-        for shard, count in sorted(self._waiting.items()):
-            waiting.add_metric([str(shard)], count)
-        yield waiting
+        up = GaugeMetricFamily("cbdc_shard_up", "Databases in reach", labels=["shard"])
+        for shard, known in sorted(self._waiting.items()):
+            up.add_metric([str(shard)], known is not None)
+            if known is not None:
+                waiting.add_metric([str(shard)], known)
+        yield from (up, waiting)
         yield GaugeMetricFamily("cbdc_stream_up", "Stream in reach", value=self._stream is not None)
         if self._stream is not None:
             found = GaugeMetricFamily("cbdc_stream_messages", "Messages", labels=["state"])
@@ -111,18 +119,21 @@ def add_watch(app: web.Application, cloud: Cloud, routes: Sequence[Route]) -> No
 
 
 async def _read(cloud: Cloud) -> _Readings:
-    entries, journals = 0, Counter[str]()
+    entries, journals, waiting = 0, Counter[str](), dict[int, int]()
     async with cloud.database.transaction() as connection:
+        gateways = await connection.fetchval("SELECT count(*) FROM gateway")
         for number, _ in cloud.shards:
-            async with cloud.shards.beside(connection, number) as there:
-                rows = await there.fetch(
-                    "SELECT state, count(*) AS count, sum(size)::bigint AS size"
-                    " FROM journal_epoch GROUP BY state"
-                )
+            try:
+                async with cloud.shards.beside(connection, number) as there:
+                    rows = await there.fetch(_JOURNALS)
+                    waiting[number] = await waiting_of(there)
+            except DatabaseError:
+                # Of the head it is for the caller: there is nothing to show.
+                if number == HEAD:
+                    raise
+                continue
             entries += sum(row["size"] for row in rows)
             journals.update({row["state"]: row["count"] for row in rows})
-        gateways = await connection.fetchval("SELECT count(*) FROM gateway")
-        waiting = await waiting_of_all(cloud.shards, connection)
     stream = None
     if cloud.stream is not None:
         with contextlib.suppress(StreamError):
@@ -131,7 +142,7 @@ async def _read(cloud: Cloud) -> _Readings:
         entries=entries,
         journals=journals,
         gateways=gateways,
-        waiting=waiting,
+        waiting={number: waiting.get(number) for number, _ in cloud.shards},
         certificates_end_ms=cloud.desk.pki.ends_ms,
         stream=stream,
     )
