@@ -21,10 +21,10 @@ from cloud.issuer.drafts import Draft, Drafts
 from cloud.issuer.lists import ListChange
 from cloud.issuer.officers import Officer, Role
 from cloud.reconciler.outbox import tell
-from cloud.shards.homes import require_at_head
-from cloud.shards.shards import Shards
+from cloud.shards.messages import HEAD, Addressed, Decided, send
+from cloud.shards.shards import Shards, shard_of
 from wallet.protocol.entry import Entry, EntryKind, Note, Payment, decode_entry
-from wallet.protocol.ids import journal_text
+from wallet.protocol.ids import WalletId, journal_text
 from wallet.protocol.lists import ListId
 from wallet.protocol.merkle import leaf_hash
 from wallet.protocol.messages import Order
@@ -145,6 +145,7 @@ async def list_held_everywhere(
 
 async def draft_decision(
     connection: Connection,
+    shards: Shards,
     *,
     draft_id: bytes,
     journal: bytes,
@@ -162,58 +163,89 @@ async def draft_decision(
     entry brought before the epoch ends.
     Raises: IssuerError `role-missing`, `journal-unknown`, `entry-not-held`, `entry-not-applied`,
     `entry-irreversible`, `entry-pending` (of a note whose parent is missing: it is not rejected),
-    `draft-conflict`, `draft-invalid`; ShardError `journal-elsewhere`.
+    `draft-conflict`, `draft-invalid`. `connection`: at the head, as the draft is.
     """
     officer.require(Role.COMPLIANCE)
     if freeze and action is not Action.REJECT:
         raise IssuerError("draft-invalid", "what is released is not frozen")
-    await require_at_head(connection, journal, what="a decision about an entry")
-    epoch_id = await _epoch(connection, journal, epoch)
-    if await _DRAFTS.known(connection, draft_id) is None:
-        await _require_decidable(connection, epoch_id, index, action)
+    async with shards.at_home(connection, journal) as there:
+        epoch_id = await _epoch(there, journal, epoch)
+        if await _DRAFTS.known(connection, draft_id) is None:
+            await _require_decidable(there, epoch_id, index, action)
     said = {"epoch_id": epoch_id, "index": index, "action": action.value, "reason": reason}
     said["freezes"] = freeze
     return await _DRAFTS.propose(connection, draft_id, said, officer=officer, now_ms=now_ms)
 
 
 async def approve_decision(
-    connection: Connection, desk: Desk, draft_id: bytes, *, officer: Officer, now_ms: int
+    connection: Connection,
+    desk: Desk,
+    shards: Shards,
+    draft_id: bytes,
+    *,
+    officer: Officer,
+    now_ms: int,
 ) -> Decision:
     """Decide as proposed. Approving one's own approval again changes nothing.
 
+    `connection`: at the head; an entry that lives elsewhere is decided there by a message.
     Raises: IssuerError `role-missing`, `four-eyes`, `draft-unknown`, `draft-decided`,
     `draft-expired`, `entry-not-held` where it was decided, or its epoch stated, meanwhile.
     """
     decision, again = await _DRAFTS.take(connection, draft_id, officer=officer, now_ms=now_ms)
     if again:
         return decision
-    # Whoever reckons the epoch, and its journal's next report, waits for this or comes before it.
-    row = await connection.fetchrow(
-        "SELECT journal, epoch FROM journal_epoch WHERE epoch_id = $1 FOR UPDATE",
-        decision.epoch_id,
-    )
-    is_early = await _require_decidable(
-        connection, decision.epoch_id, decision.index, decision.action
-    )
-    state = "rejected" if decision.action is Action.REJECT else "settled"
-    await connection.execute(
-        "UPDATE verdict SET state = $3, code = coalesce($4, code), decided_ms = $5, told = false"
-        " WHERE epoch_id = $1 AND index = $2",
-        *(decision.epoch_id, decision.index, "pending" if is_early else state),
-        *(str(Code.PARENT_MISSING) if is_early else None, now_ms),
-    )
-    if decision.freezes:
-        await _freeze(connection, desk, decision, officer=officer, now_ms=now_ms)
-    body = {"journal": journal_text(row["journal"]), "epoch": row["epoch"]}
-    topic = "entry.rejected" if decision.action is Action.REJECT else "entry.released"
-    await tell(connection, topic, {**body, "index": decision.index}, now_ms=now_ms)
+    home = shard_of(decision.epoch_id)
+    async with shards.beside(connection, home) as there:
+        # Whoever reckons the epoch, and its journal's next report, waits for this or is before it.
+        await there.execute(
+            "SELECT FROM journal_epoch WHERE epoch_id = $1 FOR UPDATE", decision.epoch_id
+        )
+        is_early = await _require_decidable(
+            there, decision.epoch_id, decision.index, decision.action
+        )
+        if decision.freezes:
+            payee = await _payee(there, decision)
+            await _freeze(connection, desk, payee, officer=officer, now_ms=now_ms)
+    said = _said(decision, is_early=is_early)
+    if home == HEAD:
+        await carry_out(connection, said, now_ms=now_ms)
+    else:
+        await send(connection, HEAD, [Addressed(target=home, message=said)], now_ms=now_ms)
     return await _DRAFTS.approve(connection, decision, officer=officer, now_ms=now_ms)
 
 
-async def _freeze(
-    connection: Connection, desk: Desk, decision: Decision, *, officer: Officer, now_ms: int
-) -> None:
-    """Put the payee's wallet on list 5. Officers take it off again when they want to."""
+def _said(decision: Decision, *, is_early: bool) -> Decided:
+    state = "rejected" if decision.action is Action.REJECT else "settled"
+    return Decided(
+        draft=decision.draft_id,
+        epoch_id=decision.epoch_id,
+        index=decision.index,
+        state="pending" if is_early else state,
+        code=str(Code.PARENT_MISSING) if is_early else None,
+    )
+
+
+async def carry_out(connection: Connection, said: Decided, *, now_ms: int) -> None:
+    """What was decided is the verdict, unless the entry waits no more: the next settlement has it.
+
+    `connection`: where the journal lives.
+    """
+    row = await connection.fetchrow(
+        "UPDATE verdict SET state = $3, code = coalesce($4, code), decided_ms = $5, told = false"
+        " FROM journal_epoch AS made WHERE verdict.epoch_id = $1 AND index = $2"
+        " AND verdict.state = 'held' AND made.epoch_id = $1 RETURNING journal, epoch",
+        *(said.epoch_id, said.index, said.state, said.code, now_ms),
+    )
+    if row is None:
+        return
+    body = {"journal": journal_text(row["journal"]), "epoch": row["epoch"], "index": said.index}
+    topic = "entry.rejected" if said.state == "rejected" else "entry.released"
+    await tell(connection, topic, body, now_ms=now_ms)
+
+
+async def _payee(connection: Connection, decision: Decision) -> WalletId:
+    """Whom a rejected entry brought value to."""
     row = await connection.fetchrow(
         "SELECT entries[$2 - first + 1] AS entry FROM journal_segment"
         " WHERE epoch_id = $1 AND first <= $2 AND size > $2",
@@ -221,9 +253,16 @@ async def _freeze(
     )
     body = decode_entry(row["entry"]).body
     assert isinstance(body, Payment | Note)  # nothing else is rejected
+    return body.order.payee
+
+
+async def _freeze(
+    connection: Connection, desk: Desk, payee: WalletId, *, officer: Officer, now_ms: int
+) -> None:
+    """Put the payee's wallet on list 5. Officers take it off again when they want to."""
     held = await lists.held(connection, ListId.FROZEN)
-    if held is None or body.order.payee not in held.items:
-        change = ListChange(added={body.order.payee: ()})
+    if held is None or payee not in held.items:
+        change = ListChange(added={payee: ()})
         await lists.change_list(
             connection, desk, ListId.FROZEN, change, actor=officer.name, now_ms=now_ms
         )
@@ -241,11 +280,12 @@ async def list_decisions(connection: Connection, *, first: int) -> list[Decision
     return await _DRAFTS.newest(connection, "state = 'draft'", first=first)
 
 
-async def place_of(connection: Connection, decision: Decision) -> tuple[bytes, int]:
-    """Journal and epoch of the entry."""
-    row = await connection.fetchrow(
-        "SELECT journal, epoch FROM journal_epoch WHERE epoch_id = $1", decision.epoch_id
-    )
+async def place_of(connection: Connection, shards: Shards, decision: Decision) -> tuple[bytes, int]:
+    """Journal and epoch of the entry. `connection`: at the head."""
+    async with shards.beside(connection, shard_of(decision.epoch_id)) as there:
+        row = await there.fetchrow(
+            "SELECT journal, epoch FROM journal_epoch WHERE epoch_id = $1", decision.epoch_id
+        )
     return row["journal"], row["epoch"]
 
 

@@ -48,12 +48,13 @@ class ComplianceDesk:
     async def decisions(self, call: Call) -> types.DecisionsAnswer:
         """Drafts of decisions that wait for a second officer."""
         found = await decisions.list_decisions(call.connection, first=call.first)
-        return types.DecisionsAnswer(decisions=[await _decision(call, item) for item in found])
+        return types.DecisionsAnswer(decisions=[await self._decision(call, item) for item in found])
 
     async def draft_decision(self, call: Call) -> types.DecisionAnswer:
         """Propose to release or to reject a held entry."""
         made = await decisions.draft_decision(
             call.connection,
+            self._shards,
             draft_id=bytes.fromhex(call.body.draft_id),
             journal=journal_of(call.body.journal),
             epoch=call.body.epoch,
@@ -64,25 +65,39 @@ class ComplianceDesk:
             officer=call.officer,
             now_ms=call.now_ms,
         )
-        return await _decision(call, made)
+        return await self._decision(call, made)
 
     async def approve_decision(self, call: Call) -> types.DecisionAnswer:
         """Decide as another officer proposed: the next settlement tells the gateway."""
         made = await decisions.approve_decision(
             call.connection,
             self._desk,
+            self._shards,
             call.identity("draft"),
             officer=call.officer,
             now_ms=call.now_ms,
         )
-        return await _decision(call, made)
+        return await self._decision(call, made)
 
     async def reject_decision(self, call: Call) -> types.DecisionAnswer:
         """Decide against another officer's proposal: the entry is held as before."""
         made = await decisions.reject_decision(
             call.connection, call.identity("draft"), officer=call.officer, now_ms=call.now_ms
         )
-        return await _decision(call, made)
+        return await self._decision(call, made)
+
+    async def _decision(self, call: Call, made: Decision) -> types.DecisionAnswer:
+        journal, epoch = await decisions.place_of(call.connection, self._shards, made)
+        return types.DecisionAnswer(
+            draft_id=made.draft_id.hex(),
+            journal=journal_text(JournalId(journal)),
+            epoch=epoch,
+            index=made.index,
+            action=made.action.value,
+            freeze=made.freezes,
+            reason=made.reason,
+            state=made.state.value,
+        )
 
 
 def _held(item: HeldEntry) -> types.HeldAnswer:
@@ -98,18 +113,4 @@ def _held(item: HeldEntry) -> types.HeldAnswer:
         code=item.code,
         held_ms=item.held_ms,
         decidable=item.is_applied,
-    )
-
-
-async def _decision(call: Call, made: Decision) -> types.DecisionAnswer:
-    journal, epoch = await decisions.place_of(call.connection, made)
-    return types.DecisionAnswer(
-        draft_id=made.draft_id.hex(),
-        journal=journal_text(JournalId(journal)),
-        epoch=epoch,
-        index=made.index,
-        action=made.action.value,
-        freeze=made.freezes,
-        reason=made.reason,
-        state=made.state.value,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cloud.compliance import decisions
 from cloud.database import Connection
 from cloud.ledger.accounts import (
     Account,
@@ -26,6 +27,7 @@ from cloud.shards.homes import Here
 from cloud.shards.messages import (
     Collected,
     Convicted,
+    Decided,
     Fate,
     Funded,
     Judged,
@@ -73,6 +75,8 @@ class Effects:
                 transfers = [(message.entry, message.receipt)]
                 holding = await collected.check(self._anchor, transfers)
                 await collected.keep(connection, self._anchor, holding, now_ms=now_ms)
+            case Decided():
+                await decisions.carry_out(connection, message, now_ms=now_ms)
             case Convicted():
                 await connection.execute(
                     "INSERT INTO suspended_elsewhere VALUES ($1, $2, $3, $4)"

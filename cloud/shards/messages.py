@@ -136,7 +136,20 @@ class Convicted(Body, frozen=True, kw_only=True, tag="convicted"):
     code: str
 
 
-Message = Redeemed | Judged | Funded | PaidOnline | Collected | Convicted
+class Decided(Body, frozen=True, kw_only=True, tag="decided"):
+    """What two officers decided about a held entry; to where its journal lives.
+
+    `state`: of the verdict from now on; `code`: None where it stays. `draft`: whose word it is.
+    """
+
+    draft: bytes
+    epoch_id: int
+    index: int
+    state: str
+    code: str | None
+
+
+Message = Redeemed | Judged | Funded | PaidOnline | Collected | Convicted | Decided
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
 

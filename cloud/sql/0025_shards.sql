@@ -87,3 +87,6 @@ CREATE TABLE suspended_elsewhere (
 );
 CREATE INDEX suspended_elsewhere_unlisted ON suspended_elsewhere (journal, epoch)
     WHERE listed_ms IS NULL;
+
+-- What officers decide is decided at the head, about entries of any shard.
+ALTER TABLE entry_decision DROP CONSTRAINT entry_decision_epoch_id_fkey;

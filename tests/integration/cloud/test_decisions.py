@@ -14,6 +14,7 @@ from cloud.errors import CloudError, IssuerError
 from cloud.issuer.officers import Officer, Role
 from cloud.reconciler.reconciler import Reconciler
 from cloud.reconciler.values import Segment
+from cloud.shards.shards import Shards
 from edge.verdicts import read_verdicts
 from tests.integration.cloud.test_convictions import forged
 from tests.support.cloud_commands import Commands
@@ -287,6 +288,7 @@ async def test_what_a_journal_told_after_its_offence_is_a_claim_and_not_to_be_de
         with pytest.raises(IssuerError, match="entry-not-applied"):
             await decisions.draft_decision(
                 connection,
+                Shards([database]),
                 draft_id=bytes(32),
                 journal=branch.book.journal,
                 epoch=1,

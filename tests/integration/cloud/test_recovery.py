@@ -101,6 +101,7 @@ async def test_a_lost_gateway_goes_on_elsewhere_and_every_cent_is_where_it_shoul
         draft = {"draft_id": "7" * 64, **place, "action": "release", "reason": "in good faith"}
         await story.done(story.first, "/v1/compliance/decisions", draft)
         await story.done(story.second, f"/v1/compliance/decisions/{'7' * 64}/approve", {})
+        assert (await story.where()).loss == -50
         await exchanged(branch)
         assert branch.opened.journal.state.unsettled_total == 0
 

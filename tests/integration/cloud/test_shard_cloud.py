@@ -108,7 +108,7 @@ async def test_what_another_shard_is_needed_for_waits_or_is_refused(
         "reason": "why not",
     }
     path = "/v1/compliance/decisions"
-    assert await story.refused(story.first, path, decision) == "journal-elsewhere"
+    assert await story.refused(story.first, path, decision) == "entry-not-held"
     path = await story.closed(north)
     await story.pass_window(path)
     # What another shard knows of notes has to be known before a statement, or a return.
