@@ -50,7 +50,8 @@ async def lied_to(folder: Path, seed: int) -> None:
         try:
             await box.open()
         except (StoreError, JournalError, HsmError) as error:
-            assert error.code in TAMPERED
+            # A store from before the counter's note is not the one that it counted for.
+            assert error.code in (*TAMPERED, "counter-replaced")
             return
         box.replica = box.new_replica()
         raws = await check_journal(box)
