@@ -3,8 +3,6 @@ SHELL := /bin/sh
 VENV ?= .venv
 PYTHON3 := $(VENV)/bin/python
 WORKERS ?= 2
-# Integration tests wait much: for servers, for slow lines.
-WAITERS ?= 3
 SEEDS ?= 10000
 FUZZ_SECONDS ?= 60
 ONLY ?=
@@ -63,7 +61,7 @@ unit: setup
 
 ## make integration  against real servers on loopback: PostgreSQL, SoftHSM2, TLS
 integration: setup
-	@$(PYTEST) -n $(WAITERS) --dist loadfile tests/integration --junitxml=$(REPORTS)/integration.xml
+	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration --junitxml=$(REPORTS)/integration.xml
 
 ## make e2e          the programs as processes, as a branch runs them
 e2e: setup
