@@ -11,9 +11,10 @@ UV ?= uv
 REPORTS := .build/reports
 COVERAGE := .build/coverage
 PYTEST := $(PYTHON3) -m coverage run -m pytest -q
-SMALL_TESTS := tests/unit tests/sim tests/vectors tests/fuzz
+SMALL_TESTS := tests/unit tests/vectors tests/fuzz
+CI_SEEDS := 200
 
-.PHONY: help setup demo test lint format lint-code types imports tidy unit integration e2e \
+.PHONY: help setup demo test lint format lint-code types imports tidy unit seeds integration e2e \
 	coverage sim fuzz bench lock clean fresh
 .NOTPARALLEL:
 
@@ -29,7 +30,7 @@ demo: setup
 	@$(PYTHON3) -m bench.demo
 
 ## make test         every gate, in the order of CI; ends with the coverage and a total
-test: setup fresh lint tidy unit integration e2e coverage
+test: setup fresh lint tidy unit seeds integration e2e coverage
 	@$(PYTHON3) .ci/summary $(REPORTS)
 
 fresh:
@@ -55,13 +56,18 @@ imports: setup
 tidy: setup
 	@$(PYTHON3) -m pytest -q -p no:schemathesis tests/test_tidy.py tests/tidy --junitxml=$(REPORTS)/tidy.xml
 
-## make unit         unit, simulation, vector and short fuzz tests, without a network
+## make unit         unit, vector and short fuzz tests, without a network
 unit: setup
 	@.ci/offline $(PYTEST) -n $(WORKERS) -p no:schemathesis $(SMALL_TESTS) --junitxml=$(REPORTS)/unit.xml
 
+## make seeds        the simulations' share of CI; they need no coverage, which would double their time
+seeds: setup
+	@.ci/offline $(PYTHON3) -m pytest -q -n $(WORKERS) -p no:schemathesis tests/sim --seeds $(CI_SEEDS) \
+		--junitxml=$(REPORTS)/seeds.xml
+
 ## make integration  against real servers on loopback: PostgreSQL, SoftHSM2, TLS
 integration: setup
-	@$(PYTEST) -n $(WORKERS) --dist loadfile tests/integration --junitxml=$(REPORTS)/integration.xml
+	@$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/integration --junitxml=$(REPORTS)/integration.xml
 
 ## make e2e          the programs as processes, as a branch runs them
 e2e: setup

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from edge.http.types import GatewayAnswer
 from edge.local_client import LocalClient
 from edge.pos.terminal import Terminal
 from tests.support.live_issuer import EnrolmentCloud, LiveIssuer
+from tests.support.programs import PIPE, ROOT, Process, start_program
 
-ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 40
 
 
@@ -45,20 +44,10 @@ class Command:
             out, errors = await process.communicate(stdin)
         return process.returncode or 0, out.decode(), errors.decode()
 
-    async def start(self, module: str, *arguments: str) -> asyncio.subprocess.Process:
+    async def start(self, module: str, *arguments: str) -> Process:
         """A command that goes on."""
-        pipe = asyncio.subprocess.PIPE
-        return await asyncio.create_subprocess_exec(
-            *self.prefix,
-            sys.executable,
-            "-m",
-            module,
-            *arguments,
-            stdin=pipe,
-            stdout=pipe,
-            stderr=pipe,
-            env=self.environment,
-            cwd=ROOT,
+        return await start_program(
+            module, *arguments, environment=self.environment, prefix=self.prefix, stdin=PIPE
         )
 
 
@@ -69,7 +58,7 @@ class Daemon:
         self.command = Command(folder)
         self.folder = Folder(folder)
         self.local = LocalClient(self.folder)
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: Process | None = None
         self.log = folder.parent / f"{folder.name}.log"
         self.settings: list[str] = []
 
@@ -79,26 +68,20 @@ class Daemon:
         free = (*ports, "technician.listen=127.0.0.1:0")
         flags = [part for text in (*free, *self.settings) for part in ("--set", text)]
         with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "edge.cli",
-                "--folder",
-                str(self.folder.root),
-                *flags,
-                "run",
-                stdin=asyncio.subprocess.DEVNULL,
+            self.process = await start_program(
+                *("edge.cli", "--folder", str(self.folder.root), *flags, "run"),
+                environment=self.command.environment,
                 stdout=log,
                 stderr=log,
-                env=self.command.environment,
-                cwd=ROOT,
             )
         if wait:
             await self.wait_for(lambda status: True)
 
-    async def wait_for(self, check: Callable[[GatewayAnswer], bool]) -> GatewayAnswer:
+    async def wait_for(
+        self, check: Callable[[GatewayAnswer], bool], *, most_s: float = WAIT_S
+    ) -> GatewayAnswer:
         """The status once it passes; fails when the process ends before."""
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(most_s):
             while True:
                 if self.process is not None and self.process.returncode is not None:
                     raise AssertionError(f"the daemon ended: {self.log.read_text()[-4000:]}")

@@ -7,11 +7,11 @@ import contextlib
 import os
 import pty
 import re
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tests.support.branch import ROOT, WAIT_S, Command
+from tests.support.branch import WAIT_S, Command
+from tests.support.programs import Process, start_program
 from tests.support.softhsm import SoftHsm
 
 WITNESSES = ("--witness", "Ada", "--witness", "Grace")
@@ -20,7 +20,7 @@ WITNESSES = ("--witness", "Ada", "--witness", "Grace")
 class Talk:
     """A running ceremony whose standard input is a terminal."""
 
-    def __init__(self, process: asyncio.subprocess.Process, terminal: int) -> None:
+    def __init__(self, process: Process, terminal: int) -> None:
         self.process = process
         self.heard = ""
         self._terminal = terminal
@@ -114,15 +114,11 @@ class Vault:
     async def talk(self, *more: str) -> AsyncIterator[Talk]:
         """A ceremony at a terminal; it does not outlive the test."""
         terminal, theirs = pty.openpty()
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            *self._program(),
+        process = await start_program(
+            *("edge.cli", "--folder", str(self.command.folder), *self._flags()),
             *("key", "ceremony", *more),
+            environment=self.command.environment,
             stdin=theirs,
-            stdout=pipe,
-            stderr=pipe,
-            env=self.command.environment,
-            cwd=ROOT,
         )
         os.close(theirs)
         try:
@@ -132,10 +128,6 @@ class Vault:
             if process.returncode is None:
                 process.kill()
                 await process.communicate()
-
-    def _program(self) -> list[str]:
-        folder = str(self.command.folder)
-        return [sys.executable, "-m", "edge.cli", "--folder", folder, *self._flags()]
 
     def _flags(self) -> list[str]:
         return [part for text in self.settings for part in ("--set", text)]

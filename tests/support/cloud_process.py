@@ -7,14 +7,14 @@ import contextlib
 import json
 import os
 import ssl
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.programs import PIPE, ROOT, Process, Stream, start_program
+
 WAIT_S = 60
 
 
@@ -35,9 +35,10 @@ class CloudProcess:
         self.host = "127.0.0.1"
         self._settings = [part for text in settings for part in ("--set", text)]
         self.log = folder.parent / f"{folder.name}.log"
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: Process | None = None
         self._listen = {"gateway_port": 0, "api_port": 0}
-        self._program = [*prefix, sys.executable, "-m", "cloud.cli", "--folder", str(folder)]
+        self._prefix = prefix
+        self._program = ["cloud.cli", "--folder", str(folder)]
         if config is not None:
             self._program += ["--config", str(config)]
         self._environment = {
@@ -47,18 +48,19 @@ class CloudProcess:
 
     async def command(self, *arguments: str) -> tuple[int, str, str]:
         """`cbdc-cloud` on this folder: (exit code, output, errors)."""
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            *(*self._program, *arguments),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=pipe,
-            stderr=pipe,
-            env=self._environment,
-            cwd=ROOT,
-        )
+        process = await self._start(*arguments)
         async with asyncio.timeout(WAIT_S):
             out, errors = await process.communicate()
         return process.returncode or 0, out.decode(), errors.decode()
+
+    async def _start(self, *arguments: str, output: Stream = PIPE) -> Process:
+        return await start_program(
+            *(*self._program, *arguments),
+            environment=self._environment,
+            prefix=self._prefix,
+            stdout=output,
+            stderr=output,
+        )
 
     async def start(self) -> None:
         """Run it on free ports, after that on the same ones; wait until it listens."""
@@ -66,14 +68,7 @@ class CloudProcess:
         values = [f"listen.{name}={port}" for name, port in self._listen.items()]
         flags = [part for value in values for part in ("--set", value)] + self._settings
         with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *(*self._program, *flags, "run"),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                cwd=ROOT,
-            )
+            self.process = await self._start(*flags, "run", output=log)
         async with asyncio.timeout(WAIT_S):
             while not (self.folder / "ports.json").exists():
                 if self.process.returncode is not None:
@@ -101,14 +96,7 @@ class CloudProcess:
         """A worker of this cloud while the block runs."""
         log = self.folder.parent / f"{self.folder.name}-{name}.log"
         with log.open("ab") as stream:
-            process = await asyncio.create_subprocess_exec(
-                *(*self._program, "worker"),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                env=self._environment,
-                cwd=ROOT,
-            )
+            process = await self._start("worker", output=stream)
         worker = WorkerProcess(process, log)
         try:
             yield worker
@@ -153,7 +141,7 @@ class CloudProcess:
 class WorkerProcess:
     """`cbdc-cloud worker` beside a cloud."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, process: Process, log: Path) -> None:
         self.process = process
         self._log = log
 

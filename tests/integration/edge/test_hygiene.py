@@ -13,7 +13,8 @@ import pytest
 
 from edge.http.hygiene import HygieneAnswer
 from tests.integration.edge.conftest import Template
-from tests.support.branch import ROOT, Daemon
+from tests.support.branch import Daemon
+from tests.support.programs import ROOT
 
 WAIT_S = 30
 CRASHES = [signal.SIGSEGV, signal.SIGABRT]

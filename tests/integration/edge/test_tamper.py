@@ -24,9 +24,10 @@ from edge.tamper import read_mark
 from hsm import software
 from hsm.api import Token, TokenGone
 from tests.integration.edge.conftest import Template
-from tests.support.branch import ROOT, Command, Daemon, provisioned
+from tests.support.branch import Command, Daemon, provisioned
 from tests.support.branch_local import Branch, Http, config_of, copied, running
 from tests.support.live_issuer import funded
+from tests.support.programs import ROOT
 from wallet.clock import SystemClock
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import Payment, decode_entry

@@ -201,13 +201,16 @@ class Forger(Cheat):
             wallets[rich.wallet] = rich
 
     def judge(self) -> None:
-        """It has cheated once it has paid more than its own; if nothing, it is honest so far."""
+        """It has cheated once it has paid more than is settled; if nothing, it is honest so far.
+
+        Beyond that it pays what has arrived, but says that it pays of the fortune.
+        """
         wallets = self.culprit.journal.state.wallets
         after = wallets[self.cheater.id]
-        self.done = after.balance < self.made_up
+        self.done = after.settled < self.made_up
         if self.done:
             # The payment that goes beyond is rejected whole.
-            self.gained = self.made_up - after.balance + PAYMENT
+            self.gained = self.made_up - after.settled + PAYMENT
         elif after.next_sequence == self.sequence:
             poor = copy.copy(after)
             poor.settled, self.made_up = poor.settled - self.made_up, 0
