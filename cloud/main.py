@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
 
+import uvloop
 from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -162,4 +163,4 @@ async def _refresh(cloud: Cloud) -> None:
 def run_cloud(config: Config) -> None:
     """Run the loop. Raises: CloudError, HsmError, OSError."""
     start_logging("info")
-    asyncio.run(run(config))
+    uvloop.run(run(config))

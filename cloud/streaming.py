@@ -10,6 +10,8 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 
+import uvloop
+
 from cloud.clock import SystemClock
 from cloud.config import Config
 from cloud.errors import CloudError, ConfigError
@@ -159,4 +161,4 @@ async def _refresh(cloud: Cloud) -> None:
 def run_worker(config: Config) -> None:
     """Run the loop. Raises: CloudError, HsmError, OSError."""
     start_logging("info")
-    asyncio.run(work(config))
+    uvloop.run(work(config))
