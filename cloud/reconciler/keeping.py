@@ -29,7 +29,6 @@ from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import VerdictState
 from wallet.protocol.keys import PublicKey
 from wallet.protocol.policy import JournalLimit
-from wallet.protocol.snapshot import write_snapshot
 
 _SETTLEMENT = int(EntryKind.SETTLEMENT)
 _PENDING = (VerdictState.PENDING, "")
@@ -89,10 +88,7 @@ def apply_segment(
 def _snapshot(replica: Replica) -> bytes | None:
     """To shorten the next start, now and then; a state that stopped early is not worth one."""
     whole = replica.state.size == replica.size
-    if not whole or replica.size - replica.snapshot_size < replica.snapshot_entries:
-        return None
-    replica.snapshot_size = replica.size
-    return write_snapshot(replica.state, replica.frontier)
+    return replica.snapshot() if whole and replica.snapshot_due else None
 
 
 async def keep(

@@ -19,11 +19,16 @@ from wallet.protocol.ids import JournalId, WalletId, journal_text, wallet_text
 from wallet.protocol.keys import PublicKey
 from wallet.protocol.merkle import Batch, Frontier
 from wallet.protocol.policy import JournalLimit
-from wallet.protocol.snapshot import read_snapshot
+from wallet.protocol.snapshot import read_snapshot, write_snapshot
 from wallet.protocol.state import State
 from wallet.protocol.trust import ENDLESS_S
 
+# A start reads a snapshot and applies the entries after it: so many at least, and so many at most.
 SNAPSHOT_ENTRIES = 20_000
+SNAPSHOT_ENTRIES_MAX = 100_000
+# What snapshots may cost for each entry. After a month offline a state is large with arrivals that
+# no settlement has named yet, and grows with every report.
+SNAPSHOT_BYTES_PER_ENTRY = 64
 
 
 class WalletKeys:
@@ -49,11 +54,24 @@ class Replica:
         self.size = frontier.size
         self.counter = 0
         self.snapshot_size = frontier.size
+        self.snapshot_bytes = 0
         self.snapshot_entries = SNAPSHOT_ENTRIES
         # Account numbers by the wallets' numbers in the state.
         self.accounts: list[int] = []
         self.enrolling: dict[WalletId, PublicKey] = {}
         self.keys = WalletKeys(state)
+
+    @property
+    def snapshot_due(self) -> bool:
+        """Whether the entries since the last snapshot are worth another one."""
+        worth = min(self.snapshot_bytes // SNAPSHOT_BYTES_PER_ENTRY, SNAPSHOT_ENTRIES_MAX)
+        return self.size - self.snapshot_size >= max(self.snapshot_entries, worth)
+
+    def snapshot(self) -> bytes:
+        """The state as it is now; what is due next counts from here."""
+        made = write_snapshot(self.state, self.frontier)
+        self.snapshot_size, self.snapshot_bytes = self.size, len(made)
+        return made
 
     @property
     def grace_s(self) -> int:
@@ -131,6 +149,7 @@ async def load(
         state, frontier = read_snapshot(stored, await lists_for(connection, stored))
         share(state)
     replica = Replica(epoch_id=epoch_id, state=state, frontier=frontier)
+    replica.snapshot_bytes = 0 if stored is None else len(stored)
     segments = await connection.fetch(
         "SELECT first, entries, leaves FROM journal_segment"
         " WHERE epoch_id = $1 AND size > $2 ORDER BY first",
