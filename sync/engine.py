@@ -27,7 +27,7 @@ from sync.exchange import (
     goes_back,
     open_down,
 )
-from sync.line import Line
+from sync.line import Carried, Line
 from sync.machine import Event, State, after
 from sync.meter import Counted, Link, Meter, Purpose
 from sync.ports import JournalPort, Listener, Transport
@@ -291,9 +291,14 @@ class Engine:
         envelope = await self._port.sign(up_payload(up), UP_TYPE)
         # Envelopes may be large: payments go on while one is sealed or opened.
         sealed = await asyncio.to_thread(seal, envelope, recipient=recipient)
-        answer = await self._carry(sealed)
+        answer, took_ms = await self._carry(sealed)
         keys, root = self._port.own_keys(), self._port.anchor
         down = await asyncio.to_thread(open_down, answer, keys=keys, root=root)
+        self._line.carried(
+            Carried(line_bytes=len(sealed), told_bytes=len(envelope)),
+            Carried(line_bytes=len(answer), told_bytes=sum(map(len, down.objects))),
+            took_ms,
+        )
         self._reached(True)
         check_answers(down, up)
         check_acknowledged(down, size=size)
@@ -308,8 +313,8 @@ class Engine:
         await self._port.handed_over(leaves)
         return down.waiting
 
-    async def _carry(self, sealed: bytes) -> bytes:
-        """Over the line, counted and timed. Raises: TransportError."""
+    async def _carry(self, sealed: bytes) -> tuple[bytes, int]:
+        """Over the line, counted; the answer and how long it took, ms. Raises: TransportError."""
         clock, began_ms = self._surroundings.clock, self._surroundings.clock.monotonic_ms()
         try:
             with self._counting(Purpose.EXCHANGE):
@@ -318,9 +323,7 @@ class Engine:
             if error.code in _BREAKS:
                 self._line.broke()
             raise
-        took_ms = clock.monotonic_ms() - began_ms
-        self._line.carried(len(sealed), len(answer), took_ms)
-        return answer
+        return answer, clock.monotonic_ms() - began_ms
 
     # ---- what it costs --------------------------------------------------------------------
     @contextlib.contextmanager

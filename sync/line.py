@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from sync.meter import Link, LinkKind, Meter, Purpose, Traffic
 from sync.pace import FIRST_METERED_BYTES, LEAST_BYTES, Pace
 from sync.ports import Load
@@ -12,6 +14,16 @@ PROBE_BYTES = 8 * 1024
 EXCHANGE_BYTES_MIN = 2 * LEAST_BYTES + PROBE_BYTES
 # On a link that costs, a session without value to carry comes this seldom.
 REST_MS = {LinkKind.METERED: 3_600_000, LinkKind.SATELLITE: 6 * 3_600_000}
+
+
+class Carried(msgspec.Struct, frozen=True, kw_only=True):
+    """One way of an exchange: what the line carried, and what that told before it was compressed.
+
+    Segments are bounded by what they tell: entries take a third of their length on the line.
+    """
+
+    line_bytes: int
+    told_bytes: int
 
 
 class Line:
@@ -46,12 +58,12 @@ class Line:
         """Count what went over it."""
         self.meter.add(self.link, purpose, traffic, now_ms=now_ms)
 
-    def carried(self, sent: int, received: int, took_ms: int) -> None:
+    def carried(self, sent: Carried, received: Carried, took_ms: int) -> None:
         """An exchange came to its end; the time is that of the way that had more to carry."""
-        if sent >= received:
-            self._keep(self._paces, self.pace.carried(sent, took_ms))
+        if sent.line_bytes >= received.line_bytes:
+            self._keep(self._paces, self.pace.carried(sent.told_bytes, took_ms))
         else:
-            self._keep(self._answers, self._answer.carried(received, took_ms))
+            self._keep(self._answers, self._answer.carried(received.told_bytes, took_ms))
 
     def broke(self) -> None:
         """The line broke under an exchange, nobody knows which way."""

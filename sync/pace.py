@@ -22,13 +22,13 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     segment_bytes: int = FIRST_BYTES
     broke: bool = False
 
-    def carried(self, sent: int, took_ms: int) -> Pace:
-        """An exchange that sent so many bytes came to its end after this time."""
-        fits = sent * TARGET_MS // max(1, took_ms)
+    def carried(self, told: int, took_ms: int) -> Pace:
+        """An exchange that told so many bytes, before compression, came to its end in this time."""
+        fits = told * TARGET_MS // max(1, took_ms)
         grown = self.segment_bytes * _FAST
         if self.broke:
             grown = self.segment_bytes * _SLOW_PERCENT // 100
-        if sent < self.segment_bytes // 2 and took_ms <= TARGET_MS:
+        if told < self.segment_bytes // 2 and took_ms <= TARGET_MS:
             # Less than there might have been, soon enough: it tells of delays, not of the rate.
             return self
         return self._with(min(fits, grown), broke=self.broke)

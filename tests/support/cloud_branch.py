@@ -94,6 +94,16 @@ class Funded:
             made.append(outcome)
         return made
 
+    async def hand_over(self, amount: int, *, to: Funded) -> None:
+        """A note from the payer here to the payee of another branch, who redeems it."""
+        order = self.branch.order(
+            *(self.payer, to.payee.public.id, amount), payee_journal=to.journal.state.journal
+        )
+        made = await self.journal.pay(order)
+        assert isinstance(made, Receipted), made
+        taken = await to.journal.redeem(made.entry, made.receipt)
+        assert isinstance(taken, Receipted), taken
+
     async def fund(self, amount: int) -> None:
         """Value for the payer's wallet, on its way."""
         body = {

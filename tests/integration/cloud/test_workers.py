@@ -32,7 +32,7 @@ from wallet.protocol.envelope import Down
 
 WAIT_S = 60
 PARTITIONS = 8
-BRANCHES, ROUNDS, PAYMENTS = 3, 5, 20
+BRANCHES, ROUNDS, PAYMENTS, NOTES = 3, 5, 20, 4
 
 
 @pytest.fixture
@@ -115,6 +115,14 @@ async def send(made: Funded, report: Report, *, until_size: int) -> Down:
             down = await made.send(report)
             if down.problem is None and down.acknowledged_size >= until_size:
                 return down
+
+
+async def told_all(made: Funded) -> None:
+    """Synchronise until the cloud holds the whole journal."""
+    async with asyncio.timeout(WAIT_S):
+        while made.journal.acknowledged < made.journal.state.size:
+            await made.branch.daemon.sync_now()
+            await asyncio.sleep(0.05)
 
 
 async def metrics(cloud: CloudProcess) -> dict[str, float]:
@@ -204,17 +212,16 @@ async def test_three_nodes_two_clusters_and_two_workers_lose_a_node_and_a_worker
         ]
         passed = asyncio.Barrier(BRANCHES + 1)
 
-        async def work(made: Funded) -> None:
+        async def work(made: Funded, neighbours: Sequence[Funded]) -> None:
             for number in range(ROUNDS):
                 if number == 2:
                     await passed.wait()
                 await made.pay(*range(number * PAYMENTS + 1, (number + 1) * PAYMENTS + 1))
+                for note in range(NOTES):
+                    await made.hand_over(note + 1, to=neighbours[note % len(neighbours)])
                 # What fails now is sent again, as a gateway does by itself.
                 await made.branch.daemon.sync_now()
-            async with asyncio.timeout(WAIT_S):
-                while made.journal.acknowledged < made.journal.state.size:
-                    await made.branch.daemon.sync_now()
-                    await asyncio.sleep(0.05)
+            await told_all(made)
 
         async def kill() -> None:
             victim = owner(branches[0], workers)
@@ -228,9 +235,11 @@ async def test_three_nodes_two_clusters_and_two_workers_lose_a_node_and_a_worker
 
         async with asyncio.TaskGroup() as group:
             for made in branches:
-                group.create_task(work(made))
+                group.create_task(work(made, [other for other in branches if other is not made]))
             group.create_task(kill())
         for made in branches:
+            # A neighbour's last note may have come after the last report.
+            await told_all(made)
             assert made.journal.state.size >= ROUNDS * PAYMENTS
         await nothing_between(dsns)
         await check_books(dsns, branches)
@@ -238,5 +247,13 @@ async def test_three_nodes_two_clusters_and_two_workers_lose_a_node_and_a_worker
             lived = [
                 await one.fetchval("SELECT count(*) FROM journal_epoch") for one in connections
             ]
+            fates = [
+                row["fate"]
+                for one in connections
+                for row in await one.fetch("SELECT state::text AS fate FROM note")
+            ]
         assert sorted(lived) == [1, 2]
+        # Whether payer and payee live in one database or in two: each note was matched once.
+        assert len(fates) == BRANCHES * ROUNDS * NOTES
+        assert set(fates) == {"redeemed"}, Counter(fates)
         assert sum(worker.process.returncode is None for worker in started) == 1

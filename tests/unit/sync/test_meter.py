@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from sync.line import EXCHANGE_BYTES_MIN, PROBE_BYTES, Line
+from sync.line import EXCHANGE_BYTES_MIN, PROBE_BYTES, Carried, Line
 from sync.meter import (
     DEFAULT_NAME,
     HOUR_MS,
@@ -141,13 +141,30 @@ def test_little_that_went_fast_says_nothing_and_little_that_went_slowly_does() -
 
 
 # ---- the line -----------------------------------------------------------------------------
+def plain(size: int) -> Carried:
+    """What does not compress."""
+    return Carried(line_bytes=size, told_bytes=size)
+
+
+def test_segments_grow_though_they_are_compressed() -> None:
+    line = Line()
+    for _ in range(4):
+        before = line.pace.segment_bytes
+        third = Carried(line_bytes=before // 3, told_bytes=before)
+        line.carried(third, plain(100), 1_000)
+        assert line.pace.segment_bytes == 4 * before
+    # What took its whole time is what the line carries, told in the same measure.
+    line.carried(Carried(line_bytes=before, told_bytes=3 * before), plain(100), 20_000)
+    assert line.pace.segment_bytes == 3 * before // 2
+
+
 def test_a_link_that_costs_begins_small_and_each_link_keeps_its_pace() -> None:
     line = Line()
     assert line.pace.segment_bytes == FIRST_BYTES
     line.broke()
     line.link = LINK
     assert line.pace.segment_bytes == FIRST_METERED_BYTES
-    line.carried(FIRST_METERED_BYTES, FIRST_METERED_BYTES // 3, 1)
+    line.carried(plain(FIRST_METERED_BYTES), plain(FIRST_METERED_BYTES // 3), 1)
     assert line.pace.segment_bytes > FIRST_METERED_BYTES
     line.link = Link()
     assert line.pace.segment_bytes == FIRST_BYTES // 2
@@ -174,9 +191,9 @@ def test_what_an_answer_may_have_is_measured_by_what_answers_had() -> None:
         return line.load(now_ms=NOW_MS, unbudgeted=unbudgeted).answer_bytes_max
 
     assert answer() == FIRST_BYTES
-    line.carried(100, FIRST_BYTES, 100)
+    line.carried(plain(100), plain(FIRST_BYTES), 100)
     assert (answer(), line.pace.segment_bytes) == (4 * FIRST_BYTES, FIRST_BYTES)
-    line.carried(100, 4 * FIRST_BYTES, 20_000)
+    line.carried(plain(100), plain(4 * FIRST_BYTES), 20_000)
     assert answer() == 2 * FIRST_BYTES
     line.broke()
     assert (answer(), line.pace.segment_bytes) == (FIRST_BYTES, FIRST_BYTES // 2)
