@@ -29,7 +29,7 @@ from cloud.stream.labels import (
     parked_headers,
     parked_of,
 )
-from cloud.stream.link import TROUBLE, Link, pause, unavailable
+from cloud.stream.link import TROUBLE, Link, heed, pause, unavailable
 from cloud.stream.making import EXPIRING, PARKED, PARTS, PREFIX, Making, stream_of
 from cloud.stream.parts import PARTS_MAX, Cut, cut, joined, pieces
 from cloud.stream.settings import StreamConfig
@@ -167,6 +167,7 @@ class JetStream:
             try:
                 jetstream = await self._link.jetstream()
                 made = await jetstream.publish(subject, body, headers=dict(headers))
+                heed()
                 return not made.duplicate
             except nats.js.errors.APIError as error:
                 if error.err_code == _FULL:
@@ -191,6 +192,7 @@ class JetStream:
         subscription, failures = None, 0
         try:
             while True:
+                heed()
                 try:
                     if subscription is None:
                         subscription = await self._subscribe(subject, ahead)
@@ -209,8 +211,14 @@ class JetStream:
                     await pause(failures)
                     continue
                 failures = 0
-                if delivery is not None:
-                    yield delivery
+                if delivery is None:
+                    continue
+                try:
+                    heed()
+                except asyncio.CancelledError:
+                    await delivery.again(after_s=0)
+                    raise
+                yield delivery
         finally:
             await _leave(subscription)
 
@@ -264,6 +272,7 @@ class JetStream:
         for attempt in range(1, self._tries + 1):
             try:
                 await raw.ack_sync(timeout=self.config.request_timeout_s)
+                heed()
                 return
             except TROUBLE as error:
                 trouble = error

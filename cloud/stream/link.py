@@ -113,8 +113,10 @@ class Link:
         failures = 0
         try:
             while True:
+                heed()
                 try:
                     message = await subscription.next_msg(timeout=HEARD_S)
+                    heed()
                     failures = 0
                     yield message.data
                 except TimeoutError:
@@ -134,6 +136,16 @@ async def _end(client: Client) -> None:
     with contextlib.suppress(*TROUBLE):
         async with asyncio.timeout(END_S):
             await client.close()
+
+
+def heed() -> None:
+    """End a task that was cancelled while it waited for the driver.
+
+    Before Python 3.12 `asyncio.wait_for` gives what came in the same moment, and forgets that.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def pause(failures: int) -> None:

@@ -1,0 +1,110 @@
+"""Tasks that wait for the driver end when they are cancelled, whatever comes in the same moment.
+
+`asyncio.wait_for` before Python 3.12 gives a result that comes with a cancellation, and the
+cancellation is lost. The driver waits so everywhere; here it always does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cloud.stream.jetstream import JetStream
+from cloud.stream.labels import headers_of
+from cloud.stream.link import Link, heed
+from cloud.stream.settings import StreamConfig
+
+WAIT_S = 5
+IDENTITY = b"\x07" * 32
+SUBJECT = "ingest.3"
+
+
+async def kept_from(result: Any) -> Any:
+    """Wait for ever; give the result instead of a cancellation."""
+    try:
+        await asyncio.get_running_loop().create_future()
+    except asyncio.CancelledError:
+        return result
+
+
+class Raw:
+    """A message that was fetched; `returned`: it went back at once."""
+
+    data = b"report"
+    headers = headers_of(IDENTITY, None)
+    metadata = SimpleNamespace(num_delivered=1)
+
+    def __init__(self) -> None:
+        self.returned = False
+
+    async def nak(self, *, delay: float) -> None:
+        self.returned = delay == 0
+
+
+class Subscription:
+    """Gives a message to whoever is cancelled."""
+
+    pending_msgs = 0
+
+    def __init__(self) -> None:
+        self.raw, self.left = Raw(), False
+
+    async def next_msg(self, **options: float) -> Any:
+        return await kept_from(self.raw)
+
+    async def fetch(self, batch: int, **options: float) -> list[Any]:
+        found: list[Any] = await kept_from([self.raw])
+        return found
+
+    async def unsubscribe(self) -> None:
+        self.left = True
+
+
+@pytest.fixture
+def config() -> StreamConfig:
+    return StreamConfig(servers=("nats://127.0.0.1:1",))
+
+
+async def cancelled_after_a_moment(task: asyncio.Task[Any]) -> None:
+    """Cancel it once it waits; it ends."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(WAIT_S):
+            await task
+
+
+async def all_of(iterator: Any) -> list[Any]:
+    return [item async for item in iterator]
+
+
+async def test_whoever_takes_deliveries_ends_and_gives_the_message_back(
+    config: StreamConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, subscription = JetStream(config), Subscription()
+
+    async def subscribed(subject: str, ahead: int) -> Subscription:
+        return subscription
+
+    monkeypatch.setattr(stream, "_subscribe", subscribed)
+    await cancelled_after_a_moment(asyncio.create_task(all_of(stream.deliveries(SUBJECT))))
+    assert (subscription.raw.returned, subscription.left) == (True, True)
+
+
+async def test_whoever_listens_ends(config: StreamConfig) -> None:
+    subscription = Subscription()
+    heard = Link(config)._heard("workers", subscription)
+    await cancelled_after_a_moment(asyncio.create_task(all_of(heard)))
+    assert subscription.left
+
+
+async def test_whoever_is_not_cancelled_goes_on() -> None:
+    heed()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await asyncio.sleep(WAIT_S)
+    heed()
