@@ -43,9 +43,11 @@ class Subscription:
 
     def __init__(self) -> None:
         self.raw, self.left = Raw(), False
+        self.waiting = asyncio.Event()
         self._given = False
 
     async def next_msg(self, **options: float) -> Raw:
+        self.waiting.set()
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
@@ -61,15 +63,26 @@ class Subscription:
         self.left = True
 
 
+class Taking(JetStream):
+    """Takes from a subscription of the test's; no server is asked for one."""
+
+    def __init__(self, config: StreamConfig, subscription: Subscription) -> None:
+        super().__init__(config)
+        self._given: Any = subscription
+
+    async def _subscribe(self, subject: str, ahead: int) -> Any:
+        return self._given
+
+
 @pytest.fixture
 def config() -> StreamConfig:
     return StreamConfig(servers=("nats://127.0.0.1:1",))
 
 
-async def cancelled_after_a_moment(task: asyncio.Task[Any]) -> None:
-    """Cancel it once it waits; it ends."""
-    for _ in range(5):
-        await asyncio.sleep(0)
+async def ends(iterator: Any, subscription: Subscription) -> None:
+    """Whoever takes from it is cancelled while the driver waits, and ends."""
+    task = asyncio.create_task(all_of(iterator))
+    await subscription.waiting.wait()
     task.cancel()
     await asyncio.wait([task], timeout=WAIT_S)
     assert task.cancelled()
@@ -80,22 +93,16 @@ async def all_of(iterator: Any) -> list[Any]:
 
 
 async def test_whoever_takes_deliveries_ends_and_gives_the_message_back(
-    config: StreamConfig, monkeypatch: pytest.MonkeyPatch
+    config: StreamConfig,
 ) -> None:
-    stream, subscription = JetStream(config), Subscription()
-
-    async def subscribed(subject: str, ahead: int) -> Subscription:
-        return subscription
-
-    monkeypatch.setattr(stream, "_subscribe", subscribed)
-    await cancelled_after_a_moment(asyncio.create_task(all_of(stream.deliveries(SUBJECT))))
+    subscription = Subscription()
+    await ends(Taking(config, subscription).deliveries(SUBJECT), subscription)
     assert (subscription.raw.returned, subscription.left) == (True, True)
 
 
 async def test_whoever_listens_ends(config: StreamConfig) -> None:
     subscription = Subscription()
-    heard = Link(config)._heard("workers", subscription)
-    await cancelled_after_a_moment(asyncio.create_task(all_of(heard)))
+    await ends(Link(config)._heard("workers", subscription), subscription)
     assert subscription.left
 
 
@@ -103,5 +110,5 @@ async def test_whoever_is_not_cancelled_goes_on() -> None:
     heed()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
-            await asyncio.sleep(WAIT_S)
+            await asyncio.get_running_loop().create_future()
     heed()
