@@ -17,7 +17,10 @@ from wallet.protocol.state import Decision, State
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """Decisions on the entries that were accepted, and why the one after them was not."""
+    """Decisions on the entries that were accepted, and why the one after them was not.
+
+    Of a decision that is carried out, `fields` are not kept.
+    """
 
     decisions: list[Decision]
     refusal: Refusal | None
@@ -37,9 +40,15 @@ def apply_entries(
         outcome = apply(state, entry, context)
         if isinstance(outcome, Refusal):
             return Outcome(decisions=decisions, refusal=outcome)
-        decisions.append(outcome.decision)
+        decisions.append(_carried_out(outcome.decision))
         if refunded and (payment := refundable_of(entry)) is not None:
             facts.payments[leaf] = payment
     if facts.lists:
         share(state)
     return Outcome(decisions=decisions, refusal=None)
+
+
+def _carried_out(decision: Decision) -> Decision:
+    """Without what the state has already: a settlement's part of it is as large as the state, and a
+    branch that was away for a month tells of hundreds of settlements at once."""
+    return decision if decision.fields is None else msgspec.structs.replace(decision, fields=None)
