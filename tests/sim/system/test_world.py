@@ -44,8 +44,6 @@ async def test_every_cheat_is_found_and_nobody_honest_is_short(
     assert account.created_minor == 0
     assert account.convicted == account.cheats
     assert account.cheats + account.lost + account.prevented >= TRIED_MIN
-    # A seed may have it that everybody's line is there in time: the next one hears.
-    assert world.heard > 0 or seed not in ALL_KINDS
     # The network was as bad as it was meant to be, and boxes did crash.
     assert sum(world.line(box).troubled for box in world.boxes) > 0
     assert world.crashes > 0
