@@ -21,9 +21,11 @@ from cloud.reconciler import stragglers
 from cloud.reconciler.leaves import fill_all
 from cloud.reconciler.reconciler import Reconciler
 from cloud.reconciler.returns import return_expired_notes
+from cloud.recovery.learning import learn_endings
+from cloud.shards.news import arrivals_known_until
 from cloud.shards.reconcilers import Reconcilers
 from cloud.shards.shards import Shards, open_shards
-from cloud.shards.upkeep import forget, has_all_arrivals
+from cloud.shards.upkeep import forget
 from cloud.stream.api import Carrier
 from cloud.syncing import Exchange
 from hsm import software
@@ -77,6 +79,7 @@ class Cloud:
         for number, database in self.shards:
             with _only(number):
                 await stragglers.sweep(database, self.desk.anchor, now_ms=now_ms)
+        await learn_endings(self.shards, self.desk, now_ms=now_ms)
         async with self.database.transaction() as connection:
             await list_suspended(connection, self.desk, now_ms=now_ms)
             await lists.refresh_lists(connection, self.desk, now_ms=now_ms)
@@ -92,10 +95,9 @@ class Cloud:
 
     async def _return_notes(self, number: int, database: Database, *, now_ms: int) -> None:
         async with self.database.transaction() as connection:
-            ready = await has_all_arrivals(self.shards, connection, number)
-        if ready:
-            here = self.shards.here(number)
-            await return_expired_notes(database, now_ms=now_ms, here=here)
+            until_ms = await arrivals_known_until(self.shards, connection, number, now_ms=now_ms)
+        here = self.shards.here(number)
+        await return_expired_notes(database, due_ms=until_ms, now_ms=now_ms, here=here)
 
 
 @contextlib.contextmanager

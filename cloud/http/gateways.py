@@ -117,7 +117,10 @@ def gateway_application(cloud: Cloud) -> web.Application:
             )
             before = await followed_by(connection, gateway.journal, epoch=gateway.epoch)
             await cloud.shards.house(
-                connection, gateway.journal, now_ms=now_ms, at_head=before is not None
+                connection,
+                gateway.journal,
+                now_ms=now_ms,
+                before=None if before is None else before.journal,
             )
             if before is not None:
                 await carry_wallets(connection, cloud.desk, gateway, before, now_ms=now_ms)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator
 from functools import partial
 
 from cloud.attestation.levels import Level, inherit_demand
@@ -13,14 +16,16 @@ from cloud.issuer import gateways
 from cloud.issuer.officers import Role
 from cloud.issuer.suspensions import list_suspended
 from cloud.recovery import claims, closures, refusals, statements
+from cloud.recovery.claims import Outcome
 from cloud.recovery.closures import Cause, Closure
 from cloud.recovery.reckoning import Hosted, reckon
 from cloud.recovery.refusals import ClaimRefusal
 from cloud.recovery.statements import StatementDraft
 from cloud.recovery.total import Judged
 from cloud.service import Cloud
+from cloud.shards.homes import Site, homes_of
 from cloud.shards.messages import HEAD, ShardError
-from cloud.shards.upkeep import has_all_arrivals
+from cloud.shards.news import arrivals_known_until, has_told_of_grants
 from wallet.protocol.ids import JournalId, journal_text
 
 _page = partial(Route, method="GET", role=Role.RECOVERY, query=("first",))
@@ -120,20 +125,26 @@ class RecoveryDesk:
 
     async def approve_closure(self, call: Call) -> types.ClosureAnswer:
         """Approve another officer's closure: the journal is revoked, and claims are awaited."""
-        made = await closures.approve_closure(
-            call.connection,
-            self._cloud.desk,
-            call.identity("closure"),
-            officer=call.officer,
-            now_ms=call.now_ms,
-        )
+        async with self._of_closure(call) as (site, closure):
+            made = await closures.approve_closure(
+                site,
+                self._cloud.desk,
+                closure.closure_id,
+                officer=call.officer,
+                now_ms=call.now_ms,
+            )
         return _closure(made)
 
     async def reject_closure(self, call: Call) -> types.ClosureAnswer:
         """Reject another officer's closure: the gateway goes on."""
-        made = await closures.reject_closure(
-            call.connection, call.identity("closure"), officer=call.officer, now_ms=call.now_ms
-        )
+        async with self._of_closure(call) as (site, closure):
+            made = await closures.reject_closure(
+                site,
+                self._cloud.desk,
+                closure.closure_id,
+                officer=call.officer,
+                now_ms=call.now_ms,
+            )
         return _closure(made)
 
     async def successor_token(self, call: Call) -> TokenAnswer:
@@ -166,16 +177,29 @@ class RecoveryDesk:
         transfers = [
             (from_text(item.entry), from_text(item.receipt)) for item in call.body.receipts
         ]
-        outcomes = await claims.hand_in(
-            call.connection, self._cloud.desk.anchor, transfers, now_ms=call.now_ms
+        desk = self._cloud.desk
+        given = await claims.read(desk.anchor, transfers)
+        places = defaultdict[int, list[int]](list)
+        homes = await homes_of(
+            call.connection, [item.verified.journal for item in given if item is not None]
         )
+        for place, item in enumerate(given):
+            if item is not None:
+                places[homes.get(item.verified.journal, HEAD)].append(place)
+        outcomes = [Outcome.INVALID] * len(given)
+        for home, of_home in sorted(places.items()):
+            received = [item for item in (given[place] for place in of_home) if item is not None]
+            async with self._cloud.shards.beside(call.connection, home) as there:
+                found = await claims.hand_in(there, desk.anchor, received, now_ms=call.now_ms)
+            for place, outcome in zip(of_home, found, strict=True):
+                outcomes[place] = outcome
         await list_suspended(call.connection, self._cloud.desk, now_ms=call.now_ms)
         return types.TakenAnswer(outcomes=[outcome.value for outcome in outcomes])
 
     async def claims(self, call: Call) -> types.ClaimsAnswer:
         """What an epoch comes to by what is claimed now, all wallets carried, and a page of it."""
-        closure = await closures.find_closure(call.connection, call.identity("closure"))
-        total = await reckon(call.connection, self._cloud.desk, closure, hosted=Hosted.CARRY)
+        async with self._of_closure(call) as (site, closure):
+            total = await reckon(site, self._cloud.desk, closure, hosted=Hosted.CARRY)
         first = call.first
         page = total.judged[first : first + statements.PAGE_MAX]
         return types.ClaimsAnswer(
@@ -191,15 +215,16 @@ class RecoveryDesk:
 
     async def draft_refusal(self, call: Call) -> types.RefusalAnswer:
         """Propose to refuse a claim, with a reason; another officer approves."""
-        made = await refusals.draft_refusal(
-            call.connection,
-            draft_id=bytes.fromhex(call.body.draft_id),
-            closure_id=call.identity("closure"),
-            leaf=bytes.fromhex(call.body.claim),
-            reason=call.body.reason,
-            officer=call.officer,
-            now_ms=call.now_ms,
-        )
+        async with self._of_closure(call) as (site, closure):
+            made = await refusals.draft_refusal(
+                site,
+                draft_id=bytes.fromhex(call.body.draft_id),
+                closure_id=closure.closure_id,
+                leaf=bytes.fromhex(call.body.claim),
+                reason=call.body.reason,
+                officer=call.officer,
+                now_ms=call.now_ms,
+            )
         return _refusal(made)
 
     async def refusals(self, call: Call) -> types.RefusalsAnswer:
@@ -211,9 +236,13 @@ class RecoveryDesk:
 
     async def approve_refusal(self, call: Call) -> types.RefusalAnswer:
         """Refuse a claim as another officer proposed: it does not count any more."""
-        made = await refusals.approve_refusal(
-            call.connection, call.identity("draft"), officer=call.officer, now_ms=call.now_ms
-        )
+        draft_id = call.identity("draft")
+        closure_id = await refusals.closure_of(call.connection, draft_id)
+        closure = await closures.find_closure(call.connection, closure_id)
+        async with self._cloud.shards.site(call.connection, closure.journal) as site:
+            made = await refusals.approve_refusal(
+                site, draft_id, officer=call.officer, now_ms=call.now_ms
+            )
         return _refusal(made)
 
     async def reject_refusal(self, call: Call) -> types.RefusalAnswer:
@@ -225,17 +254,18 @@ class RecoveryDesk:
 
     async def draft_statement(self, call: Call) -> types.StatementAnswer:
         """Reckon what an epoch comes to, once the claims window is over; another officer signs."""
-        await self._require_arrivals(call)
-        made = await statements.draft_statement(
-            call.connection,
-            self._cloud.desk,
-            statement_id=bytes.fromhex(call.body.statement_id),
-            closure_id=call.identity("closure"),
-            hosted=Hosted(call.body.hosted),
-            bear_max=call.body.bear_max,
-            officer=call.officer,
-            now_ms=call.now_ms,
-        )
+        async with self._of_closure(call) as (site, closure):
+            await self._require_news(call, site, closure)
+            made = await statements.draft_statement(
+                site,
+                self._cloud.desk,
+                statement_id=bytes.fromhex(call.body.statement_id),
+                closure_id=closure.closure_id,
+                hosted=Hosted(call.body.hosted),
+                bear_max=call.body.bear_max,
+                officer=call.officer,
+                now_ms=call.now_ms,
+            )
         return _statement(made)
 
     async def statements(self, call: Call) -> types.StatementsAnswer:
@@ -254,27 +284,48 @@ class RecoveryDesk:
 
     async def approve_statement(self, call: Call) -> types.StatementAnswer:
         """Approve another officer's statement: claims are posted, and it is signed."""
-        await self._require_arrivals(call)
-        made = await statements.approve_statement(
-            call.connection,
-            self._cloud.desk,
-            call.identity("statement"),
-            officer=call.officer,
-            now_ms=call.now_ms,
-        )
+        async with self._of_statement(call) as (site, closure):
+            await self._require_news(call, site, closure)
+            made = await statements.approve_statement(
+                site,
+                self._cloud.desk,
+                call.identity("statement"),
+                officer=call.officer,
+                now_ms=call.now_ms,
+            )
         return _statement(made)
-
-    async def _require_arrivals(self, call: Call) -> None:
-        """Raises: ShardError `arrivals-pending`: a note may still have come in elsewhere."""
-        if not await has_all_arrivals(self._cloud.shards, call.connection, HEAD):
-            raise ShardError("arrivals-pending", "other shards have told of notes: try again soon")
 
     async def reject_statement(self, call: Call) -> types.StatementAnswer:
         """Reject another officer's statement; another draft may follow."""
-        made = await statements.reject_statement(
-            call.connection, call.identity("statement"), officer=call.officer, now_ms=call.now_ms
-        )
+        async with self._of_statement(call) as (site, _):
+            made = await statements.reject_statement(
+                site, call.identity("statement"), officer=call.officer, now_ms=call.now_ms
+            )
         return _statement(made)
+
+    @contextlib.asynccontextmanager
+    async def _of_closure(self, call: Call) -> AsyncIterator[tuple[Site, Closure]]:
+        """The closure in the path, and its journal's two transactions."""
+        closure = await closures.find_closure(call.connection, call.identity("closure"))
+        async with self._cloud.shards.site(call.connection, closure.journal) as site:
+            yield site, closure
+
+    @contextlib.asynccontextmanager
+    async def _of_statement(self, call: Call) -> AsyncIterator[tuple[Site, Closure]]:
+        """The same for the statement in the path."""
+        closure = await statements.closure_of(call.connection, call.identity("statement"))
+        async with self._cloud.shards.site(call.connection, closure.journal) as site:
+            yield site, closure
+
+    async def _require_news(self, call: Call, site: Site, closure: Closure) -> None:
+        """Raises: ShardError `arrivals-pending`: what shards have told each other may be in it."""
+        shards, home = self._cloud.shards, site.here.number
+        until_ms = await arrivals_known_until(shards, call.connection, home, now_ms=call.now_ms)
+        window_ms = closure.claims_until_ms or 0
+        if until_ms < min(window_ms, call.now_ms) or not await has_told_of_grants(
+            shards, call.connection, home, by_ms=closure.decided_ms or 0
+        ):
+            raise ShardError("arrivals-pending", "shards have still to hear of it: try again soon")
 
 
 def _closure(made: Closure) -> types.ClosureAnswer:

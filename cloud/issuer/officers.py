@@ -116,6 +116,14 @@ async def list_officers(connection: Connection) -> list[Officer]:
     return [msgspec.convert(dict(row), Officer) for row in rows]
 
 
+async def find_officer(connection: Connection, officer_id: int) -> Officer | None:
+    """The officer of a number, who may have been disabled since."""
+    row = await connection.fetchrow(
+        "SELECT officer_id, name, roles FROM officer WHERE officer_id = $1", officer_id
+    )
+    return None if row is None else msgspec.convert(dict(row), Officer)
+
+
 async def has_officer(connection: Connection, name: str) -> bool:
     """Was there ever an officer of this name?"""
     found: bool = await connection.fetchval(

@@ -13,7 +13,7 @@ from cloud.reconciler import forks, hidden
 from cloud.reconciler.evidence import Evidence, is_convicted, suspend
 from cloud.reconciler.stored import held_entry, held_leaf, held_root, stored_leaves
 from cloud.reconciler.values import Segment
-from cloud.shards.homes import Here, Homes, homes_of
+from cloud.shards.homes import Here
 from cloud.shards.messages import Addressed, Collected, send
 from wallet.protocol.breach import breach_pair
 from wallet.protocol.certificates import TrustAnchor
@@ -79,15 +79,6 @@ async def take(
     others = [item for item in holding if not here.has(item.verified.journal)]
     messages = [_forwarded(item, here) for item in others]
     await send(connection, here.number, messages, now_ms=now_ms)
-
-
-async def take_at_head(
-    connection: Connection, anchor: TrustAnchor, holding: Sequence[Received], *, now_ms: int
-) -> None:
-    """`take` where nobody has asked yet where the journals live. `connection`: at the head."""
-    homes = Homes()
-    homes.hear(await homes_of(connection, [item.verified.journal for item in holding]))
-    await take(connection, anchor, holding, Here(homes=homes), now_ms=now_ms)
 
 
 def _forwarded(item: Received, here: Here) -> Addressed:

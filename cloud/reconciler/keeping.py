@@ -18,7 +18,6 @@ from cloud.reconciler.replica import Replica
 from cloud.reconciler.restored import take_grants
 from cloud.reconciler.segment import New
 from cloud.reconciler.settling import add_verdicts
-from cloud.reconciler.successors import require_successor
 from cloud.reconciler.values import Segment, Violation
 from cloud.shards.homes import Here
 from cloud.shards.messages import send
@@ -103,9 +102,8 @@ async def keep(
 ) -> bool:
     """Post and store a segment. Answers whether there is something to settle.
 
-    Raises: LedgerError, DatabaseError, ReconcilerError `statement-foreign`.
+    Raises: LedgerError, DatabaseError.
     """
-    await require_successor(connection, segment)
     await replica.open_accounts(connection)
     await _post(connection, anchor, compliance, replica, segment, here, now_ms=now_ms)
     await _store(connection, segment, now_ms=now_ms)

@@ -24,6 +24,7 @@ from cloud.reconciler.reading import Reading, Signatures, read
 from cloud.reconciler.replica import SNAPSHOT_ENTRIES, Replica, load, open_epoch
 from cloud.reconciler.segment import check_segment, next_segment
 from cloud.reconciler.settling import Signing
+from cloud.reconciler.successors import require_successor
 from cloud.reconciler.values import Ingested, Segment
 from cloud.shards.homes import ALONE, Here
 from wallet.protocol.certificates import TrustAnchor
@@ -108,6 +109,7 @@ class Reconciler:
             reading = read(up, self._anchor, grace_s=replica.grace_s)
         except ProtocolError as error:
             return Ingested(acknowledged=replica.size, problem=error.code)
+        await require_successor(self._here.head or self._database, place[0], reading.entries)
         signatures = Signatures()
         signatures.collect(reading.entries, replica.keys, replica.enrolling)
         report = _Report(up=up, reading=reading)

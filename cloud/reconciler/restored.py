@@ -99,39 +99,46 @@ async def take_grants(
     is what was granted. 2. Otherwise the value comes out of the journal's suspense account, until
     a person finds who paid for it.
     """
-    entered = [(e.index, e.body) for e in segment.entries if isinstance(e.body, Grant)]
+    place = (segment.journal, segment.epoch)
+    entered = [
+        (of_entry(place[0], epoch=place[1], index=entry.index), entry.body)
+        for entry in segment.entries
+        if isinstance(entry.body, Grant)
+    ]
     if entered:
-        place = (segment.journal, segment.epoch)
         await account_for(connection, place, entered, batch, now_ms=now_ms)
 
 
 async def account_for(
     connection: Connection,
     place: tuple[bytes, int],
-    entered: Sequence[tuple[int, Grant]],
+    entered: Sequence[tuple[bytes, Grant]],
     batch: Batch,
     *,
     now_ms: int,
 ) -> None:
-    """As `take_grants`, of (index, grant) that the epoch `place` of a journal has entered."""
+    """As `take_grants`, of grants that the epoch `place` of a journal has entered.
+
+    Each with the identity of the transfer into its wallet.
+    """
     sequences = [grant.sequence for _, grant in entered]
     signed = await funding.grants_at(connection, *place, sequences=sequences)
     known = [
         grant.sequence for _, grant in entered if signed.get(grant.sequence) == grant.signed.raw
     ]
     await funding.set_applied(connection, place[0], epoch=place[1], sequences=known)
-    for index, grant in entered:
+    for identity, grant in entered:
         if grant.sequence in known:
             continue
         # The number was given once more: the journal enters one of the two, and it was not this.
         await funding.withdraw_grant(connection, *place, sequence=grant.sequence)
         if not await funding.adopt_grant(connection, grant):
-            await _lose(connection, index, grant, batch, now_ms=now_ms)
+            await _lose(connection, identity, grant, batch, now_ms=now_ms)
 
 
 async def _lose(
     connection: Connection,
-    index: int,
+    identity: bytes,
     grant: Grant,
     batch: Batch,
     *,
@@ -146,7 +153,6 @@ async def _lose(
     missing = suspense(text, currency=grant.currency)
     transit = transit_grants(text, currency=grant.currency)
     numbers = await ensure_accounts(connection, [missing, transit])
-    identity = of_entry(grant.journal, epoch=grant.epoch, index=index)
     batch.add(
         derived("grant-lost", identity),
         debit=numbers[missing.name],

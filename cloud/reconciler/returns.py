@@ -18,16 +18,25 @@ from wallet.protocol.ids import journal_text, wallet_text
 PAGE = 1_000
 
 
-async def return_expired_notes(database: Database, *, now_ms: int, here: Here = ALONE) -> int:
+async def return_expired_notes(
+    database: Database, *, now_ms: int, due_ms: int | None = None, here: Here = ALONE
+) -> int:
     """Pay what is due back to the payers' online accounts, and answer how many notes that were.
 
+    `due_ms`: those that are due by then, where that is not now.
     Raises: DatabaseError, LedgerError, WalletError.
     """
     closing = await _closing(here.head or database)
     returned = 0
     while True:
         async with database.transaction() as connection:
-            done = await _return_page(connection, closing, here, now_ms=now_ms)
+            done = await _return_page(
+                connection,
+                closing,
+                here,
+                due_ms=now_ms if due_ms is None else due_ms,
+                now_ms=now_ms,
+            )
         returned += done
         if done < PAGE:
             return returned
@@ -48,7 +57,7 @@ async def _closing(head: Database) -> list[bytes]:
 
 
 async def _return_page(
-    connection: Connection, closing: list[bytes], here: Here, *, now_ms: int
+    connection: Connection, closing: list[bytes], here: Here, *, due_ms: int, now_ms: int
 ) -> int:
     rows = await connection.fetch(
         "UPDATE note SET state = 'returned' WHERE (journal, epoch, index) IN"
@@ -56,7 +65,7 @@ async def _return_page(
         "  AND payee_journal <> ALL ($3::bytea[])"
         "  ORDER BY returns_ms LIMIT $2 FOR UPDATE SKIP LOCKED) AND state = 'out'"
         " RETURNING journal, epoch, index, payer, amount, currency",
-        *(now_ms, PAGE, closing),
+        *(due_ms, PAGE, closing),
     )
     by_place: dict[tuple[str, bytes], list[Any]] = defaultdict(list)
     for row in rows:

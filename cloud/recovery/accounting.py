@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from cloud.database import Connection
 from cloud.funding import Funding
-from cloud.ledger.accounts import Account, loss, transit_grants, transit_notes
+from cloud.ledger.accounts import Account, loss, transit_notes
 from cloud.ledger.identities import derived, of_entry
 from cloud.ledger.posting import TransferKind
 from cloud.recovery.arrivals import HIDDEN, Parents, origin_of, parents_of, source_of
@@ -36,6 +36,11 @@ FORKS_MAX = 20
 REFUSED = "claim-refused"
 Sources = Mapping[bytes, NoteKey | ProtocolError]
 """Where the notes among claims come from, by the claims' leaves, or why that cannot be said."""
+
+
+def grant_identity(grant: Funding) -> bytes:
+    """Of the transfer by which a grant counts in a closed epoch."""
+    return derived("claim-grant", grant.funding_id)
 
 
 class Books(Balances):
@@ -68,14 +73,16 @@ class Books(Balances):
         self._last: Claim | None = None
 
     # ---- claims ---------------------------------------------------------------------------
-    def add_grants(self, grants: Iterable[Funding]) -> None:
-        """Signed grants: whether or not they came into the journal, their value is the holder's."""
-        source = transit_grants(self._text, currency=self._currency)
+    def add_grants(self, grants: Iterable[Funding], *, source: Account) -> None:
+        """Signed grants: whether or not they came into the journal, their value is the holder's.
+
+        `source`: where it waits, or the way there.
+        """
         for grant in grants:
             self._balances[grant.offline_wallet] += grant.amount
             self.moves.append(
                 Move(
-                    identity=derived("claim-grant", grant.funding_id),
+                    identity=grant_identity(grant),
                     debit=source,
                     credit=self.account(grant.offline_wallet),
                     amount=grant.amount,

@@ -43,7 +43,7 @@ class Outcome(enum.StrEnum):
 class Redeemed(msgspec.Struct, frozen=True, kw_only=True):
     """Where a note came in whose own journal has not told of it.
 
-    `in_shard`: None where that is the head, as its own journal is.
+    `in_shard`: None where that is the shard of its own journal.
     """
 
     in_journal: bytes
@@ -80,16 +80,22 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 # ---- handing in -----------------------------------------------------------------------------
 
 
+async def read(anchor: TrustAnchor, transfers: Sequence[Transfer]) -> list[Received | None]:
+    """The receipts as officers and holders bring them; None for what proves nothing."""
+    return await asyncio.to_thread(lambda: [_received(anchor, item) for item in transfers])
+
+
 async def hand_in(
-    connection: Connection, anchor: TrustAnchor, transfers: Sequence[Transfer], *, now_ms: int
+    connection: Connection,
+    anchor: TrustAnchor,
+    received: Sequence[Received],
+    *,
+    now_ms: int,
 ) -> list[Outcome]:
-    """Take receipts of any journals, as officers and holders bring them; an answer for each.
+    """Take receipts of journals that live in this database; an answer for each.
 
     Each is judged like one that a gateway collected: against its journal, if that has told.
-    `connection`: at the head; receipts of journals that live elsewhere go there.
     """
-    given = await asyncio.to_thread(lambda: [_received(anchor, item) for item in transfers])
-    received = [item for item in given if item is not None]
     # Whoever signs the statement has locked these rows: a claim is in it, or is late.
     rows = await connection.fetch(
         "SELECT journal, epoch, epoch_id, size, stated_ms FROM journal_epoch"
@@ -99,15 +105,16 @@ async def hand_in(
     )
     places = {(row["journal"], row["epoch"]): row for row in rows}
     known = await _known(connection, received) | await _told(connection, received, places)
-    outcomes = [_outcome(item, places, known) for item in given]
+    outcomes = [_outcome(item, places, known) for item in received]
     # A hidden entry convicts its journal, however late its receipt comes.
     told = [item for item in received if _is_below(item, places)]
     on_time = [
         item
-        for item, outcome in zip(given, outcomes, strict=True)
-        if item is not None and outcome is not Outcome.LATE and item not in told
+        for item, outcome in zip(received, outcomes, strict=True)
+        if outcome is not Outcome.LATE and item not in told
     ]
-    await collected.take_at_head(connection, anchor, [*told, *on_time], now_ms=now_ms)
+    if told or on_time:
+        await collected.keep(connection, anchor, [*told, *on_time], now_ms=now_ms)
     return outcomes
 
 
@@ -161,10 +168,8 @@ async def _told(connection: Connection, received: Sequence[Received], places: Pl
     return found
 
 
-def _outcome(item: Received | None, places: Places, known: set[Named]) -> Outcome:
+def _outcome(item: Received, places: Places, known: set[Named]) -> Outcome:
     """What becomes of it; from now on it is known."""
-    if item is None:
-        return Outcome.INVALID
     said = item.verified
     row = places.get((said.journal, said.epoch))
     named = (said.journal, said.epoch, said.index, said.leaf)

@@ -16,20 +16,17 @@ from cloud.errors import IssuerError
 from cloud.issuer import lists
 from cloud.issuer.desk import Desk
 from cloud.issuer.drafts import Draft, Drafts
-from cloud.issuer.gateways import Gateway, find_gateway
+from cloud.issuer.gateways import find_gateway
 from cloud.issuer.lists import ListChange
-from cloud.issuer.officers import Officer, Role
+from cloud.issuer.officers import Officer, Role, find_officer
 from cloud.issuer.policies import longest_window
 from cloud.reconciler.outbox import tell
-from cloud.reconciler.replica import open_epoch
-from cloud.shards.homes import require_at_head
-from wallet.protocol.entry import EntryKind
+from cloud.recovery import kept
+from cloud.recovery.ending import end_epoch, ended_itself, last_expiry
+from cloud.recovery.kept import Ended
+from cloud.shards.homes import Site
 from wallet.protocol.ids import journal_text
 from wallet.protocol.lists import ListId
-
-# An entry begins with a map of five and its kind.
-_CLOSE_LEAD = bytes((0xA5, 0x01, EntryKind.CLOSE))
-_SETTLEMENT_LEAD = bytes((0xA5, 0x01, EntryKind.SETTLEMENT))
 
 
 class Cause(enum.StrEnum):
@@ -68,6 +65,11 @@ class Closure(Draft, frozen=True, kw_only=True):
     successor: bytes | None
 
     @property
+    def place(self) -> tuple[bytes, int]:
+        """The journal and epoch."""
+        return self.journal, self.epoch
+
+    @property
     def subject(self) -> str:
         """The journal and epoch for people."""
         return f"{journal_text(self.journal)} {self.epoch}"
@@ -103,11 +105,10 @@ async def draft_closure(
     """Declare the epoch of a gateway over, or answer the draft that is there.
 
     Raises: IssuerError `role-missing`, `gateway-unknown`, `draft-conflict` (the identity names
-    another draft, or the epoch has a closure already); ShardError `journal-elsewhere`.
+    another draft, or the epoch has a closure already).
     """
     officer.require(Role.RECOVERY)
     gateway = await find_gateway(connection, journal)
-    await require_at_head(connection, journal, what="closing an epoch")
     said = {"journal": journal, "cause": cause.value, "reason": reason}
     return await _DRAFTS.propose(
         connection,
@@ -120,27 +121,48 @@ async def draft_closure(
 
 
 async def approve_closure(
-    connection: Connection, desk: Desk, closure_id: bytes, *, officer: Officer, now_ms: int
+    site: Site, desk: Desk, closure_id: bytes, *, officer: Officer, now_ms: int
 ) -> Closure:
     """Close the epoch. Approving one's own approval again changes nothing.
 
-    Raises: IssuerError `role-missing`, `four-eyes`, `closure-unknown`, `draft-decided`,
-    `draft-expired`, `window-unset` (the policy says nothing of code 117), `epoch-open` for an
-    orderly cause whose journal has not ended its epoch, or not told so yet.
+    `site`: of the closure's journal. Raises: IssuerError `role-missing`, `four-eyes`,
+    `closure-unknown`, `draft-decided`, `draft-expired`, `window-unset` (the policy says nothing of
+    code 117), `epoch-open` for an orderly cause whose journal has not ended its epoch, or not told
+    so yet.
     """
-    closure, again = await _DRAFTS.take(connection, closure_id, officer=officer, now_ms=now_ms)
+    await learn_closure(site, desk, closure_id, now_ms=now_ms)
+    closure, again = await _DRAFTS.take(site.head, closure_id, officer=officer, now_ms=now_ms)
     if again:
         return closure
-    gateway = await find_gateway(connection, closure.journal)
-    epoch_id = await _end_epoch(connection, closure, now_ms=now_ms)
-    if closure.cause.is_orderly:
-        if not await _ended_itself(connection, epoch_id):
-            raise IssuerError("epoch-open", "the gateway has to end its epoch and synchronise")
+    place, known = closure.place, await kept.ended(site, closure.place)
+    epoch_id = await end_epoch(site.home, place, now_ms=now_ms)
+    if closure.cause.is_orderly and not await ended_itself(site.home, epoch_id):
+        raise IssuerError("epoch-open", "the gateway has to end its epoch and synchronise")
+    if known is not None:
+        until_ms = known.claims_until_ms
+    elif closure.cause.is_orderly:
         until_ms = now_ms
     else:
-        until_ms = await _claims_until(connection, gateway, closure, now_ms=now_ms)
+        until_ms = await _claims_until(site, closure, now_ms=now_ms)
+    ended = Ended(closure_id=closure_id, decided_by=officer.officer_id, claims_until_ms=until_ms)
+    await kept.keep_ended(site, place, ended)
+    return await _close(site.head, desk, closure, until_ms, officer=officer, now_ms=now_ms)
+
+
+async def _close(
+    connection: Connection,
+    desk: Desk,
+    closure: Closure,
+    until_ms: int,
+    *,
+    officer: Officer,
+    now_ms: int,
+) -> Closure:
+    """What is done at the head once the epoch is over where its journal lives."""
+    if not closure.cause.is_orderly:
         await _revoke(connection, desk, closure, officer=officer, now_ms=now_ms)
-    await _give_back(connection, closure, now_ms=now_ms)
+    # What was held and never signed cannot be in the journal.
+    await funding.give_back_held(connection, closure.journal, epoch=closure.epoch, now_ms=now_ms)
     await connection.execute(
         "UPDATE gateway SET state = 'closed' WHERE journal = $1", closure.journal
     )
@@ -156,11 +178,31 @@ async def approve_closure(
     return decided
 
 
+async def learn_closure(site: Site, desk: Desk, closure_id: bytes, *, now_ms: int) -> None:
+    """Let the head know of an approval that was carried out where the journal lives.
+
+    It does not where the transaction at the head failed after that. Raises: IssuerError
+    `closure-unknown`.
+    """
+    closure = await find_closure(site.head, closure_id)
+    if closure.state is not ClosureState.DRAFT:
+        return
+    known = await kept.ended(site, closure.place)
+    if known is None or known.closure_id != closure_id:
+        return
+    officer = await find_officer(site.head, known.decided_by)
+    # An issuer that was restored may have forgotten the officer: another one approves it then.
+    if officer is not None:
+        until_ms = known.claims_until_ms
+        await _close(site.head, desk, closure, until_ms, officer=officer, now_ms=now_ms)
+
+
 async def reject_closure(
-    connection: Connection, closure_id: bytes, *, officer: Officer, now_ms: int
+    site: Site, desk: Desk, closure_id: bytes, *, officer: Officer, now_ms: int
 ) -> Closure:
     """Decide against the draft: the gateway goes on. Raises: as `approve_closure`."""
-    return await _DRAFTS.reject(connection, closure_id, officer=officer, now_ms=now_ms)
+    await learn_closure(site, desk, closure_id, now_ms=now_ms)
+    return await _DRAFTS.reject(site.head, closure_id, officer=officer, now_ms=now_ms)
 
 
 async def find_closure(connection: Connection, closure_id: bytes) -> Closure:
@@ -173,52 +215,18 @@ async def list_closures(connection: Connection, *, first: int) -> list[Closure]:
     return await _DRAFTS.newest(connection, first=first)
 
 
-async def _end_epoch(connection: Connection, closure: Closure, *, now_ms: int) -> int:
-    """Nothing more is taken from the journal in this epoch; a row is made where it never told."""
-    epoch_id = await open_epoch(
-        connection, journal=closure.journal, epoch=closure.epoch, now_ms=now_ms
-    )
-    if epoch_id is None:
-        raise IssuerError("draft-conflict", "a later epoch of this journal is open")
-    # What a journal was suspended for stays in its evidence.
-    await connection.execute(
-        "UPDATE journal_epoch SET state = 'closed', reason = NULL, changed_ms = $2"
-        " WHERE epoch_id = $1",
-        *(epoch_id, now_ms),
-    )
-    return epoch_id
+async def open_closures(connection: Connection) -> list[Closure]:
+    """Those that nobody is known to have decided about."""
+    return await _DRAFTS.newest(connection, "state = 'draft'")
 
 
-async def _ended_itself(connection: Connection, epoch_id: int) -> bool:
-    """Whether the journal's `close` is among what it told: settlements alone may follow it."""
-    end = None
-    while True:
-        row = await connection.fetchrow(
-            "SELECT first, entries FROM journal_segment WHERE epoch_id = $1"
-            " AND ($2::bigint IS NULL OR first < $2) ORDER BY first DESC LIMIT 1",
-            *(epoch_id, end),
-        )
-        if row is None:
-            return False
-        leads = [bytes(entry[: len(_CLOSE_LEAD)]) for entry in row["entries"]]
-        others = [lead for lead in leads if lead != _SETTLEMENT_LEAD]
-        if others:
-            return others[-1] == _CLOSE_LEAD
-        end = row["first"]
-
-
-async def _claims_until(
-    connection: Connection, gateway: Gateway, closure: Closure, *, now_ms: int
-) -> int:
+async def _claims_until(site: Site, closure: Closure, *, now_ms: int) -> int:
     """The longest expiry of an order whose note is on its way, then the policy's window (117)."""
-    window_s = await longest_window(connection, gateway.currency, now_ms=now_ms)
+    gateway = await find_gateway(site.head, closure.journal)
+    window_s = await longest_window(site.head, gateway.currency, now_ms=now_ms)
     if window_s is None:
         raise IssuerError("window-unset", "sign a policy with code 117, the claims window, first")
-    expires_ms: int | None = await connection.fetchval(
-        "SELECT max(expires_ms) FROM note WHERE journal = $1 AND epoch = $2"
-        " AND state IN ('out', 'early')",
-        *(closure.journal, closure.epoch),
-    )
+    expires_ms = await last_expiry(site.home, closure.place)
     return max(now_ms, expires_ms or 0) + window_s * 1000
 
 
@@ -234,8 +242,3 @@ async def _revoke(
     await lists.change_list(
         connection, desk, ListId.JOURNALS, change, actor=officer.name, now_ms=now_ms
     )
-
-
-async def _give_back(connection: Connection, closure: Closure, *, now_ms: int) -> None:
-    """What was held and never signed cannot be in the journal."""
-    await funding.give_back_held(connection, closure.journal, epoch=closure.epoch, now_ms=now_ms)

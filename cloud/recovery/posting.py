@@ -6,37 +6,45 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cloud.database import Connection
-from cloud.funding import set_applied
+from cloud.funding import Funding, set_applied
 from cloud.ledger.accounts import ensure_accounts
 from cloud.reconciler.hidden import set_aside
-from cloud.reconciler.postings import Batch
+from cloud.reconciler.postings import Batch, online_accounts
 from cloud.reconciler.settling import settle_entries
 from cloud.recovery import claims
+from cloud.recovery.accounting import grant_identity
 from cloud.recovery.arrivals import HIDDEN
 from cloud.recovery.claims import CLAIMED, place_of
 from cloud.recovery.closures import Closure
-from cloud.recovery.total import NoteChange, Total
-from cloud.shards.homes import homes_of
-from cloud.shards.messages import HEAD, Addressed, Fate, Judged, Redeemed, send
+from cloud.recovery.total import Move, NoteChange, Total
+from cloud.shards.homes import Site, homes_of
+from cloud.shards.messages import (
+    HEAD,
+    Addressed,
+    Fate,
+    GrantClaimed,
+    Judged,
+    PaidOnline,
+    Redeemed,
+    send,
+)
 from cloud.wallets import redeem_accounts
 from wallet.protocol.ids import WalletId, wallet_text
 
 
-async def post_total(
-    connection: Connection, closure: Closure, total: Total, *, now_ms: int
-) -> None:
-    """Post and write. Raises: LedgerError, WalletError."""
+async def post_total(site: Site, closure: Closure, total: Total, *, now_ms: int) -> None:
+    """Post and write. `site`: of the closure's journal. Raises: LedgerError, WalletError."""
+    connection = site.home
     # Before the notes are written: with that, some of them are no longer claims.
     await _write_claims(connection, closure, total)
-    await _post(connection, total, now_ms=now_ms)
+    await _post(site, closure, total, now_ms=now_ms)
     changes = [change for change in total.notes if change.state != HIDDEN]
-    await _write_notes(connection, closure, changes, now_ms=now_ms)
+    await _write_notes(site, closure, changes, now_ms=now_ms)
     for hidden in [change for change in total.notes if change.state == HIDDEN]:
         arrived = (closure.journal, closure.epoch, hidden.in_index or 0)
         await set_aside(connection, hidden.key, hidden.leaf, arrived=arrived)
-    await _settle_elsewhere(connection, total.notes, now_ms=now_ms)
-    sequences = [grant.sequence for grant in total.grants if grant.sequence is not None]
-    await set_applied(connection, closure.journal, epoch=closure.epoch, sequences=sequences)
+    await _settle_elsewhere(site, total.notes, now_ms=now_ms)
+    await _use_grants(site, closure, total.grants, now_ms=now_ms)
 
 
 async def _write_claims(connection: Connection, closure: Closure, total: Total) -> None:
@@ -53,12 +61,20 @@ async def _write_claims(connection: Connection, closure: Closure, total: Total) 
     )
 
 
-async def _post(connection: Connection, total: Total, *, now_ms: int) -> None:
+async def _post(site: Site, closure: Closure, total: Total, *, now_ms: int) -> None:
     named = [move.debit for move in total.moves]
     named += [move.credit for move in total.moves if move.credit is not None]
-    numbers = await ensure_accounts(connection, named)
-    texts = [_text(move.to_online) for move in total.moves if move.to_online is not None]
-    online = await redeem_accounts(connection, texts, currency=total.currency, now_ms=now_ms)
+    numbers = await ensure_accounts(site.home, named)
+    going = [move for move in total.moves if move.credit is None]
+    texts = [_text(move.to_online or b"") for move in going]
+    # Wherever the journal lives: who cannot be paid out is found out before anything is done.
+    online = await redeem_accounts(site.head, texts, currency=total.currency, now_ms=now_ms)
+    if not site.here.is_head:
+        online = await online_accounts(
+            *(site.home, texts, closure.journal, site.here),
+            currency=total.currency,
+            now_ms=now_ms,
+        )
     batch = Batch()
     for move in total.moves:
         if move.credit is None:
@@ -73,7 +89,47 @@ async def _post(connection: Connection, total: Total, *, now_ms: int) -> None:
             kind=move.kind,
         )
     # In one: what a payer spends in the first of them may come in, or be borne, in the last.
-    await batch.post_whole(connection, currency=total.currency, now_ms=now_ms)
+    await batch.post_whole(site.home, currency=total.currency, now_ms=now_ms)
+    if not site.here.is_head:
+        told = [_paid_online(move, closure, total.currency) for move in going]
+        await send(site.home, site.here.number, told, now_ms=now_ms)
+
+
+def _paid_online(move: Move, closure: Closure, currency: str) -> Addressed:
+    """What another shard than the head pays into an online wallet."""
+    message = PaidOnline(
+        transfer=move.identity,
+        journal=closure.journal,
+        wallet=_text(move.to_online or b""),
+        amount=move.amount,
+        currency=currency,
+        transfer_kind=move.kind,
+        reference=None,
+    )
+    return Addressed(target=HEAD, message=message)
+
+
+async def _use_grants(
+    site: Site, closure: Closure, grants: Sequence[Funding], *, now_ms: int
+) -> None:
+    """The value of signed grants is in the statement, whether or not they came into the journal."""
+    if site.here.is_head:
+        sequences = [grant.sequence for grant in grants if grant.sequence is not None]
+        await set_applied(site.head, closure.journal, epoch=closure.epoch, sequences=sequences)
+        return
+    told = [
+        GrantClaimed(
+            transfer=grant_identity(grant),
+            journal=closure.journal,
+            epoch=closure.epoch,
+            grant=grant.grant_cose or b"",
+            amount=grant.amount,
+            currency=grant.currency,
+        )
+        for grant in grants
+    ]
+    addressed = [Addressed(target=HEAD, message=message) for message in told]
+    await send(site.home, site.here.number, addressed, now_ms=now_ms)
 
 
 def _text(wallet: bytes) -> str:
@@ -86,18 +142,20 @@ def _window_s(closure: Closure) -> int:
 
 
 async def _write_notes(
-    connection: Connection, closure: Closure, changes: Sequence[NoteChange], *, now_ms: int
+    site: Site, closure: Closure, changes: Sequence[NoteChange], *, now_ms: int
 ) -> None:
+    here = site.here
     early = [change for change in changes if change.note is not None and change.state == "early"]
-    homes = await homes_of(connection, [change.key[0] for change in early])
-    away = {journal: home for journal, home in homes.items() if home != HEAD}
+    origins = {change.key[0] for change in early}
+    here.homes.hear(await homes_of(site.head, origins))
+    away = {journal: here.homes.of(journal) for journal in origins if not here.has(journal)}
     told = [
         _told(change, closure, away[change.key[0]]) for change in early if change.key[0] in away
     ]
-    await send(connection, HEAD, told, now_ms=now_ms)
+    await send(site.home, here.number, told, now_ms=now_ms)
     columns = zip(*[_columns(change, closure, away) for change in changes], strict=True)
     lists = [list(column) for column in columns] or [[] for _ in range(17)]
-    await connection.execute(
+    await site.home.execute(
         "INSERT INTO note (journal, epoch, index, leaf, state, payer, payee_journal, amount,"
         " currency, expires_ms, returns_ms, in_journal, in_epoch, in_index, entry, receipt, home)"
         " SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bytea[], $5::text[],"
@@ -142,18 +200,16 @@ def _columns(change: NoteChange, closure: Closure, away: Mapping[bytes, int]) ->
     )
 
 
-async def _settle_elsewhere(
-    connection: Connection, changes: Sequence[NoteChange], *, now_ms: int
-) -> None:
+async def _settle_elsewhere(site: Site, changes: Sequence[NoteChange], *, now_ms: int) -> None:
     """Notes that came into other journals before their parents were known: now they are."""
     known = [(change, change.known) for change in changes if change.known is not None]
     await settle_entries(
-        connection,
+        site.home,
         [(row.in_journal, row.in_epoch, row.in_index) for _, row in known if row.in_shard is None],
         now_ms=now_ms,
     )
     away = [_judged(change, row) for change, row in known if row.in_shard is not None]
-    await send(connection, HEAD, away, now_ms=now_ms)
+    await send(site.home, site.here.number, away, now_ms=now_ms)
 
 
 def _judged(change: NoteChange, row: claims.Redeemed) -> Addressed:

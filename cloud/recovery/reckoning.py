@@ -11,6 +11,8 @@ from cloud.database import Connection
 from cloud.errors import IssuerError
 from cloud.issuer.desk import Desk
 from cloud.issuer.gateways import find_gateway
+from cloud.ledger.accounts import Account, transit_grants
+from cloud.reconciler.postings import to_head
 from cloud.reconciler.replica import load
 from cloud.recovery.accounting import Books
 from cloud.recovery.claims import claims_of
@@ -19,6 +21,8 @@ from cloud.recovery.hidden import offence_in
 from cloud.recovery.refusals import refused_in
 from cloud.recovery.rejected import rejected_in
 from cloud.recovery.total import Total
+from cloud.shards.homes import Site
+from wallet.protocol.ids import JournalId, journal_text
 from wallet.protocol.keys import PublicKey, from_cose_key
 from wallet.protocol.merkle import EMPTY_ROOT
 from wallet.protocol.policy import JournalLimit
@@ -52,8 +56,8 @@ class EnrolledKeys(Mapping[bytes, PublicKey]):
         return len(self._cose_keys)
 
 
-async def reckon(connection: Connection, desk: Desk, closure: Closure, *, hosted: Hosted) -> Total:
-    """What the epoch comes to.
+async def reckon(site: Site, desk: Desk, closure: Closure, *, hosted: Hosted) -> Total:
+    """What the epoch comes to. `site`: of the closure's journal.
 
     Raises: IssuerError `closure-open`, `closure-stated`, `entries-held`; ReconcilerError
     `replica-broken`.
@@ -61,34 +65,34 @@ async def reckon(connection: Connection, desk: Desk, closure: Closure, *, hosted
     if closure.state is not ClosureState.CLOSED:
         raise IssuerError("closure-open", f"the closure is {closure.state.value}")
     # Whoever hands a claim in, or redeems a note of this epoch, waits until this is decided.
-    row = await connection.fetchrow(
+    row = await site.home.fetchrow(
         "SELECT epoch_id, journal, epoch, size, applied, root, stated_ms FROM journal_epoch"
         " WHERE journal = $1 AND epoch = $2 FOR UPDATE",
-        *(closure.journal, closure.epoch),
+        *closure.place,
     )
     if row["stated_ms"] is not None:
         raise IssuerError("closure-stated", "the epoch has its statement, which keeps its claims")
-    await _require_decided(connection, row)
-    place = (closure.journal, closure.epoch)
+    await _require_decided(site.home, row)
+    place = closure.place
     replica = await load(
-        connection, desk.anchor, epoch_id=row["epoch_id"], journal=place[0], epoch=place[1]
+        site.home, desk.anchor, epoch_id=row["epoch_id"], journal=place[0], epoch=place[1]
     )
-    gateway = await find_gateway(connection, closure.journal)
-    keys, kept = await _enrolled(connection, closure.journal)
+    gateway = await find_gateway(site.head, closure.journal)
+    keys, kept = await _enrolled(site.head, closure.journal)
     books = Books(
         desk.anchor,
         replica.state,
         place=place,
         currency=gateway.currency,
         keys=keys,
-        refused=await refused_in(connection, closure.closure_id),
-        told=await offence_in(connection, row),
+        refused=await refused_in(site.head, closure.closure_id),
+        told=await offence_in(site.home, row),
     )
-    grants = await funding.granted_for(connection, closure.journal, epoch=closure.epoch)
-    books.add_grants(grants)
-    async for claims in claims_of(connection, row):
-        await books.add(connection, claims)
-    books.take_back(await rejected_in(connection, row["epoch_id"]))
+    grants = await funding.granted_for(site.head, closure.journal, epoch=closure.epoch)
+    books.add_grants(grants, source=_waiting(site, closure.journal, gateway.currency))
+    async for claims in claims_of(site.home, row):
+        await books.add(site.home, claims)
+    books.take_back(await rejected_in(site, row["epoch_id"]))
     books.bear()
     paid_out = {Hosted.CARRY: [], Hosted.ONLINE: kept, Hosted.EVERYBODY: books.wallets()}
     books.pay_out(paid_out[hosted])
@@ -108,6 +112,13 @@ async def reckon(connection: Connection, desk: Desk, closure: Closure, *, hosted
         borne=books.borne,
         bound=replica.state.journal_limit(JournalLimit.EXPOSURE_HARD),
     )
+
+
+def _waiting(site: Site, journal: bytes, currency: str) -> Account:
+    """Where the value of grants is that were not entered, or the way there."""
+    if site.here.is_head:
+        return transit_grants(journal_text(JournalId(journal)), currency=currency)
+    return to_head(journal, currency)
 
 
 async def _require_decided(connection: Connection, row: Any) -> None:

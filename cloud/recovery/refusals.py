@@ -16,6 +16,7 @@ from cloud.issuer.drafts import Draft, Drafts
 from cloud.issuer.officers import Officer, Role
 from cloud.recovery.claims import CLAIMED, place_of
 from cloud.recovery.closures import Closure, ClosureState, find_closure
+from cloud.shards.homes import Site
 
 
 class RefusalState(enum.StrEnum):
@@ -56,7 +57,7 @@ _DRAFTS = Drafts(
 
 
 async def draft_refusal(
-    connection: Connection,
+    site: Site,
     *,
     draft_id: bytes,
     closure_id: bytes,
@@ -67,31 +68,33 @@ async def draft_refusal(
 ) -> ClaimRefusal:
     """Propose to refuse a claim, or answer the draft that is there.
 
+    `site`: of the closure's journal.
     Raises: IssuerError `role-missing`, `closure-unknown`, `closure-open`, `claim-unknown`,
     `closure-stated`, `draft-conflict`, `draft-invalid`.
     """
     officer.require(Role.RECOVERY)
-    closure = await find_closure(connection, closure_id)
-    if await _DRAFTS.known(connection, draft_id) is None:
-        await _require_claimed(connection, closure, leaf)
+    closure = await find_closure(site.head, closure_id)
+    if await _DRAFTS.known(site.head, draft_id) is None:
+        await _require_claimed(site.home, closure, leaf)
     said = {"closure_id": closure_id, "leaf": leaf, "reason": reason}
-    return await _DRAFTS.propose(connection, draft_id, said, officer=officer, now_ms=now_ms)
+    return await _DRAFTS.propose(site.head, draft_id, said, officer=officer, now_ms=now_ms)
 
 
 async def approve_refusal(
-    connection: Connection, draft_id: bytes, *, officer: Officer, now_ms: int
+    site: Site, draft_id: bytes, *, officer: Officer, now_ms: int
 ) -> ClaimRefusal:
     """Refuse the claim. Approving one's own approval again changes nothing.
 
+    `site`: of the closure's journal.
     Raises: IssuerError `role-missing`, `four-eyes`, `draft-unknown`, `draft-decided`,
     `draft-expired`, `closure-stated`, `claim-unknown` where its journal has told of it since.
     """
-    draft, again = await _DRAFTS.take(connection, draft_id, officer=officer, now_ms=now_ms)
+    draft, again = await _DRAFTS.take(site.head, draft_id, officer=officer, now_ms=now_ms)
     if again:
         return draft
-    closure = await find_closure(connection, draft.closure_id)
-    await _require_claimed(connection, closure, draft.leaf)
-    return await _DRAFTS.approve(connection, draft, officer=officer, now_ms=now_ms)
+    closure = await find_closure(site.head, draft.closure_id)
+    await _require_claimed(site.home, closure, draft.leaf)
+    return await _DRAFTS.approve(site.head, draft, officer=officer, now_ms=now_ms)
 
 
 async def reject_refusal(
@@ -106,6 +109,11 @@ async def list_refusals(
 ) -> list[ClaimRefusal]:
     """A page of the drafts of a closure and what became of them, the newest first."""
     return await _DRAFTS.newest(connection, "closure_id = $1", closure_id, first=first)
+
+
+async def closure_of(connection: Connection, draft_id: bytes) -> bytes:
+    """The closure that a draft is of. Raises: IssuerError `draft-unknown`."""
+    return (await _DRAFTS.find(connection, draft_id)).closure_id
 
 
 async def refused_in(connection: Connection, closure_id: bytes) -> set[bytes]:

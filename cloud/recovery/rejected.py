@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from cloud.database import Connection
+from cloud.shards.homes import Site
 from wallet.protocol.entry import Note, Payment, decode_entry
 from wallet.protocol.merkle import leaf_hash
 from wallet.protocol.messages import Order
@@ -33,21 +34,25 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin
 
 
-async def rejected_in(connection: Connection, epoch_id: int) -> list[Rejected]:
+async def rejected_in(site: Site, epoch_id: int) -> list[Rejected]:
     """Entries of an epoch that officers rejected, in their order."""
-    rows = await connection.fetch(
-        "SELECT decided.index, entry FROM entry_decision AS decided CROSS JOIN LATERAL"
-        " (SELECT entries[decided.index - first + 1] AS entry FROM journal_segment"
-        "  WHERE journal_segment.epoch_id = decided.epoch_id AND first <= decided.index"
-        "  ORDER BY first DESC LIMIT 1) AS told"
-        " WHERE epoch_id = $1 AND action = 'reject' AND state = 'approved' ORDER BY decided.index",
+    decided = await site.head.fetch(
+        "SELECT index FROM entry_decision"
+        " WHERE epoch_id = $1 AND action = 'reject' AND state = 'approved'",
         epoch_id,
+    )
+    rows = await site.home.fetch(
+        "SELECT decided.index, entry FROM unnest($2::bigint[]) AS decided (index)"
+        " CROSS JOIN LATERAL (SELECT entries[decided.index - first + 1] AS entry"
+        "  FROM journal_segment WHERE journal_segment.epoch_id = $1 AND first <= decided.index"
+        "  ORDER BY first DESC LIMIT 1) AS told ORDER BY decided.index",
+        *(epoch_id, [row["index"] for row in decided]),
     )
     found = []
     for row in rows:
         body = decode_entry(row["entry"]).body
         assert isinstance(body, Payment | Note)  # nothing else is rejected
-        origin = await _origin(connection, body) if isinstance(body, Note) else Origin.HERE
+        origin = await _origin(site.home, body) if isinstance(body, Note) else Origin.HERE
         found.append(Rejected(index=row["index"], order=body.order, origin=origin))
     return found
 

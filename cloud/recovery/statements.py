@@ -7,25 +7,29 @@ said, because more was claimed meanwhile, the draft is stale and has to be made 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from cloud import funding
 from cloud.database import Connection
 from cloud.errors import IssuerError
 from cloud.issuer.desk import Desk
 from cloud.issuer.drafts import Draft, Drafts
-from cloud.issuer.officers import Officer, Role
+from cloud.issuer.officers import Officer, Role, find_officer
 from cloud.reconciler import collected
 from cloud.reconciler import forks as proofs
 from cloud.reconciler.evidence import Evidence, suspend
 from cloud.reconciler.outbox import tell
+from cloud.recovery import kept
 from cloud.recovery.arrivals import HIDDEN
 from cloud.recovery.closures import Closure, find_closure
+from cloud.recovery.kept import Stated
 from cloud.recovery.posting import post_total
 from cloud.recovery.reckoning import Hosted, reckon
 from cloud.recovery.total import Judged, Total
+from cloud.shards.homes import Site, homes_of
 from wallet.protocol import issued
 from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import STATEMENT_TYPE
@@ -88,7 +92,7 @@ _DRAFTS = Drafts(
 
 
 async def draft_statement(
-    connection: Connection,
+    site: Site,
     desk: Desk,
     *,
     statement_id: bytes,
@@ -100,24 +104,33 @@ async def draft_statement(
 ) -> StatementDraft:
     """Reckon and keep what it comes to, or answer the draft that is there.
 
-    `bear_max`: what the issuer may bear, in minor units, where that is more than the bound of the
-    journal's policy. Raises: IssuerError `role-missing`, `closure-unknown`, `claims-open` before
-    the window is over, `draft-conflict`, `draft-decided` where the epoch has its statement,
-    `loss-above-limit`, `statement-too-large`; and as `reckon`.
+    `site`: of the closure's journal. `bear_max`: what the issuer may bear, in minor units, where
+    that is more than the bound of the journal's policy.
+    Raises: IssuerError `role-missing`, `closure-unknown`, `claims-open` before the window is over,
+    `draft-conflict`, `draft-decided` where the epoch has its statement, `loss-above-limit`,
+    `statement-too-large`; and as `reckon`.
     """
     officer.require(Role.RECOVERY)
-    closure = await find_closure(connection, closure_id)
+    closure = await find_closure(site.head, closure_id)
     said = {"closure_id": closure_id, "hosted": hosted.value}
-    if await _DRAFTS.known(connection, statement_id) is not None:
-        return await _DRAFTS.propose(connection, statement_id, said, officer=officer, now_ms=now_ms)
-    await _require_window_over(connection, closure, now_ms=now_ms)
-    total = await reckon(connection, desk, closure, hosted=hosted)
-    _require_bounded(total, bear_max)
-    _payload(closure, total)
+    more: Mapping[str, Any] = {}
+    judged: Sequence[Judged] = []
+    if await _DRAFTS.known(site.head, statement_id) is None:
+        await _require_window_over(site.head, closure, now_ms=now_ms)
+        known = await kept.stated(site, closure.place)
+        if known is not None:
+            # The head was restored from a backup, and has forgotten what was signed.
+            more = {name: getattr(known, name) for name in _OUTCOME}
+            said["hosted"] = known.hosted
+        else:
+            total = await reckon(site, desk, closure, hosted=hosted)
+            _require_bounded(total, bear_max)
+            _payload(closure, total)
+            more, judged = _outcome(total), total.judged
     draft = await _DRAFTS.propose(
-        connection, statement_id, said, more=_outcome(total), officer=officer, now_ms=now_ms
+        site.head, statement_id, said, more=more, officer=officer, now_ms=now_ms
     )
-    await _keep_judged(connection, statement_id, total)
+    await _keep_judged(site.head, statement_id, judged)
     return draft
 
 
@@ -136,6 +149,10 @@ def _require_bounded(total: Total, bear_max: int) -> None:
             f"the issuer would bear {total.borne}, and its policy bounds that by {total.bound}:"
             " refuse claims, or say how much it may bear",
         )
+
+
+# What a draft keeps of what an epoch comes to.
+_OUTCOME = ("outcome", "carried", "paid_out", "taken_back", "borne", "counted", "refused")
 
 
 def _outcome(total: Total) -> Mapping[str, Any]:
@@ -171,12 +188,13 @@ def _payload(closure: Closure, total: Total) -> bytes:
     return payload
 
 
-async def _keep_judged(connection: Connection, statement_id: bytes, total: Total) -> None:
+async def _keep_judged(
+    connection: Connection, statement_id: bytes, judged: Sequence[Judged]
+) -> None:
     """What the draft says of each claim, for whoever decides."""
     columns = ["statement_id", "place", "index", "leaf", "kind", "amount", "code"]
     rows = [
-        (statement_id, place, *msgspec.structs.astuple(item))
-        for place, item in enumerate(total.judged)
+        (statement_id, place, *msgspec.structs.astuple(item)) for place, item in enumerate(judged)
     ]
     await connection.copy_records_to_table("statement_claim", records=rows, columns=columns)
 
@@ -196,29 +214,74 @@ async def judged_by(connection: Connection, statement_id: bytes, *, first: int) 
 
 
 async def approve_statement(
-    connection: Connection, desk: Desk, statement_id: bytes, *, officer: Officer, now_ms: int
+    site: Site, desk: Desk, statement_id: bytes, *, officer: Officer, now_ms: int
 ) -> StatementDraft:
     """Post the claims and sign. Approving one's own approval again changes nothing.
 
-    Raises: IssuerError `role-missing`, `four-eyes`, `statement-unknown`, `draft-decided`,
-    `draft-expired`, `draft-stale` where it comes to something else by now; LedgerError.
+    `site`: of the closure's journal. Raises: IssuerError `role-missing`, `four-eyes`,
+    `statement-unknown`, `draft-decided`, `draft-expired`, `draft-stale` where it comes to something
+    else by now; LedgerError.
     """
-    draft, again = await _DRAFTS.take(connection, statement_id, officer=officer, now_ms=now_ms)
+    await learn_statement(site, statement_id, now_ms=now_ms)
+    draft, again = await _DRAFTS.take(site.head, statement_id, officer=officer, now_ms=now_ms)
     if again:
         return draft
-    closure = await find_closure(connection, draft.closure_id)
-    await _require_window_over(connection, closure, now_ms=now_ms)
-    total = await reckon(connection, desk, closure, hosted=draft.hosted)
+    closure = await find_closure(site.head, draft.closure_id)
+    await _require_window_over(site.head, closure, now_ms=now_ms)
+    known = await kept.stated(site, closure.place)
+    if known is None:
+        signed = await _state(site, desk, closure, draft, officer=officer, now_ms=now_ms)
+    elif known.outcome != draft.outcome:
+        raise IssuerError("draft-stale", "the epoch has its statement; draft it anew")
+    else:
+        signed = known.object
+    return await _sign(site.head, closure, draft, signed, officer=officer, now_ms=now_ms)
+
+
+async def _state(
+    site: Site,
+    desk: Desk,
+    closure: Closure,
+    draft: StatementDraft,
+    *,
+    officer: Officer,
+    now_ms: int,
+) -> bytes:
+    """Post what the epoch comes to where its journal lives; the statement. Raises: IssuerError."""
+    total = await reckon(site, desk, closure, hosted=draft.hosted)
     if total.digest != draft.outcome:
         raise IssuerError("draft-stale", "more was claimed meanwhile; draft it anew")
     payload = _payload(closure, total)
-    await post_total(connection, closure, total, now_ms=now_ms)
-    await _convict(connection, desk, closure, total, now_ms=now_ms)
+    await post_total(site, closure, total, now_ms=now_ms)
+    await _convict(site, desk, total, now_ms=now_ms)
     signed = await desk.sign_payload(STATEMENT_TYPE, payload, role=issued.ROLES[STATEMENT_TYPE])
-    await connection.execute(
+    await site.home.execute(
         "UPDATE journal_epoch SET stated_ms = $3 WHERE journal = $1 AND epoch = $2",
-        *(closure.journal, closure.epoch, now_ms),
+        *(*closure.place, now_ms),
     )
+    stated = Stated(
+        statement_id=draft.statement_id,
+        hosted=draft.hosted.value,
+        **{name: getattr(draft, name) for name in _OUTCOME},
+        decided_by=officer.officer_id,
+        object=signed,
+    )
+    await kept.keep_stated(site, closure.place, stated)
+    return signed
+
+
+async def _sign(
+    connection: Connection,
+    closure: Closure,
+    draft: StatementDraft,
+    signed: bytes,
+    *,
+    officer: Officer,
+    now_ms: int,
+) -> StatementDraft:
+    """What is done at the head once the claims are posted where the journal lives."""
+    # A grant that the journal could not enter, because it had another one of that number, is held.
+    await funding.give_back_held(connection, closure.journal, epoch=closure.epoch, now_ms=now_ms)
     decided = await _DRAFTS.approve(
         connection, draft, officer=officer, now_ms=now_ms, more={"object": signed}
     )
@@ -227,9 +290,21 @@ async def approve_statement(
     return decided
 
 
-async def _convict(
-    connection: Connection, desk: Desk, closure: Closure, total: Total, *, now_ms: int
-) -> None:
+async def learn_statement(site: Site, statement_id: bytes, *, now_ms: int) -> None:
+    """As `learn_closure`. Raises: IssuerError `statement-unknown`."""
+    draft = await _DRAFTS.find(site.head, statement_id)
+    if draft.state is not StatementState.DRAFT:
+        return
+    closure = await find_closure(site.head, draft.closure_id)
+    known = await kept.stated(site, closure.place)
+    if known is None or known.statement_id != statement_id:
+        return
+    officer = await find_officer(site.head, known.decided_by)
+    if officer is not None:
+        await _sign(site.head, closure, draft, known.object, officer=officer, now_ms=now_ms)
+
+
+async def _convict(site: Site, desk: Desk, total: Total, *, now_ms: int) -> None:
     """Two claims at one index are evidence against the journal, whatever they move."""
     for one, other in total.forks:
         parts = proofs.of_index(
@@ -238,19 +313,33 @@ async def _convict(
             (other.entry.raw, other.receipt or b""),
         )
         found = Evidence(kind="fork", code=Code.PROOF_INVALID, index=one.index, parts=parts)
-        await suspend(connection, total.told["epoch_id"], found, now_ms=now_ms)
+        await suspend(site.home, total.told["epoch_id"], found, now_ms=now_ms)
     # Notes among the claims show what the journals that they left hide.
     shown = [change.note for change in total.notes if change.state == HIDDEN]
     receipts = [(note.entry, note.receipt) for note in shown if note is not None]
     holding = await collected.check(desk.anchor, receipts)
-    await collected.take_at_head(connection, desk.anchor, holding, now_ms=now_ms)
+    journals = [item.verified.journal for item in holding]
+    site.here.homes.hear(await homes_of(site.head, journals))
+    await collected.take(site.home, desk.anchor, holding, site.here, now_ms=now_ms)
 
 
 async def reject_statement(
-    connection: Connection, statement_id: bytes, *, officer: Officer, now_ms: int
+    site: Site, statement_id: bytes, *, officer: Officer, now_ms: int
 ) -> StatementDraft:
     """Decide against the draft; another one may follow. Raises: as `approve_statement`."""
-    return await _DRAFTS.reject(connection, statement_id, officer=officer, now_ms=now_ms)
+    await learn_statement(site, statement_id, now_ms=now_ms)
+    return await _DRAFTS.reject(site.head, statement_id, officer=officer, now_ms=now_ms)
+
+
+async def closure_of(connection: Connection, statement_id: bytes) -> Closure:
+    """The closure that a draft is of. Raises: IssuerError `statement-unknown`."""
+    draft = await _DRAFTS.find(connection, statement_id)
+    return await find_closure(connection, draft.closure_id)
+
+
+async def open_statements(connection: Connection) -> list[StatementDraft]:
+    """Those that nobody is known to have decided about."""
+    return await _DRAFTS.newest(connection, "state = 'draft'")
 
 
 async def list_statements(

@@ -30,6 +30,7 @@ from cloud.shards.messages import (
     Decided,
     Fate,
     Funded,
+    GrantClaimed,
     Judged,
     Message,
     PaidOnline,
@@ -68,7 +69,11 @@ class Effects:
             case Judged():
                 await _judged(connection, source, message, now_ms=now_ms)
             case Funded():
-                await _funded(connection, source, message, now_ms=now_ms)
+                place = (message.journal, message.epoch)
+                identity = of_entry(place[0], epoch=place[1], index=message.index)
+                await _granted(connection, source, identity, message, now_ms=now_ms)
+            case GrantClaimed():
+                await _granted(connection, source, message.transfer, message, now_ms=now_ms)
             case PaidOnline():
                 await _paid_online(connection, source, message, now_ms=now_ms)
             case Collected():
@@ -233,17 +238,24 @@ async def _decide(
     )
 
 
-async def _funded(connection: Connection, source: int, message: Funded, *, now_ms: int) -> None:
-    """A journal of another shard has entered a grant."""
+async def _granted(
+    connection: Connection,
+    source: int,
+    identity: bytes,
+    message: Funded | GrantClaimed,
+    *,
+    now_ms: int,
+) -> None:
+    """A journal of another shard has entered a grant, or the statement of its epoch has it."""
     grant, batch = decode_grant(message.grant), Batch()
     place = (message.journal, message.epoch)
-    await restored.account_for(connection, place, [(message.index, grant)], batch, now_ms=now_ms)
+    await restored.account_for(connection, place, [(identity, grant)], batch, now_ms=now_ms)
     text = journal_text(JournalId(message.journal))
     waits = transit_grants(text, currency=message.currency)
     leaves = between(source, text, currency=message.currency)
     numbers = await ensure_accounts(connection, [waits, leaves])
     batch.add(
-        of_entry(message.journal, epoch=message.epoch, index=message.index),
+        identity,
         debit=numbers[waits.name],
         credit=numbers[leaves.name],
         amount=message.amount,

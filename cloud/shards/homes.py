@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from cloud.database import Connection, Database
-from cloud.shards.messages import HEAD, ShardError
+from cloud.shards.messages import HEAD
 
 
 class Homes:
@@ -62,19 +62,28 @@ class Here(msgspec.Struct, frozen=True, kw_only=True):
 ALONE = Here()
 
 
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """Two transactions about one journal: at the head, and inside of that one where it lives.
+
+    The inner one ends first. In one database both are the same connection.
+    """
+
+    head: Connection
+    home: Connection
+    here: Here = ALONE
+
+    @classmethod
+    def alone(cls, connection: Connection) -> Site:
+        """Where there is one database."""
+        return cls(head=connection, home=connection)
+
+
 async def homes_of(connection: Connection, journals: Iterable[bytes]) -> dict[bytes, int]:
     """The homes of those that have one, read at the head."""
     rows = await connection.fetch(
         "SELECT journal, shard FROM journal_home WHERE journal = ANY ($1)", list(journals)
     )
     return {row["journal"]: row["shard"] for row in rows}
-
-
-async def require_at_head(connection: Connection, journal: bytes, *, what: str) -> None:
-    """Raises: ShardError `journal-elsewhere`: this is done in the head's own database alone."""
-    home = (await homes_of(connection, [journal])).get(journal, HEAD)
-    if home != HEAD:
-        raise ShardError("journal-elsewhere", f"{what} of a journal that lives at shard {home}")
 
 
 async def settle_down(connection: Connection, journal: bytes, shard: int, *, now_ms: int) -> int:

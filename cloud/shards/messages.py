@@ -23,7 +23,7 @@ _CONTEXT = b"cbdc-shard-message/1"
 class ShardError(CloudError):
     """Codes: `shard-mismatch` (the address is another database's), `shard-missing` (not in the
     configuration), `message-malformed`, `message-early`, `arrivals-pending` (a statement waits for
-    messages), `journal-elsewhere` (not yet possible for a journal that does not live at the head).
+    messages), `journal-elsewhere` (it goes on for one of another shard than its own).
     """
 
 
@@ -103,6 +103,25 @@ class Funded(Body, frozen=True, kw_only=True, tag="funded"):
         return -self.amount, self.currency
 
 
+class GrantClaimed(Body, frozen=True, kw_only=True, tag="grant-claimed"):
+    """A grant that its journal never told of counts in its epoch's statement; to the head.
+
+    `transfer`: the identity of its transfer into the wallet.
+    """
+
+    transfer: bytes
+    journal: bytes
+    epoch: int
+    grant: bytes
+    amount: int
+    currency: str
+
+    @property
+    def value(self) -> tuple[int, str]:
+        """As of one that was entered."""
+        return -self.amount, self.currency
+
+
 class PaidOnline(Body, frozen=True, kw_only=True, tag="paid-online"):
     """Value of a journal goes to the online wallet of one of its wallets; to the head."""
 
@@ -149,7 +168,7 @@ class Decided(Body, frozen=True, kw_only=True, tag="decided"):
     code: str | None
 
 
-Message = Redeemed | Judged | Funded | PaidOnline | Collected | Convicted | Decided
+Message = Redeemed | Judged | Funded | GrantClaimed | PaidOnline | Collected | Convicted | Decided
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 from cloud.config import DatabaseConfig
 from cloud.database import Connection, Database, migrate
-from cloud.shards.homes import Here, Homes, homes_of, least_filled, settle_down
+from cloud.shards.homes import Here, Homes, Site, homes_of, least_filled, settle_down
 from cloud.shards.messages import HEAD, SHARD_MAX, ShardError
 
 # Numbers of epochs and of evidence begin here in each shard: they tell which one they are of.
@@ -63,6 +63,17 @@ class Shards:
             yield there
 
     @contextlib.asynccontextmanager
+    async def site(self, connection: Connection, journal: bytes) -> AsyncIterator[Site]:
+        """As `at_home`, with both transactions."""
+        home = HEAD
+        if len(self) > 1:
+            known = await homes_of(connection, [journal])
+            self.homes.hear(known)
+            home = known.get(journal, HEAD)
+        async with self.beside(connection, home) as there:
+            yield Site(head=connection, home=there, here=self.here(home))
+
+    @contextlib.asynccontextmanager
     async def beside(self, connection: Connection, number: int) -> AsyncIterator[Connection]:
         """A transaction at a shard, inside one at the head: the same one where that is the shard.
 
@@ -75,19 +86,34 @@ class Shards:
             yield there
 
     async def house(
-        self, connection: Connection, journal: bytes, *, now_ms: int, at_head: bool = False
+        self,
+        connection: Connection,
+        journal: bytes,
+        *,
+        now_ms: int,
+        before: bytes | None = None,
     ) -> int:
         """Give a journal that enrols its home: where it has been, or where the fewest are.
 
-        `connection`: at the head; `at_head`: it goes on with what is there. Raises: DatabaseError.
+        `connection`: at the head; `before`: the journal that it goes on for, beside which it lives.
+        Raises: DatabaseError; ShardError `journal-elsewhere` where it has another home already.
         """
         # Those who enrol at once are shared out one after the other.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('home', 7))")
         shard = HEAD
-        if len(self) > 1 and not at_head:
+        if before is not None:
+            shard = (await homes_of(connection, [before])).get(before, HEAD)
+        elif len(self) > 1:
             been = await self._been(connection, journal)
             shard = await least_filled(connection, len(self)) if been is None else been
-        return await settle_down(connection, journal, shard, now_ms=now_ms)
+        home = await settle_down(connection, journal, shard, now_ms=now_ms)
+        if before is not None and home != shard:
+            raise ShardError(
+                "journal-elsewhere",
+                f"this key's journal lives at shard {home}, what it goes on with at {shard}:"
+                " enrol with a new key",
+            )
+        return home
 
     async def _been(self, connection: Connection, journal: bytes) -> int | None:
         """Where a journal has entries that a restored head may have forgotten."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cloud.database import Connection, Database
-from cloud.errors import DatabaseError
+from cloud.database import Database
 from cloud.log import Log
 from cloud.shards.shards import Shards
 
@@ -65,30 +64,6 @@ async def _known(other: Database, source: int, identities: Sequence[bytes]) -> s
             *(source, identities),
         )
     return {row["identity"] for row in rows}
-
-
-async def has_all_arrivals(shards: Shards, connection: Connection, number: int) -> bool:
-    """Does a shard know of every note of its journals that was told to have come in elsewhere?
-
-    Until then none of them goes back to its payer, and none of its epochs gets a statement. Of a
-    shard that is away nobody knows. `connection`: at the head.
-    """
-    try:
-        return not any([await _tells(shards, connection, s, number) for s, _ in shards])
-    except DatabaseError as error:
-        _log.warning("arrivals.unknown", shard=number, code=error.code)
-        return False
-
-
-async def _tells(shards: Shards, connection: Connection, source: int, number: int) -> bool:
-    """Does one shard have something to tell another of a note that came in?"""
-    async with shards.beside(connection, source) as there:
-        found: bool = await there.fetchval(
-            "SELECT EXISTS (SELECT FROM shard_message WHERE target = $1"
-            " AND taken_ms IS NULL AND kind = 'redeemed')",
-            number,
-        )
-    return found
 
 
 async def forget(shards: Shards, number: int, *, now_ms: int) -> None:

@@ -14,6 +14,7 @@ from cloud.issuer.officers import Officer, Role, add_officer, new_token
 from cloud.issuer.policy_drafts import PolicyContent
 from cloud.issuer.supply import SupplyAction, SupplyOrder
 from cloud.recovery import closures, statements
+from cloud.shards.homes import Site
 from cloud.wallets import open_wallet
 from tests.support.recovery import Box, Story
 from tests.support.world import NOW_MS
@@ -98,15 +99,18 @@ async def test_who_may_not_decide_decides_nothing_and_what_was_done_is_in_the_lo
             "SELECT action, detail, officer_id FROM audit_log JOIN officer ON name = actor"
             " WHERE action LIKE 'closure.%' OR action LIKE 'statement.%' ORDER BY sequence"
         )
+        site = Site.alone(connection)
         for number, roles, code in (
             (10**6, (), "role-missing"),
             (rows[-1]["officer_id"], Role, "four-eyes"),
         ):
             who = Officer(officer_id=number, name="one", roles=frozenset(roles))
             with pytest.raises(IssuerError, match=code):
-                await statements.reject_statement(connection, one, officer=who, now_ms=now_ms)
+                await statements.reject_statement(site, one, officer=who, now_ms=now_ms)
             with pytest.raises(IssuerError, match=code):
-                await closures.reject_closure(connection, closure, officer=who, now_ms=now_ms)
+                await closures.reject_closure(
+                    site, story.cloud.cloud.desk, closure, officer=who, now_ms=now_ms
+                )
     assert [row["action"] for row in rows] == [
         "closure.draft",
         "closure.approve",

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cloud.database import Database
+from cloud.shards.messages import ShardError
 from cloud.shards.shards import shard_of
 from tests.integration.cloud.test_recovery import (
     test_a_lost_gateway_goes_on_elsewhere_and_every_cent_is_where_it_should_be as lost_gateway,
@@ -95,10 +96,6 @@ async def test_what_another_shard_is_needed_for_waits_or_is_refused(
     story: Story, north: Box, south: Box
 ) -> None:
     await others_go_on(story, north, south)
-    closure = {"closure_id": secrets.token_hex(32), "journal": journal_text(south.journal)}
-    closure |= {"cause": "lost", "reason": "stolen"}
-    refused = await story.refused(story.first, "/v1/issuer/closures", closure)
-    assert refused == "journal-elsewhere"
     decision: dict[str, Any] = {
         "draft_id": secrets.token_hex(32),
         "journal": journal_text(south.journal),
@@ -191,7 +188,10 @@ async def keep_their_homes(story: Story, north: Box, south: Box) -> None:
         assert await shards.house(connection, south.journal, now_ms=1) == 1
         assert await shards.house(connection, bytes(20), now_ms=1) == 0
         assert await shards.house(connection, bytes(19) + b"1", now_ms=1) == 1
-        assert await shards.house(connection, bytes(19) + b"2", now_ms=1, at_head=True) == 0
+        beside = {"now_ms": 1, "before": south.journal}
+        assert await shards.house(connection, bytes(19) + b"2", **beside) == 1
+        with pytest.raises(ShardError, match="journal-elsewhere"):
+            await shards.house(connection, north.journal, **beside)
         # A restored head has forgotten where it is: its entries tell.
         await connection.execute("ALTER TABLE journal_home DISABLE TRIGGER USER")
         await connection.execute("DELETE FROM journal_home WHERE journal = $1", south.journal)

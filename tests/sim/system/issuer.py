@@ -41,6 +41,7 @@ from cloud.recovery import claims
 from cloud.recovery.closures import Cause, approve_closure, draft_closure
 from cloud.recovery.reckoning import Hosted
 from cloud.recovery.statements import approve_statement, draft_statement
+from cloud.shards.homes import Site
 from cloud.syncing import Exchange
 from cloud.wallets import find_wallet, open_wallet
 from sync.exchange import OBJECTS_BYTES_MAX
@@ -172,10 +173,11 @@ class Issuer:
             )
         async with self.database.transaction() as connection:
             closed = await approve_closure(
-                connection, self.desk, closure_id, officer=second, now_ms=now_ms
+                Site.alone(connection), self.desk, closure_id, officer=second, now_ms=now_ms
             )
         async with self.database.transaction() as connection:
-            await claims.hand_in(connection, self.anchor, shown, now_ms=now_ms)
+            given = [item for item in await claims.read(self.anchor, shown) if item is not None]
+            await claims.hand_in(connection, self.anchor, given, now_ms=now_ms)
         until_ms = closed.claims_until_ms
         assert until_ms is not None
         await self._state(closure_id, first, second, now_ms=until_ms)
@@ -186,7 +188,7 @@ class Issuer:
         """After the claims window: the statement."""
         async with self.database.transaction() as connection:
             await draft_statement(
-                connection,
+                Site.alone(connection),
                 self.desk,
                 statement_id=closure_id,
                 closure_id=closure_id,
@@ -196,7 +198,7 @@ class Issuer:
             )
         async with self.database.transaction() as connection:
             await approve_statement(
-                connection, self.desk, closure_id, officer=second, now_ms=now_ms
+                Site.alone(connection), self.desk, closure_id, officer=second, now_ms=now_ms
             )
 
     async def _officers(self, connection: Connection, *, now_ms: int) -> tuple[Officer, Officer]:
