@@ -88,7 +88,10 @@ async def reckon(site: Site, desk: Desk, closure: Closure, *, hosted: Hosted) ->
         refused=await refused_in(site.head, closure.closure_id),
         told=await offence_in(site.home, row),
     )
-    grants = await funding.granted_for(site.head, closure.journal, epoch=closure.epoch)
+    # Of what the journal has entered, the head may have still to hear.
+    entered = replica.state.grants_next
+    granted = await funding.granted_for(site.head, closure.journal, epoch=closure.epoch)
+    grants = [grant for grant in granted if grant.sequence is None or grant.sequence >= entered]
     books.add_grants(grants, source=_waiting(site, closure.journal, gateway.currency))
     async for claims in claims_of(site.home, row):
         await books.add(site.home, claims)

@@ -141,6 +141,12 @@ class Story:
         self.not_needed = LiveIssuer()
         self.database = cloud.cloud.database
 
+    @property
+    def books(self) -> Database:
+        """Where the first journal lives: the head, or the last of several databases."""
+        shards = self.cloud.cloud.shards
+        return shards.database(len(shards) - 1)
+
     async def policy(self, limits: Mapping[int, int]) -> None:
         """The next policy: the default one, but for these limits of journals."""
         async with self.database.transaction() as connection:
@@ -257,6 +263,7 @@ class Story:
 
     async def pass_window(self, path: str) -> None:
         """Let the claims window go by: it ends now. The clocks of boxes are not set on."""
+        await self.shards_have_heard()
         async with self.database.transaction() as connection:
             await connection.execute(
                 "UPDATE epoch_closure SET claims_until_ms = least(claims_until_ms, $2)"
@@ -266,6 +273,7 @@ class Story:
 
     async def statement_draft(self, path: str, *, hosted: str = "carry") -> Any:
         """A statement that waits for a second officer."""
+        await self.shards_have_heard()
         body = {"statement_id": secrets.token_hex(32), "hosted": hosted}
         return await self.done(self.first, f"{path}/statements", body)
 
@@ -273,7 +281,9 @@ class Story:
         """A statement that two officers decided."""
         draft = await self.statement_draft(path, hosted=hosted)
         one = f"/v1/issuer/statements/{draft['statement_id']}"
-        return await self.done(self.second, f"{one}/approve", {})
+        made = await self.done(self.second, f"{one}/approve", {})
+        await self.shards_have_heard()
+        return made
 
     async def successor(self, path: str, name: str, *, keys: TokenConfig | None = None) -> Box:
         """The gateway that goes on."""
@@ -292,9 +302,7 @@ class Story:
     async def where(self) -> Conservation:
         """Where the value is: all adds up, or the test fails."""
         shards = self.cloud.cloud.shards
-        async with asyncio.timeout(20):
-            while await self.carried():
-                await asyncio.sleep(0.05)
+        await self.shards_have_heard()
         async with self.database.transaction() as connection:
             (found,) = await account_of_all(shards, connection)
         for _, database in shards:
@@ -302,6 +310,12 @@ class Story:
                 assert await discrepancies(connection) == []
         assert (found.difference, found.issued) == (0, SUPPLY)
         return found
+
+    async def shards_have_heard(self) -> None:
+        """Wait until all messages between shards are taken."""
+        async with asyncio.timeout(20):
+            while await self.carried():
+                await asyncio.sleep(0.05)
 
     async def carried(self) -> int:
         """Messages between shards that are not known to be taken."""

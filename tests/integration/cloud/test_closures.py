@@ -90,7 +90,7 @@ async def test_a_journal_without_a_claims_window_is_not_closed(story: Story, nor
 async def test_held_entries_are_decided_before_a_statement_makes_them_final(
     story: Story, north: Box
 ) -> None:
-    async with story.database.transaction() as connection:
+    async with story.books.transaction() as connection:
         await connection.execute(
             "INSERT INTO verdict (epoch_id, index, state, code, decided_ms)"
             " SELECT epoch_id, 1, 'held', 'watched', 0 FROM journal_epoch"

@@ -38,7 +38,7 @@ async def test_two_entries_at_one_index_count_both_and_convict_the_journal(
     assert await story.hand_in(one, two) == ["taken", "taken"]
     await story.pass_window(path)
     assert (await story.stated(path))["counted"] == 2
-    async with story.database.transaction() as connection:
+    async with story.books.transaction() as connection:
         row = await connection.fetchrow("SELECT kind, parts FROM journal_evidence")
     proof = verify_fork(row["parts"][0], root=story.cloud.cloud.desk.anchor, grace_s=0)
     assert (row["kind"], proof.kind) == ("fork", ForkKind.INDEX)

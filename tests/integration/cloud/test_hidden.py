@@ -38,14 +38,19 @@ DORA, EMIL, FINN = Key("dora"), Key("emil"), Key("finn")
 
 async def suspended(story: Story) -> list[bytes]:
     """Journals that are."""
-    async with story.database.transaction() as connection:
-        rows = await connection.fetch("SELECT journal FROM journal_epoch WHERE state = 'suspended'")
-    return [row["journal"] for row in rows]
+    found: list[bytes] = []
+    for _, database in story.cloud.cloud.shards:
+        async with database.transaction() as connection:
+            rows = await connection.fetch(
+                "SELECT journal FROM journal_epoch WHERE state = 'suspended'"
+            )
+        found += [row["journal"] for row in rows]
+    return found
 
 
 async def owned(story: Story, box: Box, *holders: DeviceKey) -> list[int]:
     """What the wallets of holders come to in the first epoch of a gateway."""
-    async with story.database.transaction() as connection:
+    async with story.books.transaction() as connection:
         rows = await connection.fetch("SELECT name, balance FROM ledger_account")
     held = {row["name"]: row["balance"] for row in rows}
     lead = f"offline/{journal_text(box.journal)}/1"

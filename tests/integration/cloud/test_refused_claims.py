@@ -47,7 +47,7 @@ async def test_a_refused_claim_moves_nothing_and_stays_as_evidence(
     assert (await story.online_of(ANNA), await story.online_of(BERT)) == (700, 300)
     found = await story.where()
     assert (found.offline, found.loss) == (0, 0)
-    async with story.database.transaction() as connection:
+    async with story.books.transaction() as connection:
         row = await connection.fetchrow(
             "SELECT code, epoch_claim.entry, receipt FROM epoch_claim"
             " JOIN collected_receipt USING (index, leaf) WHERE leaf = $1",

@@ -119,6 +119,12 @@ async def test_what_another_shard_is_needed_for_waits_or_is_refused(
     statement = {"statement_id": secrets.token_hex(32), "hosted": "carry"}
     refused = await story.refused(story.first, f"{path}/statements", statement)
     assert refused == "arrivals-pending"
+    # What comes in after the window is no claim, however much of it is on its way.
+    async with story.cloud.cloud.shards.database(1).transaction() as connection:
+        await connection.execute("UPDATE shard_message SET created_ms = $1", 2**52)
+    statement = {"statement_id": secrets.token_hex(32), "hosted": "carry"}
+    draft = await story.done(story.first, f"{path}/statements", statement)
+    await story.done(story.first, f"/v1/issuer/statements/{draft['statement_id']}/reject", {})
     async with story.cloud.cloud.shards.database(1).transaction() as connection:
         await connection.execute("DELETE FROM shard_message")
     assert (await story.stated(path))["carried"] == 1_000
@@ -188,10 +194,10 @@ async def keep_their_homes(story: Story, north: Box, south: Box) -> None:
         assert await shards.house(connection, south.journal, now_ms=1) == 1
         assert await shards.house(connection, bytes(20), now_ms=1) == 0
         assert await shards.house(connection, bytes(19) + b"1", now_ms=1) == 1
-        beside = {"now_ms": 1, "before": south.journal}
-        assert await shards.house(connection, bytes(19) + b"2", **beside) == 1
+        before = south.journal
+        assert await shards.house(connection, bytes(19) + b"2", now_ms=1, before=before) == 1
         with pytest.raises(ShardError, match="journal-elsewhere"):
-            await shards.house(connection, north.journal, **beside)
+            await shards.house(connection, north.journal, now_ms=1, before=before)
         # A restored head has forgotten where it is: its entries tell.
         await connection.execute("ALTER TABLE journal_home DISABLE TRIGGER USER")
         await connection.execute("DELETE FROM journal_home WHERE journal = $1", south.journal)

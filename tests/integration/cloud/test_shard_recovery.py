@@ -1,0 +1,236 @@
+"""Lost and replaced gateways whose journals live at another shard than the head."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from cloud.database import Database
+from tests.integration.cloud import (
+    test_closures,
+    test_hidden,
+    test_recovery,
+    test_refused_claims,
+)
+from tests.integration.cloud import test_forked_claims as forked
+from tests.support.clouds import Clouds
+from tests.support.recovery import (
+    ANNA,
+    BERT,
+    CARA,
+    Box,
+    Story,
+    balance,
+    exchanged,
+    paid,
+    redeemed,
+    told,
+)
+
+# The stories of one database, with north at shard 1 and south at the head.
+test_a_lost_gateway_goes_on = (
+    test_recovery.test_a_lost_gateway_goes_on_elsewhere_and_every_cent_is_where_it_should_be
+)
+test_a_note_from_there_is_a_claim = (
+    test_recovery.test_a_note_that_came_in_before_the_closure_is_a_claim_that_nobody_hands_in
+)
+test_what_came_in_is_claimed_or_goes_back = (
+    test_recovery.test_what_came_into_a_lost_gateway_is_claimed_by_its_payee_or_goes_back
+)
+test_value_taken_online_is_claimed = (
+    test_recovery.test_value_that_a_holder_took_online_is_claimed_like_any_other
+)
+test_a_signed_grant_is_the_holder_s = (
+    test_recovery.test_a_grant_that_was_signed_is_the_holder_s_whether_or_not_it_arrived
+)
+test_a_holder_hands_in_receipts = test_recovery.test_a_holder_hands_in_receipts_as_an_officer_does
+test_others_hand_in_receipts = (
+    test_recovery.test_receipts_of_a_closed_journal_come_with_the_report_of_another_gateway
+)
+test_the_same_token_goes_on = (
+    test_recovery.test_the_same_token_goes_on_in_the_next_epoch_of_its_journal
+)
+test_wallets_without_keys_are_paid_out = (
+    test_recovery.test_value_of_wallets_whose_keys_are_lost_goes_to_their_holders_online
+)
+test_a_draft_becomes_stale = test_closures.test_what_is_claimed_after_the_draft_makes_it_stale
+test_a_gateway_goes_on_until_two_decide = (
+    test_closures.test_a_gateway_goes_on_until_two_officers_say_otherwise
+)
+test_held_entries_are_decided_first = (
+    test_closures.test_held_entries_are_decided_before_a_statement_makes_them_final
+)
+test_a_planned_end = test_closures.test_a_planned_end_is_closed_once_the_journal_has_told_of_it
+test_a_refused_claim_moves_nothing = (
+    test_refused_claims.test_a_refused_claim_moves_nothing_and_stays_as_evidence
+)
+test_a_hidden_payment_is_a_claim = (
+    test_hidden.test_a_payee_of_a_payment_that_its_gateway_hid_gets_it_of_the_payer
+)
+test_two_entries_at_one_index = (
+    forked.test_two_entries_at_one_index_count_both_and_convict_the_journal
+)
+test_two_notes_at_one_index = (
+    forked.test_of_two_notes_at_one_index_one_is_on_its_way_and_the_other_is_the_issuer_s_loss
+)
+
+
+@pytest.fixture
+async def story(clouds: Clouds, tmp_path: Path) -> AsyncIterator[Story]:
+    """A cloud of two databases; one gateway is at the head, so that the next one is not."""
+    head, other = await clouds.fresh(), await clouds.fresh()
+    async with told(head, tmp_path, others=[other]) as opened:
+        await opened.gateway("first")
+        yield opened
+
+
+@contextlib.asynccontextmanager
+async def nothing_is_approved(head: Database, table: str) -> AsyncIterator[None]:
+    """The head is lost at its commit, after the transaction where the journal lives has ended."""
+    async with head.transaction() as connection:
+        await connection.execute(
+            "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'lost' USING ERRCODE = '57P01'; END $$"
+        )
+        await connection.execute(
+            f"CREATE CONSTRAINT TRIGGER lose AFTER UPDATE ON {table}"
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION lose()"
+        )
+    yield
+    async with head.transaction() as connection:
+        await connection.execute("DROP FUNCTION lose() CASCADE")
+
+
+HEALING = ["again", "rejected", "upkeep"]
+
+
+@pytest.mark.parametrize("healed", HEALING)
+async def test_a_closure_that_the_head_did_not_commit_is_known_to_it_by_whatever_comes_next(
+    story: Story, north: Box, healed: str
+) -> None:
+    path = await story.drafted(north)
+    async with nothing_is_approved(story.database, "epoch_closure"):
+        refused = await story.refused(story.second, f"{path}/approve", {})
+    assert refused == "database-unavailable"
+    assert await state_of(story, "epoch_closure") == "draft"
+    # It is over where it lives: nothing is taken from it.
+    async with story.books.transaction() as connection:
+        assert await connection.fetchval("SELECT state FROM journal_epoch") == "closed"
+    await heal(story, path, healed)
+    assert await state_of(story, "epoch_closure") == "closed"
+    _, lists = await story.first.get("/v1/issuer/lists")
+    assert {line["list"]: line["items"] for line in lists["lists"]}["journals"] == 1
+    await story.pass_window(path)
+    assert (await story.stated(path))["carried"] == 1_000
+    await story.where()
+
+
+@pytest.mark.parametrize("healed", HEALING)
+async def test_a_statement_that_the_head_did_not_commit_is_known_to_it_by_whatever_comes_next(
+    story: Story, north: Box, healed: str
+) -> None:
+    async with north.running(offline=True) as branch:
+        made = await paid(branch, ANNA, BERT, 300)
+        out = await paid(branch, BERT, BERT, 100, kind=3)
+    path = await story.closed(north)
+    assert await story.hand_in(made, out) == ["taken", "taken"]
+    await story.pass_window(path)
+    draft = await story.statement_draft(path)
+    one = f"/v1/issuer/statements/{draft['statement_id']}"
+    async with nothing_is_approved(story.database, "epoch_statement"):
+        refused = await story.refused(story.second, f"{one}/approve", {})
+    assert refused == "database-unavailable"
+    assert await state_of(story, "epoch_statement") == "draft"
+    # What it moves is moved once, and all adds up.
+    assert (await story.where()).offline == 900
+    assert await story.online_of(BERT) == 100
+    assert await story.hand_in(made) == ["known"]
+    await heal(story, one, healed)
+    assert await state_of(story, "epoch_statement") == "signed"
+    found = await story.where()
+    assert (found.offline, found.loss, found.suspense) == (900, 0, 0)
+    assert await story.online_of(BERT) == 100
+    again = await story.successor(path, "north-again")
+    async with again.running() as branch:
+        await exchanged(branch)
+        assert (balance(branch, ANNA), balance(branch, BERT)) == (700, 200)
+    assert await story.cloud.cloud.shards.home_of(again.journal) == 1
+    await story.where()
+
+
+async def heal(story: Story, path: str, how: str) -> None:
+    """Let the head learn what was decided: the officer tries again, or another way."""
+    if how == "again":
+        await story.done(story.second, f"{path}/approve", {})
+    elif how == "rejected":
+        # Nobody can decide against what was carried out.
+        assert await story.refused(story.second, f"{path}/reject", {}) == "draft-decided"
+        # The refusal takes back what it learnt; the next one who approves finds it as well.
+        await story.done(story.second, f"{path}/approve", {})
+    else:
+        await story.cloud.cloud.refresh()
+
+
+async def state_of(story: Story, table: str) -> str:
+    """Of the one draft in a table of the head."""
+    async with story.database.transaction() as connection:
+        found: str = await connection.fetchval(f"SELECT state FROM {table}")
+    return found
+
+
+async def test_a_head_that_forgot_a_statement_learns_it_from_where_the_journal_lives(
+    story: Story, north: Box
+) -> None:
+    async with north.running(offline=True) as branch:
+        made = await paid(branch, ANNA, BERT, 300)
+    path = await story.closed(north)
+    await story.hand_in(made)
+    await story.pass_window(path)
+    before = await story.stated(path, hosted="everybody")
+    # The head was restored from a backup of before the draft.
+    async with story.database.transaction() as connection:
+        for table in ("statement_claim", "epoch_statement"):
+            await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+            await connection.execute(f"DELETE FROM {table}")
+            await connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+    after = await story.stated(path)
+    names = ("hosted", "carried", "paid_out", "counted", "object", "state")
+    assert [after[name] for name in names] == [before[name] for name in names]
+    assert (await story.where()).offline == 0
+
+
+async def test_a_lost_gateway_s_notes_are_known_in_either_shard(
+    story: Story, north: Box, south: Box
+) -> None:
+    """Notes both ways over the databases' border, claimed and told, at the end of an epoch."""
+    await story.fund(south, CARA, 500)
+    await south.sync()
+    async with south.running() as branch:
+        coming = await paid(branch, CARA, ANNA, 60, payee_journal=north.journal)
+    async with north.running(offline=True) as branch:
+        arrived = await redeemed(branch, coming)
+        going = [
+            await paid(branch, ANNA, CARA, amount, payee_journal=south.journal)
+            for amount in (200, 30)
+        ]
+    async with south.running() as branch:
+        await redeemed(branch, going[0])
+        await exchanged(branch)
+    path = await story.closed(north)
+    assert await story.hand_in(arrived, going[1]) == ["taken", "taken"]
+    await story.pass_window(path)
+    made = await story.stated(path)
+    assert (made["carried"], made["borne"], made["counted"]) == (830, 0, 3)
+    found = await story.where()
+    assert (found.transit_notes, found.suspense, found.loss) == (30, 0, 0)
+    async with south.running() as branch:
+        await redeemed(branch, going[1])
+        await exchanged(branch)
+        await story.shards_have_heard()
+        await exchanged(branch)
+        assert branch.opened.journal.state.unsettled_total == 0
+    found = await story.where()
+    assert (found.offline, found.in_transit, found.suspense, found.loss) == (1_500, 0, 0, 0)
