@@ -124,7 +124,7 @@ async def test_what_another_shard_is_needed_for_waits_or_is_refused(
         await connection.execute("UPDATE shard_message SET created_ms = $1", 2**52)
     statement = {"statement_id": secrets.token_hex(32), "hosted": "carry"}
     draft = await story.done(story.first, f"{path}/statements", statement)
-    await story.done(story.first, f"/v1/issuer/statements/{draft['statement_id']}/reject", {})
+    await story.done(story.second, f"/v1/issuer/statements/{draft['statement_id']}/reject", {})
     async with story.cloud.cloud.shards.database(1).transaction() as connection:
         await connection.execute("DELETE FROM shard_message")
     assert (await story.stated(path))["carried"] == 1_000
