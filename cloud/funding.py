@@ -123,6 +123,22 @@ async def granted_for(connection: Connection, journal: bytes, *, epoch: int) -> 
     return [_funding(row) for row in rows]
 
 
+async def not_entered(
+    connection: Connection, journal: bytes, *, epoch: int, entered: int
+) -> list[Funding]:
+    """Grants of an epoch that were signed and that its journal did not enter, in order.
+
+    `entered`: how many it has: their sequences are below. Whether this database has heard of that
+    is another matter.
+    """
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM funding WHERE journal = $1 AND epoch = $2 AND sequence >= $3"
+        " AND state IN ('granted', 'applied') ORDER BY sequence FOR UPDATE",
+        *(journal, epoch, entered),
+    )
+    return [_funding(row) for row in rows]
+
+
 async def next_sequence(connection: Connection, journal: bytes, *, epoch: int) -> int:
     """The sequence of the next grant of an epoch: from 0, no gap.
 

@@ -20,12 +20,12 @@ from cloud.log import Log
 from cloud.reconciler import stragglers
 from cloud.reconciler.leaves import fill_all
 from cloud.reconciler.reconciler import Reconciler
-from cloud.reconciler.returns import return_expired_notes
+from cloud.reconciler.returns import closing_journals, return_expired_notes
 from cloud.recovery.learning import learn_endings
-from cloud.shards.news import arrivals_known_until
+from cloud.shards.news import heard_until
 from cloud.shards.reconcilers import Reconcilers
 from cloud.shards.shards import Shards, open_shards
-from cloud.shards.upkeep import forget
+from cloud.shards.upkeep import find_homes, forget
 from cloud.stream.api import Carrier
 from cloud.syncing import Exchange
 from hsm import software
@@ -78,6 +78,7 @@ class Cloud:
             _log.warning("root.wanted", certificates_end_ms=self.desk.pki.ends_ms)
         for number, database in self.shards:
             with _only(number):
+                await find_homes(self.shards, number, now_ms=now_ms)
                 await stragglers.sweep(database, self.desk.anchor, now_ms=now_ms)
         await learn_endings(self.shards, self.desk, now_ms=now_ms)
         async with self.database.transaction() as connection:
@@ -95,9 +96,13 @@ class Cloud:
 
     async def _return_notes(self, number: int, database: Database, *, now_ms: int) -> None:
         async with self.database.transaction() as connection:
-            until_ms = await arrivals_known_until(self.shards, connection, number, now_ms=now_ms)
+            # In this order: what is claimed from now on has been told of when we ask.
+            closing = await closing_journals(connection)
+            until_ms = await heard_until(self.shards, connection, number, now_ms=now_ms)
         here = self.shards.here(number)
-        await return_expired_notes(database, due_ms=until_ms, now_ms=now_ms, here=here)
+        await return_expired_notes(
+            database, closing=closing, due_ms=until_ms, now_ms=now_ms, here=here
+        )
 
 
 @contextlib.contextmanager

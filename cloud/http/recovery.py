@@ -17,7 +17,7 @@ from cloud.issuer.officers import Role
 from cloud.issuer.suspensions import list_suspended
 from cloud.recovery import claims, closures, refusals, statements
 from cloud.recovery.claims import Outcome
-from cloud.recovery.closures import Cause, Closure
+from cloud.recovery.closures import Cause, Closure, ClosureState
 from cloud.recovery.reckoning import Hosted, reckon
 from cloud.recovery.refusals import ClaimRefusal
 from cloud.recovery.statements import StatementDraft
@@ -25,7 +25,7 @@ from cloud.recovery.total import Judged
 from cloud.service import Cloud
 from cloud.shards.homes import Site, homes_of
 from cloud.shards.messages import HEAD, ShardError
-from cloud.shards.news import arrivals_known_until, has_told_of_grants
+from cloud.shards.news import CLAIMS, heard_until, knows_fates, knows_grants
 from wallet.protocol.ids import JournalId, journal_text
 
 _page = partial(Route, method="GET", role=Role.RECOVERY, query=("first",))
@@ -255,7 +255,7 @@ class RecoveryDesk:
     async def draft_statement(self, call: Call) -> types.StatementAnswer:
         """Reckon what an epoch comes to, once the claims window is over; another officer signs."""
         async with self._of_closure(call) as (site, closure):
-            await self._require_news(call, site, closure)
+            await self._require_news(site, closure, now_ms=call.now_ms)
             made = await statements.draft_statement(
                 site,
                 self._cloud.desk,
@@ -285,7 +285,7 @@ class RecoveryDesk:
     async def approve_statement(self, call: Call) -> types.StatementAnswer:
         """Approve another officer's statement: claims are posted, and it is signed."""
         async with self._of_statement(call) as (site, closure):
-            await self._require_news(call, site, closure)
+            await self._require_news(site, closure, now_ms=call.now_ms)
             made = await statements.approve_statement(
                 site,
                 self._cloud.desk,
@@ -308,6 +308,7 @@ class RecoveryDesk:
         """The closure in the path, and its journal's two transactions."""
         closure = await closures.find_closure(call.connection, call.identity("closure"))
         async with self._cloud.shards.site(call.connection, closure.journal) as site:
+            await closures.keep_closed(site, closure, now_ms=call.now_ms)
             yield site, closure
 
     @contextlib.asynccontextmanager
@@ -317,14 +318,17 @@ class RecoveryDesk:
         async with self._cloud.shards.site(call.connection, closure.journal) as site:
             yield site, closure
 
-    async def _require_news(self, call: Call, site: Site, closure: Closure) -> None:
+    async def _require_news(self, site: Site, closure: Closure, *, now_ms: int) -> None:
         """Raises: ShardError `arrivals-pending`: what shards have told each other may be in it."""
-        shards, home = self._cloud.shards, site.here.number
-        until_ms = await arrivals_known_until(shards, call.connection, home, now_ms=call.now_ms)
-        window_ms = closure.claims_until_ms or 0
-        if until_ms < min(window_ms, call.now_ms) or not await has_told_of_grants(
-            shards, call.connection, home, by_ms=closure.decided_ms or 0
-        ):
+        if closure.state is not ClosureState.CLOSED:
+            return
+        shards = self._cloud.shards
+        until_ms = await heard_until(
+            shards, site.head, site.here.number, kinds=CLAIMS, now_ms=now_ms
+        )
+        knows = until_ms >= min(closure.claims_until_ms or 0, now_ms)
+        knows = knows and await knows_grants(site, closure.journal)
+        if not (knows and await knows_fates(shards, site, closure.place)):
             raise ShardError("arrivals-pending", "shards have still to hear of it: try again soon")
 
 

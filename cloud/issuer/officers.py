@@ -116,12 +116,20 @@ async def list_officers(connection: Connection) -> list[Officer]:
     return [msgspec.convert(dict(row), Officer) for row in rows]
 
 
-async def find_officer(connection: Connection, officer_id: int) -> Officer | None:
-    """The officer of a number, who may have been disabled since."""
+async def find_officer(connection: Connection, name: str) -> Officer | None:
+    """The officer of a name, who may have been disabled since."""
     row = await connection.fetchrow(
-        "SELECT officer_id, name, roles FROM officer WHERE officer_id = $1", officer_id
+        "SELECT officer_id, name, roles FROM officer WHERE name = $1", name
     )
     return None if row is None else msgspec.convert(dict(row), Officer)
+
+
+async def officer_name(connection: Connection, officer_id: int | None) -> str:
+    """The name of an officer's number; none of none."""
+    found: str | None = await connection.fetchval(
+        "SELECT name FROM officer WHERE officer_id = $1", officer_id
+    )
+    return found or ""
 
 
 async def has_officer(connection: Connection, name: str) -> bool:

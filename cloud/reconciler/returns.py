@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from cloud.database import Connection, Database
@@ -19,14 +20,22 @@ PAGE = 1_000
 
 
 async def return_expired_notes(
-    database: Database, *, now_ms: int, due_ms: int | None = None, here: Here = ALONE
+    database: Database,
+    *,
+    now_ms: int,
+    due_ms: int | None = None,
+    closing: Sequence[bytes] | None = None,
+    here: Here = ALONE,
 ) -> int:
     """Pay what is due back to the payers' online accounts, and answer how many notes that were.
 
-    `due_ms`: those that are due by then, where that is not now.
+    `due_ms`: those that are due by then, where that is not now. `closing`: as `closing_journals`
+    answered before `due_ms` was known; asked for by default.
     Raises: DatabaseError, LedgerError, WalletError.
     """
-    closing = await _closing(here.head or database)
+    if closing is None:
+        async with (here.head or database).transaction() as connection:
+            closing = await closing_journals(connection)
     returned = 0
     while True:
         async with database.transaction() as connection:
@@ -42,22 +51,21 @@ async def return_expired_notes(
             return returned
 
 
-async def _closing(head: Database) -> list[bytes]:
-    """Journals with a closed epoch that has no statement yet.
+async def closing_journals(connection: Connection) -> list[bytes]:
+    """Journals with a closed epoch that has no statement yet. `connection`: at the head.
 
     A note may have come into one of them: its payee can claim that until the statement.
     """
-    async with head.transaction() as connection:
-        rows = await connection.fetch(
-            "SELECT DISTINCT journal FROM epoch_closure WHERE state = 'closed' AND NOT EXISTS"
-            " (SELECT FROM epoch_statement WHERE epoch_statement.state = 'signed'"
-            "  AND epoch_statement.closure_id = epoch_closure.closure_id)"
-        )
+    rows = await connection.fetch(
+        "SELECT DISTINCT journal FROM epoch_closure WHERE state = 'closed' AND NOT EXISTS"
+        " (SELECT FROM epoch_statement WHERE epoch_statement.state = 'signed'"
+        "  AND epoch_statement.closure_id = epoch_closure.closure_id)"
+    )
     return [row["journal"] for row in rows]
 
 
 async def _return_page(
-    connection: Connection, closing: list[bytes], here: Here, *, due_ms: int, now_ms: int
+    connection: Connection, closing: Sequence[bytes], here: Here, *, due_ms: int, now_ms: int
 ) -> int:
     rows = await connection.fetch(
         "UPDATE note SET state = 'returned' WHERE (journal, epoch, index) IN"
@@ -65,7 +73,7 @@ async def _return_page(
         "  AND payee_journal <> ALL ($3::bytea[])"
         "  ORDER BY returns_ms LIMIT $2 FOR UPDATE SKIP LOCKED) AND state = 'out'"
         " RETURNING journal, epoch, index, payer, amount, currency",
-        *(due_ms, PAGE, closing),
+        *(due_ms, PAGE, list(closing)),
     )
     by_place: dict[tuple[str, bytes], list[Any]] = defaultdict(list)
     for row in rows:

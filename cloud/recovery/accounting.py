@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence, Set
 
-from cloud.database import Connection
 from cloud.funding import Funding
 from cloud.ledger.accounts import Account, loss, transit_notes
 from cloud.ledger.identities import derived, of_entry
@@ -21,6 +20,7 @@ from cloud.recovery.balances import Balances
 from cloud.recovery.claims import Claim
 from cloud.recovery.hidden import check_payee, told_among
 from cloud.recovery.total import Judged, Move, NoteChange, NoteKey, Place
+from cloud.shards.homes import ALONE, Here, Site, homes_of
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import EntryKind, Note, Payment
 from wallet.protocol.ids import WalletId
@@ -56,10 +56,12 @@ class Books(Balances):
         keys: Mapping[bytes, PublicKey],
         refused: Set[bytes] = frozenset(),
         told: Set[bytes] = frozenset(),
+        here: Here = ALONE,
     ) -> None:
         """`told`: orders that are judged already, besides those that the state has carried out."""
         super().__init__(state, place=place, currency=currency)
         self._anchor = anchor
+        self._here = here
         self._state = state
         self._keys = keys
         self._refused = refused
@@ -90,17 +92,16 @@ class Books(Balances):
                 )
             )
 
-    async def add(self, connection: Connection, claims: Sequence[Claim]) -> None:
+    async def add(self, site: Site, claims: Sequence[Claim]) -> None:
         """Judge claims in their order, and count those that hold.
 
         Signatures take time: others are served meanwhile.
         """
         sources = await asyncio.to_thread(self._sources, claims)
         keys = {key for key in sources.values() if isinstance(key, tuple)}
-        parents = await parents_of(connection, keys)
-        self._told |= await told_among(
-            connection, (self._journal, self._epoch), self._spent(claims)
-        )
+        self._here.homes.hear(await homes_of(site.head, {key[0] for key in keys}))
+        parents = await parents_of(site.home, keys)
+        self._told |= await told_among(site.home, (self._journal, self._epoch), self._spent(claims))
         await asyncio.to_thread(self._judge, claims, sources, parents)
 
     def _spent(self, claims: Sequence[Claim]) -> set[bytes]:
@@ -286,9 +287,16 @@ class Books(Balances):
         self._require_wallet(order.payee)
         if key in self.redeemed:
             raise ProtocolError(Code.NOTE_REDEEMED)
-        source, state = source_of(key, leaf, parents, journal=self._text, currency=self._currency)
+        source, state = source_of(
+            *(key, leaf, parents),
+            journal=self._text,
+            currency=self._currency,
+            is_here=self._here.has(key[0]),
+        )
         self.redeemed.add(key)
         self._balances[order.payee] += order.amount_minor
+        if state in ("compensated", HIDDEN):
+            self.borne += order.amount_minor
         kind = {
             "redeemed": TransferKind.NOTE_IN,
             "early": TransferKind.NOTE_IN_EARLY,

@@ -98,15 +98,21 @@ def origin_of(anchor: TrustAnchor, note: Note, *, journal: bytes, currency: str)
 
 
 def source_of(
-    key: NoteKey, leaf: bytes, parents: Parents, *, journal: str, currency: str
+    key: NoteKey, leaf: bytes, parents: Parents, *, journal: str, currency: str, is_here: bool
 ) -> tuple[Account, str]:
     """The account that a note comes from, and what becomes of it. Raises: ProtocolError.
 
-    `journal`: the text of the one into which it came.
+    `journal`: the text of the one into which it came; `is_here`: does the one that it left live in
+    this database?
     """
     parent = parents.get(key, _UNKNOWN)
     if leaf in parent.borne:
         raise ProtocolError(Code.NOTE_REDEEMED)
+    if not is_here:
+        # Whether it came in before is known here; all else is judged where its journal lives.
+        if parent.leaf == leaf:
+            raise ProtocolError(Code.NOTE_REDEEMED)
+        return suspense(journal, currency=currency), "early"
     if parent.state is None:
         return _early(key, parent, journal=journal, currency=currency)
     if parent.leaf != leaf:

@@ -18,15 +18,19 @@ from cloud.issuer.desk import Desk
 from cloud.issuer.drafts import Draft, Drafts
 from cloud.issuer.gateways import find_gateway
 from cloud.issuer.lists import ListChange
-from cloud.issuer.officers import Officer, Role, find_officer
+from cloud.issuer.officers import Officer, Role, find_officer, officer_name
 from cloud.issuer.policies import longest_window
 from cloud.reconciler.outbox import tell
 from cloud.recovery import kept
 from cloud.recovery.ending import end_epoch, ended_itself, last_expiry
 from cloud.recovery.kept import Ended
 from cloud.shards.homes import Site
+from cloud.shards.news import knows_grants
 from wallet.protocol.ids import journal_text
 from wallet.protocol.lists import ListId
+
+# Drafts that the upkeep looks at in one turn.
+OPEN_MAX = 1_000
 
 
 class Cause(enum.StrEnum):
@@ -134,23 +138,29 @@ async def approve_closure(
     closure, again = await _DRAFTS.take(site.head, closure_id, officer=officer, now_ms=now_ms)
     if again:
         return closure
-    place, known = closure.place, await kept.ended(site, closure.place)
-    epoch_id = await end_epoch(site.home, place, now_ms=now_ms)
+    known = await kept.ended(site, closure.place)
+    epoch_id = await end_epoch(site.home, closure.place, now_ms=now_ms)
     if closure.cause.is_orderly and not await ended_itself(site.home, epoch_id):
         raise IssuerError("epoch-open", "the gateway has to end its epoch and synchronise")
     if known is not None:
-        until_ms = known.claims_until_ms
-    elif closure.cause.is_orderly:
-        until_ms = now_ms
+        until_ms, window_s = known.claims_until_ms, known.window_s
     else:
-        until_ms = await _claims_until(site, closure, now_ms=now_ms)
-    ended = Ended(closure_id=closure_id, decided_by=officer.officer_id, claims_until_ms=until_ms)
-    await kept.keep_ended(site, place, ended)
-    return await _close(site.head, desk, closure, until_ms, officer=officer, now_ms=now_ms)
+        until_ms = now_ms
+        if not closure.cause.is_orderly:
+            until_ms = await _claims_until(site, closure, now_ms=now_ms)
+        window_s = (until_ms - now_ms) // 1000
+    ended = Ended(
+        closure_id=closure_id,
+        decided_by=officer.name,
+        claims_until_ms=until_ms,
+        window_s=window_s,
+    )
+    await kept.keep_ended(site, closure.place, ended)
+    return await _close(site, desk, closure, until_ms, officer=officer, now_ms=now_ms)
 
 
 async def _close(
-    connection: Connection,
+    site: Site,
     desk: Desk,
     closure: Closure,
     until_ms: int,
@@ -159,10 +169,10 @@ async def _close(
     now_ms: int,
 ) -> Closure:
     """What is done at the head once the epoch is over where its journal lives."""
+    connection = site.head
     if not closure.cause.is_orderly:
         await _revoke(connection, desk, closure, officer=officer, now_ms=now_ms)
-    # What was held and never signed cannot be in the journal.
-    await funding.give_back_held(connection, closure.journal, epoch=closure.epoch, now_ms=now_ms)
+    await give_back(site, closure, now_ms=now_ms)
     await connection.execute(
         "UPDATE gateway SET state = 'closed' WHERE journal = $1", closure.journal
     )
@@ -194,7 +204,36 @@ async def learn_closure(site: Site, desk: Desk, closure_id: bytes, *, now_ms: in
     # An issuer that was restored may have forgotten the officer: another one approves it then.
     if officer is not None:
         until_ms = known.claims_until_ms
-        await _close(site.head, desk, closure, until_ms, officer=officer, now_ms=now_ms)
+        await _close(site, desk, closure, until_ms, officer=officer, now_ms=now_ms)
+
+
+async def keep_closed(site: Site, closure: Closure, *, now_ms: int) -> None:
+    """Close the epoch again where its journal lives, if that was restored to before it was closed.
+
+    Otherwise the journal would be taken in, and go on, as if nobody had decided.
+    """
+    if site.here.is_head or closure.state is not ClosureState.CLOSED:
+        return
+    if await kept.ended(site, closure.place) is None:
+        await end_epoch(site.home, closure.place, now_ms=now_ms)
+        until_ms, decided_ms = closure.claims_until_ms or 0, closure.decided_ms or 0
+        name = await officer_name(site.head, closure.decided_by)
+        ended = Ended(
+            closure_id=closure.closure_id,
+            decided_by=name,
+            claims_until_ms=until_ms,
+            window_s=max(0, until_ms - decided_ms) // 1000,
+        )
+        await kept.keep_ended(site, closure.place, ended)
+
+
+async def give_back(site: Site, closure: Closure, *, now_ms: int) -> None:
+    """What was held for an epoch that is over, and never signed, cannot be in the journal.
+
+    Once the head knows of all grants that are: a head that was restored may have forgotten some.
+    """
+    if await knows_grants(site, closure.journal):
+        await funding.give_back_held(site.head, closure.journal, epoch=closure.epoch, now_ms=now_ms)
 
 
 async def reject_closure(
@@ -217,7 +256,27 @@ async def list_closures(connection: Connection, *, first: int) -> list[Closure]:
 
 async def open_closures(connection: Connection) -> list[Closure]:
     """Those that nobody is known to have decided about."""
-    return await _DRAFTS.newest(connection, "state = 'draft'")
+    return await _DRAFTS.newest(connection, "state = 'draft'", limit=OPEN_MAX)
+
+
+async def closures_with_holds(connection: Connection) -> list[Closure]:
+    """Closed ones for which value is still held."""
+    return await _DRAFTS.newest(
+        connection,
+        "state = 'closed' AND EXISTS (SELECT FROM funding WHERE funding.state = 'held' AND"
+        " (funding.journal, funding.epoch) = (epoch_closure.journal, epoch_closure.epoch))",
+        limit=OPEN_MAX,
+    )
+
+
+async def closed_at(connection: Connection, shard: int, *, after: bytes) -> list[Closure]:
+    """Closed ones of journals that live at a shard, by their identities, a page of them."""
+    return await _DRAFTS.where(
+        connection,
+        "state = 'closed' AND closure_id > $1 AND journal IN"
+        " (SELECT journal FROM journal_home WHERE shard = $2) ORDER BY closure_id LIMIT $3",
+        *(after, shard, OPEN_MAX),
+    )
 
 
 async def _claims_until(site: Site, closure: Closure, *, now_ms: int) -> int:

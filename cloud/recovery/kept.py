@@ -6,10 +6,12 @@ closure begins by letting the head know.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from cloud.database import Connection
 from cloud.shards.homes import Site
 
 Place = tuple[bytes, int]
@@ -20,8 +22,9 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """An epoch that is over there, by which closure and officer."""
 
     closure_id: bytes
-    decided_by: int
+    decided_by: str
     claims_until_ms: int
+    window_s: int
 
 
 class Stated(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +39,7 @@ class Stated(msgspec.Struct, frozen=True, kw_only=True):
     borne: int
     counted: int
     refused: int
-    decided_by: int
+    decided_by: str
     object: bytes
 
 
@@ -55,6 +58,9 @@ async def stated(site: Site, place: Place) -> Stated | None:
 async def _row(site: Site, table: str, kind: type[msgspec.Struct], place: Place) -> Any:
     if site.here.is_head:
         return None
+    # Whoever asks waits for those who are about to keep it, even if nobody has a transaction at
+    # the head any more.
+    await site.home.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 8))", place[0].hex())
     columns = ", ".join(kind.__struct_fields__)
     return await site.home.fetchrow(
         f"SELECT {columns} FROM {table} WHERE journal = $1 AND epoch = $2", *place
@@ -65,7 +71,7 @@ async def keep_ended(site: Site, place: Place, made: Ended) -> None:
     """Keep it where the journal lives; nothing at the head."""
     if not site.here.is_head:
         await site.home.execute(
-            "INSERT INTO ended_epoch VALUES ($1, $2, $3, $4, $5) ON CONFLICT (journal, epoch)"
+            "INSERT INTO ended_epoch VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (journal, epoch)"
             " DO UPDATE SET closure_id = excluded.closure_id, decided_by = excluded.decided_by",
             *(*place, *msgspec.structs.astuple(made)),
         )
@@ -77,3 +83,23 @@ async def keep_stated(site: Site, place: Place, made: Stated) -> None:
         values = msgspec.structs.astuple(made)
         places = ", ".join(f"${number}" for number in range(1, len(values) + 3))
         await site.home.execute(f"INSERT INTO stated_epoch VALUES ({places})", *place, *values)
+
+
+async def not_ended(connection: Connection, places: Sequence[Place]) -> set[Place]:
+    """Those that a journal's home does not know to be over."""
+    return await _lacking(connection, "ended_epoch", places)
+
+
+async def not_stated(connection: Connection, places: Sequence[Place]) -> set[Place]:
+    """Those that a journal's home has no statement of."""
+    return await _lacking(connection, "stated_epoch", places)
+
+
+async def _lacking(connection: Connection, table: str, places: Sequence[Place]) -> set[Place]:
+    rows = await connection.fetch(
+        "SELECT journal, epoch FROM unnest($1::bytea[], $2::bigint[]) AS asked (journal, epoch)"
+        f" WHERE NOT EXISTS (SELECT FROM {table} AS made"
+        "  WHERE (made.journal, made.epoch) = (asked.journal, asked.epoch))",
+        *[list(column) for column in zip(*places, strict=True)],
+    )
+    return {(row["journal"], row["epoch"]) for row in rows}

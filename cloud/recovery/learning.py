@@ -1,38 +1,108 @@
-"""Approvals that were carried out where a journal lives, and of which the head does not know."""
+"""What the head and a journal's home know differently of a closed epoch, and both have to know.
+
+A transaction at the head failed after the home's had ended; or one of them was restored from a
+backup. What was signed, and what was posted, stays.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from cloud.database import Connection
 from cloud.errors import CloudError
 from cloud.issuer.desk import Desk
 from cloud.log import Log
-from cloud.recovery.closures import learn_closure, open_closures
-from cloud.recovery.statements import closure_of, learn_statement, open_statements
+from cloud.recovery import closures, kept, statements
+from cloud.recovery.closures import Closure
+from cloud.shards.homes import Site
+from cloud.shards.messages import HEAD
 from cloud.shards.shards import Shards
+from wallet.protocol.refusals import ProtocolError
 
+Work = Callable[[Site, Closure], Awaitable[None]]
 _log = Log("recovery")
 
 
 async def learn_endings(shards: Shards, desk: Desk, *, now_ms: int) -> None:
-    """Let the head know of all of them. Raises: DatabaseError where the head is away."""
+    """Let each learn from the other. Raises: DatabaseError where the head is away."""
     if len(shards) == 1:
         return
     async with shards.head.transaction() as connection:
-        closures = await open_closures(connection)
-        drafts = await open_statements(connection)
-    for closure in closures:
-        try:
-            async with (
-                shards.head.transaction() as connection,
-                shards.site(connection, closure.journal) as site,
-            ):
-                await learn_closure(site, desk, closure.closure_id, now_ms=now_ms)
-        except CloudError as error:
-            _log.warning("closure.unknown", closure=closure.closure_id.hex(), code=error.code)
+        drafts = await closures.open_closures(connection)
+        stating = await statements.open_statements(connection)
+        holding = await closures.closures_with_holds(connection)
+
+    async def learn(site: Site, closure: Closure) -> None:
+        await closures.learn_closure(site, desk, closure.closure_id, now_ms=now_ms)
+
+    async def give_back(site: Site, closure: Closure) -> None:
+        await closures.give_back(site, closure, now_ms=now_ms)
+
+    async def learn_statement(statement_id: bytes, site: Site, closure: Closure) -> None:
+        await statements.learn_statement(site, statement_id, now_ms=now_ms)
+
     for draft in drafts:
+        await _one(shards, draft.closure_id, learn)
+    for one in stating:
+        await _one(shards, one.closure_id, partial(learn_statement, one.statement_id))
+    for number, _ in shards:
+        await keep_closed(shards, number, now_ms=now_ms)
+        await _state_again(shards, number, desk, now_ms=now_ms)
+    for closure in holding:
+        await _one(shards, closure.closure_id, give_back)
+
+
+async def keep_closed(shards: Shards, number: int, *, now_ms: int) -> None:
+    """Epochs that are closed are closed where their journals live, whatever was restored there."""
+
+    async def close(site: Site, closure: Closure) -> None:
+        await closures.keep_closed(site, closure, now_ms=now_ms)
+
+    await _all_at(shards, number, kept.not_ended, close)
+
+
+async def _state_again(shards: Shards, number: int, desk: Desk, *, now_ms: int) -> None:
+    """Statements that were signed are posted where their journals live."""
+
+    async def state(site: Site, closure: Closure) -> None:
+        await statements.state_again(site, desk, closure, now_ms=now_ms)
+
+    await _all_at(shards, number, kept.not_stated, state)
+
+
+Missing = Callable[[Connection, Sequence[kept.Place]], Awaitable[set[kept.Place]]]
+
+
+async def _all_at(shards: Shards, number: int, missing: Missing, work: Work) -> None:
+    """Do the work for closures of a shard's journals that it lacks, a page at a time."""
+    if number == HEAD:
+        return
+    after = b""
+    while True:
+        async with shards.head.transaction() as connection:
+            page = await closures.closed_at(connection, number, after=after)
+        if not page:
+            return
+        after = page[-1].closure_id
         try:
-            async with shards.head.transaction() as connection:
-                closure = await closure_of(connection, draft.statement_id)
-                async with shards.site(connection, closure.journal) as site:
-                    await learn_statement(site, draft.statement_id, now_ms=now_ms)
+            async with shards.database(number).transaction() as there:
+                lacking = await missing(there, [closure.place for closure in page])
         except CloudError as error:
-            _log.warning("statement.unknown", statement=draft.statement_id.hex(), code=error.code)
+            _log.warning("endings.unknown", shard=number, code=error.code)
+            return
+        for closure in page:
+            if closure.place in lacking:
+                await _one(shards, closure.closure_id, work)
+
+
+async def _one(shards: Shards, closure_id: bytes, work: Work) -> None:
+    """Do the work for one closure; what fails is logged, and tried again at the next turn."""
+    try:
+        async with shards.head.transaction() as connection:
+            closure = await closures.find_closure(connection, closure_id)
+            async with shards.site(connection, closure.journal) as site:
+                if not site.here.is_head:
+                    await work(site, closure)
+    except (CloudError, ProtocolError) as error:
+        _log.warning("ending.unknown", closure=closure_id.hex(), code=str(error.code))

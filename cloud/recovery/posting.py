@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from cloud.ledger.accounts import ensure_accounts
 from cloud.reconciler.hidden import set_aside
 from cloud.reconciler.postings import Batch, online_accounts
 from cloud.reconciler.settling import settle_entries
-from cloud.recovery import claims
+from cloud.recovery import claims, kept
 from cloud.recovery.accounting import grant_identity
 from cloud.recovery.arrivals import HIDDEN
 from cloud.recovery.claims import CLAIMED, place_of
@@ -38,13 +39,28 @@ async def post_total(site: Site, closure: Closure, total: Total, *, now_ms: int)
     # Before the notes are written: with that, some of them are no longer claims.
     await _write_claims(connection, closure, total)
     await _post(site, closure, total, now_ms=now_ms)
-    changes = [change for change in total.notes if change.state != HIDDEN]
+    changes = await _first_of_each(site, total)
     await _write_notes(site, closure, changes, now_ms=now_ms)
     for hidden in [change for change in total.notes if change.state == HIDDEN]:
         arrived = (closure.journal, closure.epoch, hidden.in_index or 0)
         await set_aside(connection, hidden.key, hidden.leaf, arrived=arrived)
     await _settle_elsewhere(site, total.notes, now_ms=now_ms)
     await _use_grants(site, closure, total.grants, now_ms=now_ms)
+
+
+async def _first_of_each(site: Site, total: Total) -> list[NoteChange]:
+    """One note of each index. Of two, one is borne, where it came in, and set aside."""
+    changes = [change for change in total.notes if change.state != HIDDEN]
+    count = Counter(change.key for change in changes)
+    found = []
+    for change in changes:
+        known = change.known
+        if count[change.key] > 1 and change.state == "compensated" and known is not None:
+            arrived = (known.in_journal, known.in_epoch, known.in_index)
+            await set_aside(site.home, change.key, change.leaf, arrived=arrived)
+        else:
+            found.append(change)
+    return found
 
 
 async def _write_claims(connection: Connection, closure: Closure, total: Total) -> None:
@@ -136,24 +152,30 @@ def _text(wallet: bytes) -> str:
     return wallet_text(WalletId(wallet))
 
 
-def _window_s(closure: Closure) -> int:
+async def _window_s(site: Site, closure: Closure) -> int:
     """The claims window as it was reckoned when the epoch was closed."""
+    known = await kept.ended(site, closure.place)
+    if known is not None:
+        return known.window_s
     return max(0, (closure.claims_until_ms or 0) - (closure.decided_ms or 0)) // 1000
 
 
 async def _write_notes(
     site: Site, closure: Closure, changes: Sequence[NoteChange], *, now_ms: int
 ) -> None:
-    here = site.here
+    here, window_s = site.here, await _window_s(site, closure)
     early = [change for change in changes if change.note is not None and change.state == "early"]
     origins = {change.key[0] for change in early}
     here.homes.hear(await homes_of(site.head, origins))
     away = {journal: here.homes.of(journal) for journal in origins if not here.has(journal)}
     told = [
-        _told(change, closure, away[change.key[0]]) for change in early if change.key[0] in away
+        _told(change, closure, away[change.key[0]], window_s)
+        for change in early
+        if change.key[0] in away
     ]
-    await send(site.home, here.number, told, now_ms=now_ms)
-    columns = zip(*[_columns(change, closure, away) for change in changes], strict=True)
+    # It came in before anybody told: until this is taken, no note of that shard goes back.
+    await send(site.home, here.number, told, now_ms=0)
+    columns = zip(*[_columns(change, closure, away, window_s) for change in changes], strict=True)
     lists = [list(column) for column in columns] or [[] for _ in range(17)]
     await site.home.execute(
         "INSERT INTO note (journal, epoch, index, leaf, state, payer, payee_journal, amount,"
@@ -165,12 +187,14 @@ async def _write_notes(
         " ON CONFLICT (journal, epoch, index) DO UPDATE SET state = excluded.state,"
         " in_journal = coalesce(excluded.in_journal, note.in_journal),"
         " in_epoch = coalesce(excluded.in_epoch, note.in_epoch),"
-        " in_index = coalesce(excluded.in_index, note.in_index), entry = NULL, receipt = NULL",
+        " in_index = coalesce(excluded.in_index, note.in_index), entry = NULL, receipt = NULL"
+        # Another one came in before of the same index: where their journal lives, both are judged.
+        " WHERE note.leaf = excluded.leaf",
         *lists,
     )
 
 
-def _told(change: NoteChange, closure: Closure, home: int) -> Addressed:
+def _told(change: NoteChange, closure: Closure, home: int, window_s: int) -> Addressed:
     """A claim that a note of another shard's journal came in: judged there."""
     assert change.note is not None and change.in_index is not None  # it came in
     message = Redeemed(
@@ -179,13 +203,15 @@ def _told(change: NoteChange, closure: Closure, home: int) -> Addressed:
         journal=closure.journal,
         epoch=closure.epoch,
         index=change.in_index,
-        window_s=_window_s(closure),
+        window_s=window_s,
     )
     return Addressed(target=home, message=message)
 
 
-def _columns(change: NoteChange, closure: Closure, away: Mapping[bytes, int]) -> tuple[Any, ...]:
-    order, note, window_ms = change.order, change.note, _window_s(closure) * 1000
+def _columns(
+    change: NoteChange, closure: Closure, away: Mapping[bytes, int], window_s: int
+) -> tuple[Any, ...]:
+    order, note, window_ms = change.order, change.note, window_s * 1000
     place: tuple[Any, ...] = (None, None, None)
     if note is not None:
         place = (closure.journal, closure.epoch, change.in_index)

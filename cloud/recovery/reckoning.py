@@ -87,15 +87,15 @@ async def reckon(site: Site, desk: Desk, closure: Closure, *, hosted: Hosted) ->
         keys=keys,
         refused=await refused_in(site.head, closure.closure_id),
         told=await offence_in(site.home, row),
+        here=site.here,
     )
-    # Of what the journal has entered, the head may have still to hear.
-    entered = replica.state.grants_next
-    granted = await funding.granted_for(site.head, closure.journal, epoch=closure.epoch)
-    grants = [grant for grant in granted if grant.sequence is None or grant.sequence >= entered]
+    grants = await funding.not_entered(
+        site.head, closure.journal, epoch=closure.epoch, entered=replica.state.grants_next
+    )
     books.add_grants(grants, source=_waiting(site, closure.journal, gateway.currency))
     async for claims in claims_of(site.home, row):
-        await books.add(site.home, claims)
-    books.take_back(await rejected_in(site, row["epoch_id"]))
+        await books.add(site, claims)
+    books.take_back(await rejected_in(site.home, row))
     books.bear()
     paid_out = {Hosted.CARRY: [], Hosted.ONLINE: kept, Hosted.EVERYBODY: books.wallets()}
     books.pay_out(paid_out[hosted])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import msgspec
 
 from cloud.database import Connection
-from cloud.shards.homes import Site
 from wallet.protocol.entry import Note, Payment, decode_entry
 from wallet.protocol.merkle import leaf_hash
 from wallet.protocol.messages import Order
+from wallet.protocol.refusals import Code
 
 
 class Origin(enum.StrEnum):
@@ -34,26 +35,27 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin
 
 
-async def rejected_in(site: Site, epoch_id: int) -> list[Rejected]:
-    """Entries of an epoch that officers rejected, in their order."""
-    decided = await site.head.fetch(
-        "SELECT index FROM entry_decision"
-        " WHERE epoch_id = $1 AND action = 'reject' AND state = 'approved'",
-        epoch_id,
-    )
-    rows = await site.home.fetch(
-        "SELECT decided.index, entry FROM unnest($2::bigint[]) AS decided (index)"
-        " CROSS JOIN LATERAL (SELECT entries[decided.index - first + 1] AS entry"
-        "  FROM journal_segment WHERE journal_segment.epoch_id = $1 AND first <= decided.index"
-        "  ORDER BY first DESC LIMIT 1) AS told ORDER BY decided.index",
-        *(epoch_id, [row["index"] for row in decided]),
+async def rejected_in(connection: Connection, row: Any) -> list[Rejected]:
+    """Entries of an epoch that officers rejected, in their order.
+
+    `row`: epoch_id and applied of `journal_epoch`. Notes that had been redeemed before are rejected
+    by nobody's decision: they were paid from the loss account, and convict.
+    """
+    rows = await connection.fetch(
+        "SELECT decided.index, entry FROM verdict AS decided CROSS JOIN LATERAL"
+        " (SELECT entries[decided.index - first + 1] AS entry FROM journal_segment"
+        "  WHERE journal_segment.epoch_id = decided.epoch_id AND first <= decided.index"
+        "  ORDER BY first DESC LIMIT 1) AS told"
+        " WHERE epoch_id = $1 AND index < $2 AND state = 'rejected' AND code <> $3"
+        " ORDER BY decided.index",
+        *(row["epoch_id"], row["applied"], str(Code.NOTE_REDEEMED)),
     )
     found = []
-    for row in rows:
-        body = decode_entry(row["entry"]).body
+    for told in rows:
+        body = decode_entry(told["entry"]).body
         assert isinstance(body, Payment | Note)  # nothing else is rejected
-        origin = await _origin(site.home, body) if isinstance(body, Note) else Origin.HERE
-        found.append(Rejected(index=row["index"], order=body.order, origin=origin))
+        origin = await _origin(connection, body) if isinstance(body, Note) else Origin.HERE
+        found.append(Rejected(index=told["index"], order=body.order, origin=origin))
     return found
 
 

@@ -12,19 +12,18 @@ from typing import Any
 
 import msgspec
 
-from cloud import funding
 from cloud.database import Connection
 from cloud.errors import IssuerError
 from cloud.issuer.desk import Desk
 from cloud.issuer.drafts import Draft, Drafts
-from cloud.issuer.officers import Officer, Role, find_officer
+from cloud.issuer.officers import Officer, Role, find_officer, officer_name
 from cloud.reconciler import collected
 from cloud.reconciler import forks as proofs
 from cloud.reconciler.evidence import Evidence, suspend
 from cloud.reconciler.outbox import tell
 from cloud.recovery import kept
 from cloud.recovery.arrivals import HIDDEN
-from cloud.recovery.closures import Closure, find_closure
+from cloud.recovery.closures import OPEN_MAX, Closure, find_closure, give_back
 from cloud.recovery.kept import Stated
 from cloud.recovery.posting import post_total
 from cloud.recovery.reckoning import Hosted, reckon
@@ -228,9 +227,13 @@ async def approve_statement(
         return draft
     closure = await find_closure(site.head, draft.closure_id)
     await _require_window_over(site.head, closure, now_ms=now_ms)
+    # A grant that the journal could not enter, because it had another one of that number, is held.
+    await give_back(site, closure, now_ms=now_ms)
     known = await kept.stated(site, closure.place)
     if known is None:
         signed = await _state(site, desk, closure, draft, officer=officer, now_ms=now_ms)
+    elif await _DRAFTS.known(site.head, known.statement_id) not in (None, draft):
+        raise IssuerError("draft-decided", "another draft was carried out: approve that one again")
     elif known.outcome != draft.outcome:
         raise IssuerError("draft-stale", "the epoch has its statement; draft it anew")
     else:
@@ -252,9 +255,25 @@ async def _state(
     if total.digest != draft.outcome:
         raise IssuerError("draft-stale", "more was claimed meanwhile; draft it anew")
     payload = _payload(closure, total)
+    signed = await desk.sign_payload(STATEMENT_TYPE, payload, role=issued.ROLES[STATEMENT_TYPE])
+    await _post(site, desk, closure, draft, total, signed, name=officer.name, now_ms=now_ms)
+    return signed
+
+
+async def _post(
+    site: Site,
+    desk: Desk,
+    closure: Closure,
+    draft: StatementDraft,
+    total: Total,
+    signed: bytes,
+    *,
+    name: str,
+    now_ms: int,
+) -> None:
+    """What a statement does where the journal lives. `name`: of the officer who approved it."""
     await post_total(site, closure, total, now_ms=now_ms)
     await _convict(site, desk, total, now_ms=now_ms)
-    signed = await desk.sign_payload(STATEMENT_TYPE, payload, role=issued.ROLES[STATEMENT_TYPE])
     await site.home.execute(
         "UPDATE journal_epoch SET stated_ms = $3 WHERE journal = $1 AND epoch = $2",
         *(*closure.place, now_ms),
@@ -263,11 +282,32 @@ async def _state(
         statement_id=draft.statement_id,
         hosted=draft.hosted.value,
         **{name: getattr(draft, name) for name in _OUTCOME},
-        decided_by=officer.officer_id,
+        decided_by=name,
         object=signed,
     )
     await kept.keep_stated(site, closure.place, stated)
-    return signed
+
+
+async def state_again(site: Site, desk: Desk, closure: Closure, *, now_ms: int) -> None:
+    """Post a signed statement anew where its journal lives, if that was restored to before it.
+
+    It is signed, and cannot be another one. Raises: IssuerError `draft-stale` where what is there
+    comes to something else, because receipts that were handed in since the backup are lost.
+    """
+    if site.here.is_head or await kept.stated(site, closure.place) is not None:
+        return
+    found = await _DRAFTS.where(
+        site.head, "closure_id = $1 AND state = 'signed'", closure.closure_id
+    )
+    if not found:
+        return
+    (draft,) = found
+    total = await reckon(site, desk, closure, hosted=draft.hosted)
+    if total.digest != draft.outcome:
+        raise IssuerError("draft-stale", "its statement says something else")
+    name = await officer_name(site.head, draft.decided_by)
+    signed = draft.object or b""
+    await _post(site, desk, closure, draft, total, signed, name=name, now_ms=now_ms)
 
 
 async def _sign(
@@ -280,8 +320,6 @@ async def _sign(
     now_ms: int,
 ) -> StatementDraft:
     """What is done at the head once the claims are posted where the journal lives."""
-    # A grant that the journal could not enter, because it had another one of that number, is held.
-    await funding.give_back_held(connection, closure.journal, epoch=closure.epoch, now_ms=now_ms)
     decided = await _DRAFTS.approve(
         connection, draft, officer=officer, now_ms=now_ms, more={"object": signed}
     )
@@ -299,8 +337,11 @@ async def learn_statement(site: Site, statement_id: bytes, *, now_ms: int) -> No
     known = await kept.stated(site, closure.place)
     if known is None or known.statement_id != statement_id:
         return
+    if await signed_statement(site.head, closure.closure_id) is not None:
+        return
     officer = await find_officer(site.head, known.decided_by)
     if officer is not None:
+        await give_back(site, closure, now_ms=now_ms)
         await _sign(site.head, closure, draft, known.object, officer=officer, now_ms=now_ms)
 
 
@@ -339,7 +380,7 @@ async def closure_of(connection: Connection, statement_id: bytes) -> Closure:
 
 async def open_statements(connection: Connection) -> list[StatementDraft]:
     """Those that nobody is known to have decided about."""
-    return await _DRAFTS.newest(connection, "state = 'draft'")
+    return await _DRAFTS.newest(connection, "state = 'draft'", limit=OPEN_MAX)
 
 
 async def list_statements(

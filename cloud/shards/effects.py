@@ -94,11 +94,11 @@ class Effects:
     ) -> None:
         """A note of a journal that lives here came in there."""
         row = _row_of(message, source)
-        fate = await self._fate(connection, row, now_ms=now_ms)
+        fate, is_new = await self._fate(connection, row, now_ms=now_ms)
         if fate is Fate.EARLY:
             return
         order, key = row.order, row.key
-        if fate is Fate.MATCHED:
+        if fate is Fate.MATCHED and is_new:
             text = journal_text(JournalId(key[0]))
             await _move(
                 connection,
@@ -120,15 +120,17 @@ class Effects:
         }
         await send(connection, self._here.number, [judged(said, fate)], now_ms=now_ms)
 
-    async def _fate(self, connection: Connection, row: Row, *, now_ms: int) -> Fate:
+    async def _fate(self, connection: Connection, row: Row, *, now_ms: int) -> tuple[Fate, bool]:
+        """The fate, and whether it is decided now: what was told again has moved its value."""
         known = None
         if not await redemption.insert(connection, [row]):
             known = (await redemption.known_notes(connection, [row.key]))[row.key]
         source = (await redemption.told_of(connection, [row.key])).get(row.key[:2])
         # A shard that was restored may tell again of what it forgot: the answer is the same.
         if known is not None and known["leaf"] == row.leaf and _place(known) == _came(row):
-            return redemption.left_to_officers(row, source, _SAID[known["state"]])
-        return await redemption.judge(connection, self._anchor, row, source, known, now_ms=now_ms)
+            return redemption.left_to_officers(row, source, _SAID[known["state"]]), False
+        fate = await redemption.judge(connection, self._anchor, row, source, known, now_ms=now_ms)
+        return fate, True
 
 
 def _row_of(message: Redeemed, source: int) -> Row:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cloud.database import Database
 from cloud.log import Log
+from cloud.shards.messages import HEAD
 from cloud.shards.shards import Shards
 
 PAGE = 5_000
@@ -64,6 +65,30 @@ async def _known(other: Database, source: int, identities: Sequence[bytes]) -> s
             *(source, identities),
         )
     return {row["identity"] for row in rows}
+
+
+async def find_homes(shards: Shards, number: int, *, now_ms: int) -> int:
+    """Let the head know of journals that live at a shard, if it has forgotten: it was restored.
+
+    Answers how many those were. Raises: DatabaseError.
+    """
+    if number == HEAD:
+        return 0
+    async with shards.database(number).transaction() as there:
+        rows = await there.fetch(
+            "SELECT DISTINCT journal FROM (SELECT journal FROM journal_epoch WHERE size > 0"
+            " UNION ALL SELECT journal FROM ended_epoch) AS known"
+        )
+    journals = [row["journal"] for row in rows]
+    async with shards.head.transaction() as connection:
+        made = await connection.fetch(
+            "INSERT INTO journal_home SELECT journal, $2, $3 FROM unnest($1::bytea[])"
+            " AS found (journal) ON CONFLICT DO NOTHING RETURNING journal",
+            *(journals, number, now_ms),
+        )
+    if made:
+        _log.warning("homes.found", shard=number, count=len(made))
+    return len(made)
 
 
 async def forget(shards: Shards, number: int, *, now_ms: int) -> None:

@@ -13,6 +13,7 @@ from cloud.reconciler.values import ReconcilerError
 from cloud.recovery.accounting import Books
 from cloud.recovery.claims import Claim, claims_of
 from cloud.recovery.rejected import Origin, Rejected
+from cloud.shards.homes import Site
 from tests.integration.cloud.test_convictions import forged
 from tests.support.books import Book, opened
 from tests.support.issuer import Key
@@ -81,7 +82,7 @@ def claim(entry: Entry, **changed: Any) -> Claim:
 
 async def codes(connection: Connection, books: Books, *entries: Entry) -> list[str | None]:
     """What each claim comes to."""
-    await books.add(connection, [claim(entry) for entry in entries])
+    await books.add(Site.alone(connection), [claim(entry) for entry in entries])
     return [item.code for item in books.judged]
 
 
