@@ -32,6 +32,8 @@ _UNAVAILABLE = (
     ConnectionError,
     TimeoutError,
 )
+# While a connection is made nothing is asked of the database: whatever goes wrong, it is not there.
+_NOT_CONNECTED = (OSError, asyncpg.PostgresError)
 _AGAIN = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
@@ -54,9 +56,9 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Database:
-    """An open pool; `connect` makes one, `close` ends it."""
+    """An open pool; `connect` makes one, `close` ends it. Without one it refuses transactions."""
 
-    def __init__(self, pool: Any, *, dsn: str, config: DatabaseConfig) -> None:
+    def __init__(self, pool: Any | None, *, dsn: str, config: DatabaseConfig) -> None:
         self.dsn = dsn
         # The embedded server, whose end is the end of the program that watches it.
         self.server: EmbeddedPostgres | None = None
@@ -66,7 +68,7 @@ class Database:
     @classmethod
     async def connect(cls, dsn: str, *, config: DatabaseConfig) -> Database:
         """Open the pool. Raises: DatabaseError `database-unavailable`."""
-        with _unavailable(OSError):
+        with _unavailable(*_NOT_CONNECTED):
             pool = await asyncpg.create_pool(
                 dsn,
                 min_size=config.pool_min,
@@ -81,6 +83,24 @@ class Database:
             )
         return cls(pool, dsn=dsn, config=config)
 
+    @classmethod
+    def away(cls, dsn: str, *, config: DatabaseConfig) -> Database:
+        """One to which nobody is connected: it refuses transactions until it takes over another."""
+        return cls(None, dsn=dsn, config=config)
+
+    def take_over(self, opened: Database) -> None:
+        """Go on with the pool of another one, which has none then."""
+        self._pool, opened._pool = opened._pool, None
+
+    async def answers(self) -> bool:
+        """Whether it is there."""
+        try:
+            async with self.transaction() as connection:
+                await connection.fetchval("SELECT 1")
+        except DatabaseError:
+            return False
+        return True
+
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection in a transaction (READ COMMITTED); it commits at the end, or rolls back.
@@ -88,18 +108,23 @@ class Database:
         Raises: DatabaseError `database-unavailable`, where the outcome may be unknown: try again
         under the same identity; `database-busy`, where it was rolled back.
         """
-        with _unavailable():
-            connection = await self._pool.acquire(timeout=self._config.connect_timeout_s)
+        pool = self._pool
+        with _unavailable(*_NOT_CONNECTED):
+            if pool is None:
+                raise ConnectionError
+            connection = await pool.acquire(timeout=self._config.connect_timeout_s)
         try:
             with _unavailable():
                 async with connection.transaction():
                     yield connection
         finally:
             with _unavailable():
-                await self._pool.release(connection, timeout=self._config.connect_timeout_s)
+                await pool.release(connection, timeout=self._config.connect_timeout_s)
 
     async def close(self) -> None:
         """Close the pool: wait for its users first, for a bounded time."""
+        if self._pool is None:
+            return
         try:
             await asyncio.wait_for(self._pool.close(), self._config.statement_timeout_s)
         except TimeoutError:
@@ -165,20 +190,25 @@ async def migrate(database: Database, *, now_ms: int) -> list[int]:
     Raises: DatabaseError `schema-too-new`, `schema-changed`.
     """
     async with database.transaction() as connection:
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
+        return await migrate_within(connection, now_ms=now_ms)
+
+
+async def migrate_within(connection: Connection, *, now_ms: int) -> list[int]:
+    """The same in a transaction that does more."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_version (version int PRIMARY KEY,"
+        " name text NOT NULL, checksum bytea NOT NULL, applied_ms bigint NOT NULL)"
+    )
+    rows = await connection.fetch("SELECT version, checksum FROM schema_version")
+    applied = {row["version"]: row["checksum"] for row in rows}
+    missing = check_migrations(migrations(), applied)
+    for migration in missing:
+        await connection.execute(migration.text)
         await connection.execute(
-            "CREATE TABLE IF NOT EXISTS schema_version (version int PRIMARY KEY,"
-            " name text NOT NULL, checksum bytea NOT NULL, applied_ms bigint NOT NULL)"
+            "INSERT INTO schema_version VALUES ($1, $2, $3, $4)",
+            *(migration.version, migration.name, migration.checksum, now_ms),
         )
-        rows = await connection.fetch("SELECT version, checksum FROM schema_version")
-        applied = {row["version"]: row["checksum"] for row in rows}
-        missing = check_migrations(migrations(), applied)
-        for migration in missing:
-            await connection.execute(migration.text)
-            await connection.execute(
-                "INSERT INTO schema_version VALUES ($1, $2, $3, $4)",
-                *(migration.version, migration.name, migration.checksum, now_ms),
-            )
     return [migration.version for migration in missing]
 
 

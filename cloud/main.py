@@ -130,7 +130,7 @@ async def run(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with (
-        open_cloud(config, clock=SystemClock()) as cloud,
+        open_cloud(config, clock=SystemClock(), patient=True) as cloud,
         handing_on(cloud),
         serving(cloud) as ports,
     ):

@@ -168,9 +168,11 @@ async def open_cloud(
     clock: Clock,
     create: bool = False,
     verifying_processes: int = VERIFYING_PROCESSES,
+    patient: bool = False,
 ) -> AsyncIterator[Cloud]:
     """The cloud of a folder; with `create` what is missing is made.
 
+    `patient`: shards that are out of reach, other than the head, are opened once they come.
     Raises: ConfigError `not-initialised`, DatabaseError, HsmError, IssuerError `root-away`.
     """
     now_ms = clock.now_ms()
@@ -179,7 +181,12 @@ async def open_cloud(
         database, token = await stack.enter_async_context(opening)
         desk = await open_desk(config, database, token, now_ms=now_ms)
         shards = await open_shards(
-            database, config.database, stack, random=secrets.token_bytes(16), now_ms=now_ms
+            database,
+            config.database,
+            stack,
+            random=secrets.token_bytes(16),
+            now_ms=now_ms,
+            later=clock if patient else None,
         )
         reconciler = Reconcilers(
             shards, anchor=desk.anchor, signing=desk, workers=verifying_processes

@@ -120,9 +120,14 @@ async def work(config: Config) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    processes = config.stream.verifying_processes
+    opening = open_cloud(
+        config,
+        clock=SystemClock(),
+        verifying_processes=config.stream.verifying_processes,
+        patient=True,
+    )
     async with (
-        open_cloud(config, clock=SystemClock(), verifying_processes=processes) as cloud,
+        opening as cloud,
         open_stream(config.stream) as stream,
         _carrying(cloud, stream),
     ):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from cloud.clock import Clock
 from cloud.shards.relay import Relay, Taker
 from cloud.shards.shards import Shards
-from cloud.shards.upkeep import recall
+from cloud.shards.upkeep import pairs_of, recall, recall_all
 from cloud.stream.api import Stream
 from wallet.protocol.certificates import TrustAnchor
 
@@ -20,18 +20,21 @@ async def carrying(
 ) -> AsyncIterator[None]:
     """Publish and take what shards tell each other; several processes may do so at once.
 
-    What a restored shard has forgotten is sent again first. Raises: DatabaseError.
+    What a restored shard has forgotten is sent again first, or once the shard is there.
     """
     if len(shards) == 1:
         yield
         return
-    await recall(shards)
-    relay = Relay(shards, stream, clock)
+    left, away = pairs_of(shards), set[int]()
+    await recall(shards, left)
+    relay = Relay(shards, stream, clock, away=away)
     takers = [
-        Taker(shards, number, anchor=anchor, stream=stream, clock=clock) for number, _ in shards
+        Taker(shards, number, anchor=anchor, stream=stream, clock=clock, away=away)
+        for number, _ in shards
     ]
+    runs = [recall_all(shards, left), relay.run(), *[each.run() for each in takers]]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(run) for run in (relay.run(), *[each.run() for each in takers])]
+        tasks = [group.create_task(run) for run in runs]
         try:
             yield
         finally:

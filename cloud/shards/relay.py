@@ -7,8 +7,10 @@ stream; and taken in the transaction of its effect, so that nothing happens twic
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Container, Sequence
 from typing import Any
 
 import msgspec
@@ -35,6 +37,9 @@ AGAIN_S = 1.0
 # What was published and not taken is published again: first after twice this, then ever later.
 RESEND_MS = 15_000
 RESEND_MAX_MS = 900_000
+# A message in hand waits so long for its database, and for so many outages. Then another process
+# may have it: the way there may be broken here alone, or the message break every database.
+HOLD_S, OUTAGES_MAX = 300.0, 3
 _log = Log("shards")
 _WAITING = (
     "SELECT message_id, identity, body, tries FROM shard_message WHERE target = $1"
@@ -61,7 +66,7 @@ def subject_of(number: int) -> str:
 
 
 class Relay:
-    """Publishes what waits in the shards."""
+    """Publishes what waits in the shards. `away`: those that take nothing now."""
 
     def __init__(
         self,
@@ -69,37 +74,53 @@ class Relay:
         stream: Stream,
         clock: Clock,
         *,
+        away: Container[int] = (),
         poll_s: float = POLL_S,
         batch_bytes_max: int = BATCH_BYTES_MAX,
     ) -> None:
         self._shards = shards
         self._stream = stream
         self._clock = clock
+        self._away = away
         self._poll_s = poll_s
         self._batch_bytes_max = batch_bytes_max
 
     async def run(self) -> None:
-        """Publish without an end; what fails is tried again."""
-        while True:
+        """Publish without an end; what fails is tried again, and holds up nothing else."""
+        async with asyncio.TaskGroup() as group:
             for number, _ in self._shards:
+                group.create_task(self._run_one(number))
+
+    async def _run_one(self, number: int) -> None:
+        failed = ""
+        while True:
+            before, failed = failed, ""
+            for target in self._others(number):
                 try:
-                    await self.publish(number)
+                    if target not in self._away:
+                        await self._publish_all(number, target)
                 except CloudError as error:
-                    _log.warning("relay.failed", shard=number, code=error.code)
+                    failed = error.code
+                    if failed != before:
+                        _log.warning("relay.failed", shard=number, target=target, code=failed)
+                    if isinstance(error, DatabaseError):
+                        break
             await asyncio.sleep(self._poll_s)
+
+    def _others(self, number: int) -> list[int]:
+        return [target for target, _ in self._shards if target != number]
 
     async def publish(self, number: int) -> int:
         """Publish all that waits in one shard; answers how many messages that were.
 
         Raises: DatabaseError, StreamError.
         """
+        return sum([await self._publish_all(number, target) for target in self._others(number)])
+
+    async def _publish_all(self, number: int, target: int) -> int:
         published = 0
-        for target, _ in self._shards:
-            while target != number:
-                done = await self._publish_batch(number, target)
-                published += done
-                if done == 0:
-                    break
+        while done := await self._publish_batch(number, target):
+            published += done
         return published
 
     async def _publish_batch(self, number: int, target: int) -> int:
@@ -151,44 +172,90 @@ class Taker:
         anchor: TrustAnchor,
         stream: Stream,
         clock: Clock,
+        away: set[int] | None = None,
         again_s: float = AGAIN_S,
+        hold_s: float = HOLD_S,
     ) -> None:
+        """`away` gets the shard's number while its database is."""
         self._shards = shards
         self._number = number
         self._database = shards.database(number)
         self._effects = Effects(anchor, shards.here(number))
+        self._away = set[int]() if away is None else away
         self._again_s = again_s
+        self._hold_s = hold_s
         self._stream = stream
         self._clock = clock
 
     async def run(self) -> None:
-        """Take without an end."""
+        """Take without an end, while the database is there: what cannot be taken is left alone."""
         while True:
+            await self._return()
             try:
-                async for delivery in self._stream.deliveries(subject_of(self._number)):
-                    await self._take_delivery(delivery)
+                await self._take_all()
             except StreamError as error:
                 _log.warning("taking.failed", shard=self._number, code=error.code)
             await asyncio.sleep(self._again_s)
 
+    async def _take_all(self) -> None:
+        """Until the database is away. Raises: StreamError."""
+        subject = subject_of(self._number)
+        async with contextlib.aclosing(self._stream.deliveries(subject)) as deliveries:
+            async for delivery in deliveries:
+                await self._take_delivery(delivery)
+                if self._number in self._away:
+                    return
+
     async def _take_delivery(self, delivery: Delivery) -> None:
+        """Take what a message brings, or give it back. While the database is away it is held."""
+        until = asyncio.get_running_loop().time() + self._hold_s
+        for _ in range(OUTAGES_MAX):
+            if await self._is_finished(delivery.message.body):
+                return await delivery.done()
+            # Where it is there, the message is to blame: it comes again until the stream parks it.
+            if await self._is_there() or not await self._return(until=until):
+                break
+        await delivery.again(after_s=self._again_s)
+
+    async def _is_finished(self, raw: bytes) -> bool:
+        """Take a message, if that is possible; whether it need not come again."""
         try:
-            await self.take(delivery.message.body)
+            await self.take(raw)
         except DatabaseError as error:
             _log.warning("taking.failed", shard=self._number, code=error.code)
-            await delivery.again(after_s=self._again_s)
+            return False
         except ShardError as error:
             # Nobody can ever take it. Its rows are published again, by whom they can be read.
             _log.error("message.unreadable", cause=error, shard=self._number)
-            await delivery.done()
-        else:
-            await delivery.done()
+        except Exception as error:  # noqa: BLE001 - other messages go on; the log has it
+            _log.error("message.broke", cause=error, shard=self._number)
+            return False
+        return True
+
+    async def _return(self, *, until: float = math.inf) -> bool:
+        """Wait until the database is there; whether it is in time."""
+        if await self._is_there():
+            return True
+        _log.warning("shard.waits", shard=self._number)
+        while asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(self._again_s)
+            if await self._is_there():
+                _log.info("shard.returned", shard=self._number)
+                return True
+        return False
+
+    async def _is_there(self) -> bool:
+        """Whether the database is: then others may send to it."""
+        found = await self._database.answers()
+        (self._away.discard if found else self._away.add)(self._number)
+        return found
 
     async def take(self, raw: bytes) -> None:
         """Carry out what was not carried out before, and tell the shard that it came from.
 
-        What is refused here stays with that shard, and comes again later.
-        Raises: DatabaseError, and then some of it was taken; ShardError `message-malformed`.
+        What is refused here stays with that shard, and comes again later; so does what it cannot be
+        told of because it is away. Raises: DatabaseError, and then some of it was taken; ShardError
+        `message-malformed`.
         """
         try:
             batch = _decoder.decode(raw)
@@ -225,12 +292,18 @@ class Taker:
     async def _tell(self, source: int, taken: Sequence[bytes]) -> None:
         if not taken:
             return
-        async with self._shards.database(source).transaction() as connection:
-            await connection.execute(
-                "UPDATE shard_message SET taken_ms = $3"
-                " WHERE target = $1 AND identity = ANY ($2) AND taken_ms IS NULL",
-                *(self._number, list(taken), self._clock.now_ms()),
-            )
+        database = self._shards.database(source)
+        try:
+            async with database.transaction() as connection:
+                await connection.execute(
+                    "UPDATE shard_message SET taken_ms = $3"
+                    " WHERE target = $1 AND identity = ANY ($2) AND taken_ms IS NULL",
+                    *(self._number, list(taken), self._clock.now_ms()),
+                )
+        except DatabaseError as error:
+            if await database.answers():
+                raise
+            _log.warning("taking.untold", shard=self._number, source=source, code=error.code)
 
 
 async def _is_new(

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 
+from cloud.clock import Clock
 from cloud.config import DatabaseConfig
-from cloud.database import Connection, Database, migrate
+from cloud.database import Connection, Database, migrate_within
+from cloud.errors import DatabaseError
 from cloud.shards.homes import Here, Homes, Site, homes_of, least_filled, settle_down
 from cloud.shards.messages import HEAD, SHARD_MAX, ShardError
+from cloud.shards.opening import Opening
 
 # Numbers of epochs and of evidence begin here in each shard: they tell which one they are of.
 NUMBERS_EACH = 1 << 40
+_HAS_ENTRIES = "SELECT true FROM journal_epoch WHERE journal = $1 AND size > 0 LIMIT 1"
+_TABLES = (
+    "SELECT to_regclass('schema_version') IS NOT NULL AS schema,"
+    " to_regclass('shard') IS NOT NULL AS shard, EXISTS (SELECT FROM pg_class"
+    "  WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')) AS any"
+)
 
 
 def shard_of(number: int) -> int:
@@ -116,15 +126,25 @@ class Shards:
         return home
 
     async def _been(self, connection: Connection, journal: bytes) -> int | None:
-        """Where a journal has entries that a restored head may have forgotten."""
+        """Where a journal lives, or has entries that a restored head may have forgotten.
+
+        Raises: DatabaseError where nobody knows it and a shard is away that may.
+        """
+        known = (await homes_of(connection, [journal])).get(journal)
+        if known is not None:
+            return known
+        away: DatabaseError | None = None
         for number, _ in self:
-            async with self.beside(connection, number) as there:
-                found = await there.fetchval(
-                    "SELECT true FROM journal_epoch WHERE journal = $1 AND size > 0 LIMIT 1",
-                    journal,
-                )
-            if found:
-                return number
+            try:
+                async with self.beside(connection, number) as there:
+                    if await there.fetchval(_HAS_ENTRIES, journal):
+                        return number
+            except DatabaseError as error:
+                if number == HEAD:
+                    raise
+                away = error
+        if away is not None:
+            raise away
         return None
 
 
@@ -135,24 +155,40 @@ async def open_shards(
     *,
     random: bytes,
     now_ms: int,
+    later: Clock | None = None,
 ) -> Shards:
     """Connect to the configured shards and bring their schemas up to date.
 
-    `random`: 16 bytes, the issuer's name among databases where this is the first start.
-    Raises: DatabaseError; ShardError `shard-mismatch`, `shard-missing`.
+    `random`: 16 bytes, the issuer's name among databases where this is the first start. `later`:
+    tells the time where a shard that is out of reach may be opened in the background; without it
+    all have to be there. Raises: DatabaseError; ShardError `shard-mismatch`, `shard-missing`.
     """
+    async with head.transaction() as connection:
+        issuer = await identify(connection, HEAD, None, random)
+    await _require_all(head, 1 + len(config.shards))
     databases = [head]
-    for shard in config.shards:
-        database = await Database.connect(shard.dsn, config=config)
-        stack.push_async_callback(database.close)
-        await migrate(database, now_ms=now_ms)
-        databases.append(database)
-    issuer = random
-    for number, database in enumerate(databases):
-        async with database.transaction() as connection:
-            issuer = await identify(connection, number, issuer if number else None, random)
-    await _require_all(head, len(databases))
+    for number, shard in enumerate(config.shards, start=HEAD + 1):
+        opening = Opening(
+            number, shard.dsn, config=config, prove=partial(_prove, number=number, issuer=issuer)
+        )
+        stack.push_async_callback(opening.close)
+        await opening.begin(now_ms=now_ms, later=later)
+        databases.append(opening.database)
     return Shards(databases)
+
+
+async def _prove(connection: Connection, *, number: int, issuer: bytes, now_ms: int) -> None:
+    """Bring a shard's schema up to date, unless the database is something else.
+
+    Raises: DatabaseError `schema-too-new`, `schema-changed`; ShardError `shard-mismatch`.
+    """
+    tables = await connection.fetchrow(_TABLES)
+    if tables["shard"] and tables["schema"]:
+        await _named(connection, number, issuer)
+    elif tables["any"]:
+        raise ShardError("shard-mismatch", f"shard {number}: the database has other tables")
+    await migrate_within(connection, now_ms=now_ms)
+    await identify(connection, number, issuer, issuer)
 
 
 async def identify(
@@ -163,15 +199,25 @@ async def identify(
     `issuer`: None at the head, whose word it is. Raises: ShardError `shard-mismatch`.
     """
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('shard', 7))")
+    if (known := await _named(connection, number, issuer)) is not None:
+        return known
+    await connection.execute(
+        "INSERT INTO shard (number, issuer) VALUES ($1, $2)", number, issuer or random
+    )
+    await _begin_numbers(connection, number)
+    return issuer or random
+
+
+async def _named(connection: Connection, number: int, issuer: bytes | None) -> bytes | None:
+    """The issuer that a database is of; None of one that has no name yet and may get this one.
+
+    Raises: ShardError `shard-mismatch`.
+    """
     row = await connection.fetchrow("SELECT number, issuer FROM shard")
     if row is None:
         if number and await connection.fetchval("SELECT EXISTS (SELECT FROM journal_epoch)"):
             raise ShardError("shard-mismatch", f"shard {number}: the database is a head's")
-        await connection.execute(
-            "INSERT INTO shard (number, issuer) VALUES ($1, $2)", number, issuer or random
-        )
-        await _begin_numbers(connection, number)
-        return issuer or random
+        return None
     if row["number"] != number or issuer not in (None, row["issuer"]):
         raise ShardError(
             "shard-mismatch", f"shard {number}: the address is shard {row['number']}'s"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from cloud.database import Database
 from cloud.log import Log
@@ -11,26 +13,50 @@ from cloud.shards.shards import Shards
 
 PAGE = 5_000
 KEEP_MS = 30 * 86_400_000
+AGAIN_S = 1.0
+# (The shard where messages were caused, the one that they are for.)
+Pair: TypeAlias = tuple[int, int]
+_SEND_AGAIN = (
+    "UPDATE shard_message SET sent_ms = NULL"
+    " WHERE target = $1 AND taken_ms IS NULL AND sent_ms IS NOT NULL"
+)
 _log = Log("shards")
 
 
-async def recall(shards: Shards) -> int:
+def pairs_of(shards: Shards) -> list[Pair]:
+    """Who may tell whom."""
+    numbers = range(len(shards))
+    return [(source, target) for source in numbers for target in numbers if source != target]
+
+
+async def recall(shards: Shards, left: list[Pair] | None = None) -> int:
     """Let be sent again what a shard took and does not remember: it was restored from a backup.
 
     What was sent and not taken is sent again at once: the stream may have been this process's own.
-    Answers how many messages had been taken. Raises: DatabaseError.
+    Answers how many messages had been taken. `left`: the pairs that it is still to be done for;
+    those of which one shard is away stay there.
     """
-    recalled = 0
-    for source, database in shards:
-        async with database.transaction() as connection:
-            await connection.execute(
-                "UPDATE shard_message SET sent_ms = NULL"
-                " WHERE taken_ms IS NULL AND sent_ms IS NOT NULL"
-            )
-        for target, other in shards:
-            if target != source:
-                recalled += await _recall_pair(source, database, target, other)
+    left, recalled = pairs_of(shards) if left is None else left, 0
+    wanted = {number for pair in left for number in pair}
+    there = {number for number in wanted if await shards.database(number).answers()}
+    for source, target in [pair for pair in left if there.issuperset(pair)]:
+        database, other = shards.database(source), shards.database(target)
+        try:
+            recalled += await _recall_pair(source, database, target, other)
+            async with database.transaction() as connection:
+                await connection.execute(_SEND_AGAIN, target)
+        except DatabaseError as error:
+            _log.warning("recall.failed", shard=source, target=target, code=error.code)
+        else:
+            left.remove((source, target))
     return recalled
+
+
+async def recall_all(shards: Shards, left: list[Pair]) -> None:
+    """The same until no pair is left."""
+    while left:
+        await asyncio.sleep(AGAIN_S)
+        await recall(shards, left)
 
 
 async def _recall_pair(source: int, database: Database, target: int, other: Database) -> int:

@@ -165,7 +165,7 @@ async def funded_branch(
         holder = {"holder": bank, "wallet": bank, "currency": "EUR"}
         holder_token = (await done(first, "/v1/issuer/holders", holder))["token"]
     await _issue(cloud, bank, ISSUED)
-    await _provision(cloud, folder, token)
+    await provisioned(cloud, folder, token)
     async with running(config_of(folder), LiveIssuer()) as branch:
         made = Funded(cloud, branch, holder_token, bank)
         await _enrol(made)
@@ -190,7 +190,8 @@ async def _issue(cloud: CloudProcess, wallet: str, amount: int) -> None:
         await done(second, f"/v1/issuer/supply/{made['draft_id']}/approve", {})
 
 
-async def _provision(cloud: CloudProcess, folder: Path, token: str) -> None:
+async def provisioned(cloud: CloudProcess, folder: Path, token: str) -> None:
+    """Enrol a gateway. Raises: EnrolmentFailed."""
     Folder(folder).prepare()
     made = await software.create(Folder(folder).token, passphrase=PASSPHRASE, cost=LIGHT)
     await made.close()

@@ -141,7 +141,7 @@ async def others_go_on(story: Story, north: Box, south: Box) -> None:
     async with south.running() as branch:
         result, detail = await branch.daemon.sync_now()
         assert (result, detail) == ("failed", "transport-status: status 503")
-    shard._pool = (await Database.connect(shard.dsn, config=CONFIG))._pool
+    shard.take_over(await Database.connect(shard.dsn, config=CONFIG))
     await south.sync()
     await story.where()
 

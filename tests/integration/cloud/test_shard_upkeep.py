@@ -165,14 +165,21 @@ async def test_the_stream_and_the_databases_may_be_away(tale: Tale) -> None:
     async with asyncio.timeout(20):
         while not stream.handed[1].outcome:
             await asyncio.sleep(0.01)
-    assert [each.outcome for each in stream.handed[:2]] == ["done", "again"]
-    source._pool = (await Database.connect(source.dsn, config=CONFIG))._pool
+    # It is taken, whether or not the shard that it came from can be told of it.
+    assert [each.outcome for each in stream.handed[:2]] == ["done", "done"]
+    await reconnect(source)
+    assert await tale.waiting() == 1
     async with asyncio.timeout(20):
-        while stream.handed[2].outcome != "done":
+        while stream.handed[2].outcome != "done" or await tale.waiting():
             await asyncio.sleep(0.01)
     taking.cancel()
     await asyncio.gather(publishing, taking, return_exceptions=True)
     await tale.where()
+
+
+async def reconnect(database: Database) -> None:
+    """Let a database be there again."""
+    database.take_over(await Database.connect(database.dsn, config=CONFIG))
 
 
 async def test_what_is_too_much_for_one_message_goes_in_several(tale: Tale) -> None:
@@ -228,7 +235,7 @@ async def copy_of(postgres: Server, database: Database) -> str:
     name = database.dsn.split("/@/")[-1].split("@/")[-1].split("?")[0]
     await database.close()
     await postgres.command(f"CREATE DATABASE {name}_backup TEMPLATE {name} STRATEGY file_copy")
-    database._pool = (await Database.connect(database.dsn, config=CONFIG))._pool
+    await reconnect(database)
     return f"{name}_backup"
 
 
