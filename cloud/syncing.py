@@ -24,6 +24,7 @@ from cloud.issuer.enrolments import (
     take_wishes,
 )
 from cloud.issuer.gateways import (
+    CLOSED,
     FIRST_EPOCH,
     Gateway,
     find_gateway,
@@ -37,6 +38,8 @@ from cloud.issuer.restored import merge_lists, take_back
 from cloud.issuer.succession import followed_by
 from cloud.issuer.suspensions import list_suspended
 from cloud.log import Log
+from cloud.recovery.closures import keep_place_closed
+from cloud.shards.homes import Site
 from cloud.shards.shards import Shards
 from cloud.trails.following import follow
 from sync.exchange import OBJECTS_BYTES_MAX, build_down, first_objects, open_report, takes
@@ -109,8 +112,12 @@ class Exchange:
         self, sealed: bytes, envelope: bytes, verified: VerifiedUp, *, now_ms: int, carried: bool
     ) -> Answered:
         up = verified.claims
-        async with self._at_home(up.journal) as (connection, at_home):
+        async with self._site(up.journal) as site:
+            connection, at_home = site.head, site.home
             gateway = await find_gateway(connection, up.journal)
+            if gateway.state == CLOSED or up.epoch < gateway.epoch:
+                # Where its journal lives may have been restored to before that.
+                await keep_place_closed(site, (up.journal, up.epoch), now_ms=now_ms)
             before = await held_size(at_home, up.journal, epoch=up.epoch)
             given: Any = {"now_ms": now_ms, "carried": carried, "at_home": at_home}
             proven = await judge(connection, self._desk, gateway, up, **given)
@@ -118,7 +125,8 @@ class Exchange:
         # It may be large, and nobody looks at it again.
         del envelope
         taken = await self.intake.take(sealed, verified, now_ms=now_ms)
-        async with self._at_home(up.journal) as (connection, at_home):
+        async with self._site(up.journal) as site:
+            connection, at_home = site.head, site.home
             held = await self._held(at_home, up, taken)
             kept = taken.problem is None and held >= up.acknowledged_size + len(up.entries)
             suspended = await is_suspended(at_home, gateway)
@@ -215,13 +223,13 @@ class Exchange:
         return [*(chain or ()), *first], [*value, *common.later], common.left_bytes
 
     @contextlib.asynccontextmanager
-    async def _at_home(self, journal: bytes) -> AsyncIterator[tuple[Connection, Connection]]:
-        """Transactions at the head, and where a journal lives: one where that is the same."""
+    async def _site(self, journal: bytes) -> AsyncIterator[Site]:
+        """Transactions at the head, and where a journal lives."""
         async with (
             self._database.transaction() as connection,
-            self._shards.at_home(connection, journal) as at_home,
+            self._shards.site(connection, journal) as site,
         ):
-            yield connection, at_home
+            yield site
 
     async def _carry_on(self, connection: Connection, gateway: Gateway, *, now_ms: int) -> None:
         """More of the wallets of the epoch before, where this one goes on."""

@@ -227,6 +227,16 @@ async def keep_closed(site: Site, closure: Closure, *, now_ms: int) -> None:
         await kept.keep_ended(site, closure.place, ended)
 
 
+async def keep_place_closed(site: Site, place: tuple[bytes, int], *, now_ms: int) -> None:
+    """The same by the journal and epoch, which need not be closed."""
+    if site.here.is_head:
+        return
+    for closure in await _DRAFTS.where(
+        site.head, "state = 'closed' AND journal = $1 AND epoch = $2", *place
+    ):
+        await keep_closed(site, closure, now_ms=now_ms)
+
+
 async def give_back(site: Site, closure: Closure, *, now_ms: int) -> None:
     """What was held for an epoch that is over, and never signed, cannot be in the journal.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from cloud.database import Database
+from cloud.errors import DatabaseError
 from cloud.log import Log
 from cloud.shards.messages import HEAD
 from cloud.shards.shards import Shards
