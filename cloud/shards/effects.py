@@ -209,9 +209,12 @@ async def _waiting(connection: Connection, source: int, message: Judged) -> int:
         "redeemed" if message.fate is Fate.MATCHED else "compensated",
     )
     row = await connection.fetchrow(
-        "SELECT epoch_id, size FROM journal_epoch WHERE journal = $1 AND epoch = $2", *place[:2]
+        "SELECT epoch_id, size, stated_ms FROM journal_epoch WHERE journal = $1 AND epoch = $2",
+        *place[:2],
     )
-    if row is None or not (known or row["size"] > message.in_index):
+    # What a journal never told of came in by its statement, and may have no row of its own here.
+    is_told = row is not None and (row["size"] > message.in_index or row["stated_ms"] is not None)
+    if row is None or not (known or is_told):
         raise ShardError("message-early", "the journal has not told of the note's arrival")
     found: int = row["epoch_id"]
     return found

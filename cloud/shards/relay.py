@@ -42,7 +42,7 @@ RESEND_MAX_MS = 900_000
 HOLD_S, OUTAGES_MAX = 300.0, 3
 _log = Log("shards")
 _WAITING = (
-    "SELECT message_id, identity, body, tries FROM shard_message WHERE target = $1"
+    "SELECT message_id, identity, body, tries, created_ms FROM shard_message WHERE target = $1"
     " AND taken_ms IS NULL AND (sent_ms IS NULL OR sent_ms"
     f" + least({RESEND_MS} * (1::bigint << least(tries, 10)), {RESEND_MAX_MS}) <= $2)"
     f" ORDER BY message_id LIMIT {ROWS_MAX} FOR UPDATE SKIP LOCKED"
@@ -152,11 +152,14 @@ def _fitting(rows: Sequence[Any], *, bytes_max: int) -> list[Any]:
 
 
 def _message(number: int, target: int, rows: Sequence[Any]) -> api.Message:
-    """The same rows again, and no others, are the same message to the stream."""
-    tries = [row["tries"].to_bytes(4, "big") + row["identity"] for row in rows]
+    """The same rows again, and no others, are the same message to the stream.
+
+    Those that were written anew, because their shard was restored, are other rows.
+    """
+    told = [f"{row['tries']} {row['created_ms']} ".encode() + row["identity"] for row in rows]
     return api.Message(
         subject=subject_of(target),
-        identity=hashlib.sha256(bytes((number,)) + b"".join(tries)).digest(),
+        identity=hashlib.sha256(bytes((number,)) + b"".join(told)).digest(),
         body=_encode(Batch(number, [row["body"] for row in rows])),
     )
 

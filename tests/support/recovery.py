@@ -314,7 +314,8 @@ class Story:
     async def shards_have_heard(self) -> None:
         """Wait until all messages between shards are taken."""
         async with asyncio.timeout(20):
-            while await self.carried():
+            # Twice: an answer may be written in one shard while the next one is looked at.
+            while await self.carried() or await self.carried():
                 await asyncio.sleep(0.05)
 
     async def carried(self) -> int:

@@ -55,9 +55,9 @@ class Watching:
 
 def watch(story: Story, *kinds: EntryKind) -> None:
     """Let the cloud hold these from now on."""
-    reconciler = story.cloud.cloud.reconciler
-    assert isinstance(reconciler, Reconciler)
-    reconciler._compliance = Watching(*kinds)
+    found = story.cloud.cloud.reconciler
+    for each in [found] if isinstance(found, Reconciler) else found._each:
+        each._compliance = Watching(*kinds)
 
 
 def index_of(made: Receipted) -> int:

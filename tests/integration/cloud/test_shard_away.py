@@ -311,7 +311,7 @@ async def test_nobody_gets_a_home_while_a_shard_is_away_that_may_know_him(
                 return await shards.house(connection, journal, now_ms=NOW_MS, **more)
 
         assert [await house(known), await house(here)] == [1, 0]
-        assert await house(b"f" * 20, at_head=True) == 0
+        assert await house(b"f" * 20, before=here) == 0
         with pytest.raises(DatabaseError, match="database-unavailable"):
             await house(new)
         await second.command("CREATE DATABASE late")

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
-from cloud.database import Database
 from tests.integration.cloud import (
     test_closures,
     test_hidden,
@@ -16,7 +11,6 @@ from tests.integration.cloud import (
     test_refused_claims,
 )
 from tests.integration.cloud import test_forked_claims as forked
-from tests.support.clouds import Clouds
 from tests.support.recovery import (
     ANNA,
     BERT,
@@ -27,8 +21,10 @@ from tests.support.recovery import (
     exchanged,
     paid,
     redeemed,
-    told,
 )
+from tests.support.recovery_shards import emptied, nothing_is_approved, state_of, story
+
+__all__ = ["story"]
 
 # The stories of one database, with north at shard 1 and south at the head.
 test_a_lost_gateway_goes_on = (
@@ -76,32 +72,6 @@ test_two_entries_at_one_index = (
 test_two_notes_at_one_index = (
     forked.test_of_two_notes_at_one_index_one_is_on_its_way_and_the_other_is_the_issuer_s_loss
 )
-
-
-@pytest.fixture
-async def story(clouds: Clouds, tmp_path: Path) -> AsyncIterator[Story]:
-    """A cloud of two databases; one gateway is at the head, so that the next one is not."""
-    head, other = await clouds.fresh(), await clouds.fresh()
-    async with told(head, tmp_path, others=[other]) as opened:
-        await opened.gateway("first")
-        yield opened
-
-
-@contextlib.asynccontextmanager
-async def nothing_is_approved(head: Database, table: str) -> AsyncIterator[None]:
-    """The head is lost at its commit, after the transaction where the journal lives has ended."""
-    async with head.transaction() as connection:
-        await connection.execute(
-            "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS"
-            " $$ BEGIN RAISE EXCEPTION 'lost' USING ERRCODE = '57P01'; END $$"
-        )
-        await connection.execute(
-            f"CREATE CONSTRAINT TRIGGER lose AFTER UPDATE ON {table}"
-            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION lose()"
-        )
-    yield
-    async with head.transaction() as connection:
-        await connection.execute("DROP FUNCTION lose() CASCADE")
 
 
 HEALING = ["again", "rejected", "upkeep"]
@@ -174,13 +144,6 @@ async def heal(story: Story, path: str, how: str) -> None:
         await story.cloud.cloud.refresh()
 
 
-async def state_of(story: Story, table: str) -> str:
-    """Of the one draft in a table of the head."""
-    async with story.database.transaction() as connection:
-        found: str = await connection.fetchval(f"SELECT state FROM {table}")
-    return found
-
-
 async def test_a_head_that_forgot_a_statement_learns_it_from_where_the_journal_lives(
     story: Story, north: Box
 ) -> None:
@@ -191,11 +154,7 @@ async def test_a_head_that_forgot_a_statement_learns_it_from_where_the_journal_l
     await story.pass_window(path)
     before = await story.stated(path, hosted="everybody")
     # The head was restored from a backup of before the draft.
-    async with story.database.transaction() as connection:
-        for table in ("statement_claim", "epoch_statement"):
-            await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-            await connection.execute(f"DELETE FROM {table}")
-            await connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+    await emptied(story.database, "statement_claim", "epoch_statement")
     after = await story.stated(path)
     names = ("hosted", "carried", "paid_out", "counted", "object", "state")
     assert [after[name] for name in names] == [before[name] for name in names]
