@@ -60,7 +60,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The engine at a glance. `online`: see `Engine.online`; times are Unix milliseconds.
 
     `held_ms`: how long the link's budget holds the next session back; 0 when it does not.
-    `day_bytes`, `day_bytes_left`: of the link in use.
+    `day_bytes`, `day_bytes_left`: of the link in use, and of them what is for probes.
     """
 
     state: State
@@ -73,6 +73,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     segment_bytes: int
     day_bytes: int
     day_bytes_left: int | None
+    probe_day_bytes: int
+    probe_day_bytes_left: int | None
     counted: list[Counted]
 
 
@@ -147,6 +149,8 @@ class Engine:
             segment_bytes=line.pace.segment_bytes,
             day_bytes=line.meter.spent(line.link, None, now_ms=now_ms),
             day_bytes_left=line.meter.left(line.link, now_ms=now_ms),
+            probe_day_bytes=line.meter.spent(line.link, Purpose.PROBE, now_ms=now_ms),
+            probe_day_bytes_left=line.meter.left(line.link, Purpose.PROBE, now_ms=now_ms),
             counted=line.meter.counted(),
         )
 

@@ -116,11 +116,10 @@ class Meter:
         """Bytes of the last day, for one purpose or for all."""
         return sum(self._hours(link, purpose, now_ms).values())
 
-    def left(self, link: Link, *, now_ms: int) -> int | None:
-        """What is left of the link's day; None without a budget."""
-        if link.day_bytes_max is None:
-            return None
-        return max(0, link.day_bytes_max - self.spent(link, None, now_ms=now_ms))
+    def left(self, link: Link, purpose: Purpose | None = None, *, now_ms: int) -> int | None:
+        """What is left of the link's day, or of that for probes; None without a budget."""
+        most = link.probe_day_bytes_max if purpose is Purpose.PROBE else link.day_bytes_max
+        return None if most is None else max(0, most - self.spent(link, purpose, now_ms=now_ms))
 
     def wait_ms(self, link: Link, purpose: Purpose, need: int, *, now_ms: int) -> int:
         """How long until so many bytes are free for the purpose; 0 when they are."""

@@ -124,6 +124,9 @@ def line_texts(line: LineAnswer) -> list[tuple[str, str]]:
         texts.append(("", "somebody else answers in the cloud's place: a portal, or a name server"))
     left = "" if line.day_bytes_left is None else f", {line.day_bytes_left} left"
     texts.append(("day", f"{line.day_bytes} bytes{left}; segments of {line.segment_bytes}"))
+    if line.probe_day_bytes_left is not None:
+        probes = f"{line.probe_day_bytes} bytes, {line.probe_day_bytes_left} left"
+        texts.append(("", f"of it for probes: {probes}"))
     if line.held_s:
         texts.append(("", f"the day's budget holds it back for {duration(line.held_s)}"))
     for one in line.counted:

@@ -20,7 +20,10 @@ class BytesLine(Answer, frozen=True, kw_only=True):
 
 
 class LineAnswer(Answer, frozen=True, kw_only=True):
-    """`held_s`: how long the budget holds the next session back. A day counts both ways."""
+    """`held_s`: how long the budget holds the next session back. A day counts both ways.
+
+    What is for probes is part of the whole, and has a budget of its own.
+    """
 
     state: str
     since_ms: int
@@ -30,6 +33,8 @@ class LineAnswer(Answer, frozen=True, kw_only=True):
     segment_bytes: int
     day_bytes: int
     day_bytes_left: int | None = None
+    probe_day_bytes: int = 0
+    probe_day_bytes_left: int | None = None
     held_s: int
     counted: list[BytesLine]
 
@@ -50,6 +55,8 @@ def line_answer(status: Status) -> LineAnswer:
         segment_bytes=status.segment_bytes,
         day_bytes=status.day_bytes,
         day_bytes_left=status.day_bytes_left,
+        probe_day_bytes=status.probe_day_bytes,
+        probe_day_bytes_left=status.probe_day_bytes_left,
         held_s=-(-status.held_ms // 1000),
         counted=[
             BytesLine(

@@ -162,6 +162,9 @@ def _line(facts: Facts) -> list[Row]:
             level=Level.LOOK if offline_left is not None and offline_left < 86_400 else Level.WELL,
         ),
     ]
+    if line.probe_day_bytes_left is not None:
+        probes = f"{line.probe_day_bytes:,} used, {line.probe_day_bytes_left:,} bytes left"
+        rows.append(Row(name="Of them to see whether the cloud answers", text=probes))
     if line.held_s:
         rows.append(Row(name="Held back by the budget for", text=duration(line.held_s)))
     return rows + [_neighbour(heard.url, heard.failure) for heard in facts.neighbours]

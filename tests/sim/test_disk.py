@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import random
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from tests.sim.disk import SECTOR_BYTES, Disk
 from tests.support.vfs import OK, watched
-from wallet.store.connection import Connection
+from wallet.store.connection import Connection, EngineError, connect
 from wallet.store.database import Database
 from wallet.store.errors import DiskFull, StoreError, StoreFailed
 from wallet.store.meta import get_meta, put_meta
@@ -105,6 +107,32 @@ async def test_a_disk_that_lies_loses_what_it_said_to_have(tmp_path: Path) -> No
             await box.cut()
             outcomes.add(tuple(await box.names()))
     assert outcomes == {(), NAMES}
+
+
+async def test_a_store_that_was_closed_keeps_nothing_of_its_disk(tmp_path: Path) -> None:
+    async with store(tmp_path) as box:
+        await box.database.write(put(*NAMES))
+        await box.cut()
+        disk = weakref.ref(box.disk)
+    del box
+    gc.collect()
+    assert disk() is None
+
+
+async def test_what_is_still_open_when_its_disk_goes_reaches_no_file(tmp_path: Path) -> None:
+    async with store(tmp_path) as box:
+        await box.database.write(put("first"))
+        late = connect(box.path, key=KEY, query_only=False)
+        assert late.execute("SELECT count(*) FROM meta").fetchone() is not None
+        disk = weakref.ref(box.disk)
+    path, before = box.path, box.path.read_bytes()
+    del box
+    gc.collect()
+    assert disk() is None
+    with pytest.raises(EngineError, match="disk I/O error"):
+        put("second")(late)
+    late.close()
+    assert path.read_bytes() == before
 
 
 async def test_a_full_disk_takes_a_part_and_says_so(tmp_path: Path) -> None:

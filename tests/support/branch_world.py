@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,7 +85,8 @@ class Side:
 class World:
     """Cloud, gateway, and who may stand between them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, config: str = _CONFIG) -> None:
+        """`config`: the gateway's, to begin with."""
         self.folder = folder
         self.branch = Side("tun-branch", GATEWAY, CLOUD)
         self.cloud_side = Side("tun-cloud", CLOUD, GATEWAY, PORTAL)
@@ -96,9 +97,9 @@ class World:
         self.cloud = CloudProcess(folder / "cloud", prefix=AS_A_USER, settings=settings)
         self.cloud.host = CLOUD
         self.daemon = Daemon(folder / "gateway")
-        config = folder / "gateway.toml"
-        config.write_text(_CONFIG)
-        self.daemon.command.environment["CBDC_EDGE_CONFIG"] = str(config)
+        self.config = folder / "gateway.toml"
+        self.config.write_text(config)
+        self.daemon.command.environment["CBDC_EDGE_CONFIG"] = str(self.config)
         self.payer, self.payee = DeviceKey(b"\x01" * 32), DeviceKey(b"\x02" * 32)
         self.lying = False
         # Connections that somebody took in the cloud's place, and what they were told.
@@ -216,29 +217,32 @@ class World:
         assert isinstance(outcome, asyncio.CancelledError), outcome
 
     async def _pay(self, client: Client) -> None:
-        journal = (await self.daemon.wait_for(lambda status: True)).id
-        for sequence in range(sys.maxsize):
-            now_ms, began = SystemClock().now_ms(), time.monotonic()
-            order = self.payer.sign_order(
-                sequence=sequence,
-                payee=self.payee.public.id,
-                payee_journal=parse_journal(journal or ""),
-                amount_minor=AMOUNT,
-                currency="EUR",
-                created_ms=now_ms,
-                expires_ms=now_ms + 86_400_000,
-                kind=0,
-                authorisation=0,
-                payer_journal=parse_journal(journal or ""),
-                payer_epoch=1,
-            )
-            body = {"order": to_text(order)}
-            # Begun is begun: the end of the block waits for its receipt.
-            paying = client.call("POST", "/v1/payments", PaymentAnswer, body=body)
-            answer = await asyncio.shield(self._receipted(asyncio.ensure_future(paying)))
-            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
-            assert answer.state == "accepted"
+        while True:
+            await self._pay_once(client)
             await asyncio.sleep(PAUSE_S)
+
+    async def _pay_once(self, client: Client) -> None:
+        journal = parse_journal((await self.daemon.wait_for(lambda status: True)).id or "")
+        now_ms, began = SystemClock().now_ms(), time.monotonic()
+        order = self.payer.sign_order(
+            sequence=len(self.paid),
+            payee=self.payee.public.id,
+            payee_journal=journal,
+            amount_minor=AMOUNT,
+            currency="EUR",
+            created_ms=now_ms,
+            expires_ms=now_ms + 86_400_000,
+            kind=0,
+            authorisation=0,
+            payer_journal=journal,
+            payer_epoch=1,
+        )
+        body = {"order": to_text(order)}
+        # Begun is begun: the end of the block waits for its receipt.
+        paying = client.call("POST", "/v1/payments", PaymentAnswer, body=body)
+        answer = await asyncio.shield(self._receipted(asyncio.ensure_future(paying)))
+        self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+        assert answer.state == "accepted"
 
     async def _receipted(self, paying: asyncio.Future[PaymentAnswer]) -> PaymentAnswer:
         answer = await paying
@@ -302,6 +306,10 @@ class World:
         await self.daemon.start()
         journal = (await self.daemon.wait_for(lambda status: status.mode == "open")).id or ""
         await self.cloud_side.run(self._enrol_wallets(journal))
+        await self._funded()
+
+    async def _funded(self) -> None:
+        """Wait until the money has come."""
         await self.daemon.wait_for(lambda status: (status.balance_total or 0) == FUNDS)
 
     async def _begin_branch(self) -> str:
@@ -350,15 +358,15 @@ class World:
         }
 
 
-def play() -> dict[str, Any]:
-    """Play it in this process, which has namespaces of its own."""
+def played(make: Callable[[Path], World], *, most_s: float) -> dict[str, Any]:
+    """Play a world in this process, which has namespaces of its own."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ask_the_cloud_for_names(folder)
-        world = World(folder)
+        world = make(folder)
         playing = asyncio.run_coroutine_threadsafe(world.play(), world.branch.loop)
         try:
-            world.wire.run_until(playing.done, most_s=MOST_S)
+            world.wire.run_until(playing.done, most_s=most_s)
             playing.result()
         finally:
             _end(world)
@@ -379,6 +387,6 @@ def run_branch() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(play()))
+    print(json.dumps(played(World, most_s=MOST_S)))
     sys.stdout.flush()
     os._exit(0)

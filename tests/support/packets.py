@@ -20,10 +20,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x1, 0x1000
+_TCP_OF_IPV4, _SYN, _ACK = 6, 0x02, 0x10
 TUN = "/dev/net/tun"
 PACKET_BYTES_MAX = 65_536
 # What waits for longer than this at a slow line's end is dropped.
@@ -87,6 +88,26 @@ class End:
             subprocess.run(["ip", *command.split()], check=True)
 
 
+@dataclass(slots=True)
+class Passed:
+    """TCP at one end: ports that connections began from, and bytes with all headers.
+
+    `sent`: with what was lost on the way. `received`: what arrived.
+    """
+
+    ports: frozenset[int] = frozenset()
+    sent: int = 0
+    received: int = 0
+
+    def since(self, before: Passed) -> Passed:
+        """What came on top."""
+        return Passed(
+            self.ports - before.ports,
+            self.sent - before.sent,
+            self.received - before.received,
+        )
+
+
 @dataclass(order=True, slots=True)
 class _Due:
     at_s: float
@@ -107,12 +128,18 @@ class Wire:
         self._began_s = time.monotonic()
         self.carried = self.dropped = 0
         self.carried_bytes = 0
+        self._passed = {handle: Passed() for handle in self._ends}
 
     def turn(self, end: End, to: End) -> None:
         """From now on what one end sends goes to another one, and back."""
         self._ends[end.handle] = to.handle
         self._ends[to.handle] = end.handle
         self._free_s.setdefault(to.handle, 0.0)
+        self._passed.setdefault(to.handle, Passed())
+
+    def passed(self, end: End) -> Passed:
+        """What passed at an end until now."""
+        return replace(self._passed[end.handle])
 
     def run_until(self, done: Callable[[], bool], *, most_s: float) -> None:
         """Carry until it is done. Raises: AssertionError when that takes too long."""
@@ -129,6 +156,9 @@ class Wire:
 
     def _take(self, handle: int, packet: bytes) -> None:
         now_s, quality = time.monotonic(), self.quality
+        if _is_tcp(packet):
+            self._passed[handle].ports |= _begins(packet)
+            self._passed[handle].sent += len(packet)
         begins_s = max(now_s, self._free_s[handle])
         lost = self._chance.random() < quality.loss or not quality.is_up(now_s - self._began_s)
         if lost or begins_s - now_s > QUEUE_S:
@@ -146,3 +176,16 @@ class Wire:
         while self._due and self._due[0].at_s <= now_s:
             due = heapq.heappop(self._due)
             os.write(due.to, due.packet)
+            if _is_tcp(due.packet):
+                self._passed[due.to].received += len(due.packet)
+
+
+def _is_tcp(packet: bytes) -> bool:
+    return packet[0] >> 4 == 4 and packet[9] == _TCP_OF_IPV4
+
+
+def _begins(packet: bytes) -> set[int]:
+    """The port that it asks for a connection from, if it does."""
+    segment = packet[(packet[0] & 15) * 4 :]
+    begins = segment[13] & (_SYN | _ACK) == _SYN
+    return {int.from_bytes(segment[:2], "big")} if begins else set()

@@ -50,6 +50,8 @@ LINE = LineAnswer(
     kind="free",
     segment_bytes=65_536,
     day_bytes=12_345,
+    probe_day_bytes=4_321,
+    probe_day_bytes_left=50_000,
     held_s=0,
     counted=[],
 )

@@ -4,6 +4,9 @@ The driver has no interface for it, but exports SQLite's own (https://sqlite.org
 system's VFS is registered once more under another name, and the files that it opens in a watched
 folder get a table of methods in which writing, truncating and syncing are ours. All else, the
 shared memory and the locks among it, is done by the system's own methods.
+
+SQLite keeps pointers to the VFS, and each open file one to its table: those, a handful, stay for as
+long as the process lives. What is known of a file goes when it is closed, and its watcher with it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +31,7 @@ _Pointer, _Int, _Long = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
 # The name has parameters behind its end and is kept by the system: it must stay a pointer.
 _Open = ctypes.CFUNCTYPE(_Int, _Pointer, _Pointer, _Pointer, _Int, _Pointer)
 _Delete = ctypes.CFUNCTYPE(_Int, _Pointer, ctypes.c_char_p, _Int)
+_Close = ctypes.CFUNCTYPE(_Int, _Pointer)
 _Write = ctypes.CFUNCTYPE(_Int, _Pointer, _Pointer, _Int, _Long)
 _Truncate = ctypes.CFUNCTYPE(_Int, _Pointer, _Long)
 _Sync = ctypes.CFUNCTYPE(_Int, _Pointer, _Int)
@@ -53,7 +58,7 @@ class _Methods(ctypes.Structure):
 
     _fields_ = (
         ("version", _Int),
-        ("close", _Pointer),
+        ("close", _Close),
         ("read", _Pointer),
         ("write", _Write),
         ("truncate", _Truncate),
@@ -87,6 +92,21 @@ class Watcher(Protocol):
         """The status; the file is deleted when it is OK."""
 
 
+@dataclass(slots=True)
+class _Opened:
+    """A file that SQLite has open. `watcher`: None once its block has ended."""
+
+    path: str
+    watcher: Watcher | None
+    system: _Methods
+    starts: int
+
+    def deciding(self) -> Watcher | None:
+        """Who decides about it; nobody for what a life of before left open: it reaches no file."""
+        watcher = self.watcher
+        return None if watcher is None or watcher.starts != self.starts else watcher
+
+
 class _Layer:
     """The registered VFS of this process; SQLite keeps pointers into it for as long as it lives."""
 
@@ -100,8 +120,11 @@ class _Layer:
         self._vfs.name = NAME
         self._vfs.open, self._vfs.delete = _Open(self._open), _Delete(self._delete)
         self._tables: dict[int, tuple[_Methods, _Methods]] = {}
-        self._files: dict[int, tuple[str, Watcher, _Methods, int]] = {}
+        # By the address that SQLite has it at, from its opening to its closing.
+        self._files: dict[int, _Opened] = {}
         self._watched: dict[str, Watcher] = {}
+        # Never freed, not even while Python ends: a connection may be closed later than that.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
 
     def watch(self, folder: Path, watcher: Watcher) -> None:
         """From now on new connections come here."""
@@ -109,8 +132,11 @@ class _Layer:
         self._watched[str(folder)] = watcher
 
     def forget(self, folder: Path) -> None:
-        """New connections are the system's again."""
+        """New connections are the system's again; what is still open reaches no file any more."""
         del self._watched[str(folder)]
+        for opened in list(self._files.values()):
+            if os.path.dirname(opened.path) == str(folder):
+                opened.watcher = None
         self._library.sqlite3_vfs_unregister(ctypes.addressof(self._vfs))
         self._library.sqlite3_vfs_register(ctypes.addressof(self._system), 1)
 
@@ -128,12 +154,13 @@ class _Layer:
                 self._tables[address] = _Methods.from_address(address), self._table(address)
             system, ours = self._tables[address]
             methods[0] = ctypes.addressof(ours)
-            self._files[file] = path, watcher, system, watcher.starts
+            self._files[file] = _Opened(path, watcher, system, watcher.starts)
             watcher.opened(path)
         return status
 
     def _table(self, address: int) -> _Methods:
         table: _Methods = _copy(_Methods.from_address(address))
+        table.close = _Close(self._close)
         table.write, table.truncate = _Write(self._write), _Truncate(self._truncate)
         table.sync = _Sync(self._sync)
         return table
@@ -143,23 +170,30 @@ class _Layer:
         status = OK if watcher is None else watcher.delete(path.decode())
         return status or int(self._system.delete(vfs, path, sync_folder))
 
+    def _close(self, file: int) -> int:
+        # SQLite asks nothing more of it, and may have the next one at the same address.
+        return int(self._files.pop(file).system.close(file))
+
     def _write(self, file: int, data: int, count: int, offset: int) -> int:
-        path, watcher, system, starts = self._files[file]
-        if starts != watcher.starts:
+        opened = self._files[file]
+        watcher = opened.deciding()
+        if watcher is None:
             return IOERR_WRITE
-        through, status = watcher.write(path, offset, ctypes.string_at(data, count))
-        written = int(system.write(file, data, through, offset)) if through else OK
+        through, status = watcher.write(opened.path, offset, ctypes.string_at(data, count))
+        written = int(opened.system.write(file, data, through, offset)) if through else OK
         return status or written
 
     def _truncate(self, file: int, size: int) -> int:
-        path, watcher, system, starts = self._files[file]
-        if starts != watcher.starts:
+        opened = self._files[file]
+        watcher = opened.deciding()
+        if watcher is None:
             return IOERR_TRUNCATE
-        return watcher.truncate(path, size) or int(system.truncate(file, size))
+        return watcher.truncate(opened.path, size) or int(opened.system.truncate(file, size))
 
     def _sync(self, file: int, flags: int) -> int:
-        path, watcher, _, starts = self._files[file]
-        return watcher.sync(path) if starts == watcher.starts else IOERR_SYNC
+        opened = self._files[file]
+        watcher = opened.deciding()
+        return IOERR_SYNC if watcher is None else watcher.sync(opened.path)
 
 
 def _copy(original: Any) -> Any:

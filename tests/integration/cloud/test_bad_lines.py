@@ -4,6 +4,7 @@ The engine over many such lines, one by one, is in `tests/integration/sync/test_
 """
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,11 @@ async def test_a_branch_pays_over_every_line_and_agrees_with_the_cloud_in_the_en
     assert phases["2g"]["dropped"] > 0 and phases["flapping"]["dropped"] > 0, phases
     assert (phases["portal"]["line"], phases["lies"]["line"]) == ("captive", "captive"), phases
     assert (told["strangers"] >= 2, told["told_strangers"]) == (True, 0), told
-    # 3. In the end the cloud holds all, each payment once, and both books say the same.
+    check_agreed(told)
+
+
+def check_agreed(told: dict[str, Any]) -> None:
+    """In the end the cloud holds all, each payment once, and both books say the same."""
     assert len(told["held"]) == told["size"] == len(set(told["held"])), told
     assert set(told["paid"]) <= set(told["held"])
     assert told["cloud"] == told["gateway"], told

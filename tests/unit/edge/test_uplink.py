@@ -84,6 +84,8 @@ def test_the_line_is_told_in_words() -> None:
         segment_bytes=4096,
         day_bytes=9_000,
         day_bytes_left=1_000,
+        probe_day_bytes=600,
+        probe_day_bytes_left=200,
         held_s=7200,
         counted=[BytesLine(link="wlan0", purpose="probe", sent=5, received=7)],
     )
@@ -91,5 +93,6 @@ def test_the_line_is_told_in_words() -> None:
     assert "captive on wlan0 (metered), 3 failures" in text
     assert "somebody else answers" in text
     assert "9000 bytes, 1000 left" in text
+    assert "of it for probes: 600 bytes, 200 left" in text
     assert "holds it back" in text
     assert "wlan0 probe: 5 sent, 7 received" in text

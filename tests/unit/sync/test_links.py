@@ -61,7 +61,9 @@ async def test_probes_stop_for_the_day_when_their_budget_is_spent_and_people_may
         assert pair.cloud.probes == PROBES
         wait_ms = pair.hands.waits[-1]
         assert wait_ms is not None and 23 * HOUR_MS < wait_ms <= 24 * HOUR_MS
-        assert pair.engine.status().held_ms == wait_ms
+        status = pair.engine.status()
+        assert (status.held_ms, status.probe_day_bytes_left) == (wait_ms, 0)
+        assert status.probe_day_bytes == PROBES * PROBE_BYTES == status.day_bytes
         assert pair.engine.state is State.OFFLINE
         pair.engine.wake(Wake.WORK)
         await pair.until(lambda: len(pair.hands.waits) == PROBES + 3)
