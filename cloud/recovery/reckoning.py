@@ -62,14 +62,7 @@ async def reckon(site: Site, desk: Desk, closure: Closure, *, hosted: Hosted) ->
     Raises: IssuerError `closure-open`, `closure-stated`, `entries-held`; ReconcilerError
     `replica-broken`.
     """
-    if closure.state is not ClosureState.CLOSED:
-        raise IssuerError("closure-open", f"the closure is {closure.state.value}")
-    # Whoever hands a claim in, or redeems a note of this epoch, waits until this is decided.
-    row = await site.home.fetchrow(
-        "SELECT epoch_id, journal, epoch, size, applied, root, stated_ms FROM journal_epoch"
-        " WHERE journal = $1 AND epoch = $2 FOR UPDATE",
-        *closure.place,
-    )
+    row = await locked_epoch(site, closure)
     if row["stated_ms"] is not None:
         raise IssuerError("closure-stated", "the epoch has its statement, which keeps its claims")
     await _require_decided(site.home, row)
@@ -78,7 +71,7 @@ async def reckon(site: Site, desk: Desk, closure: Closure, *, hosted: Hosted) ->
         site.home, desk.anchor, epoch_id=row["epoch_id"], journal=place[0], epoch=place[1]
     )
     gateway = await find_gateway(site.head, closure.journal)
-    keys, kept = await _enrolled(site.head, closure.journal)
+    keys, kept = await enrolled_in(site.head, closure.journal)
     books = Books(
         desk.anchor,
         replica.state,
@@ -117,6 +110,20 @@ async def reckon(site: Site, desk: Desk, closure: Closure, *, hosted: Hosted) ->
     )
 
 
+async def locked_epoch(site: Site, closure: Closure) -> Any:
+    """The row of a closed epoch: whoever hands a claim in, or redeems a note, waits until the end.
+
+    Raises: IssuerError `closure-open`.
+    """
+    if closure.state is not ClosureState.CLOSED:
+        raise IssuerError("closure-open", f"the closure is {closure.state.value}")
+    return await site.home.fetchrow(
+        "SELECT epoch_id, journal, epoch, size, applied, root, stated_ms, stated_by"
+        " FROM journal_epoch WHERE journal = $1 AND epoch = $2 FOR UPDATE",
+        *closure.place,
+    )
+
+
 def _waiting(site: Site, journal: bytes, currency: str) -> Account:
     """Where the value of grants is that were not entered, or the way there."""
     if site.here.is_head:
@@ -134,7 +141,7 @@ async def _require_decided(connection: Connection, row: Any) -> None:
         raise IssuerError("entries-held", f"{held} entries wait for a decision first")
 
 
-async def _enrolled(connection: Connection, journal: bytes) -> tuple[EnrolledKeys, list[bytes]]:
+async def enrolled_in(connection: Connection, journal: bytes) -> tuple[EnrolledKeys, list[bytes]]:
     """Keys as the issuer enrolled them there, and the wallets whose keys were kept."""
     rows = await connection.fetch(
         "SELECT DISTINCT ON (wallet) wallet, cose_key, hosted FROM wallet_enrolment"

@@ -256,8 +256,8 @@ async def _state(
     await _convict(site, desk, total, now_ms=now_ms)
     signed = await desk.sign_payload(STATEMENT_TYPE, payload, role=issued.ROLES[STATEMENT_TYPE])
     await site.home.execute(
-        "UPDATE journal_epoch SET stated_ms = $3 WHERE journal = $1 AND epoch = $2",
-        *(*closure.place, now_ms),
+        "UPDATE journal_epoch SET stated_ms = $3, stated_by = $4 WHERE journal = $1 AND epoch = $2",
+        *(*closure.place, now_ms, closure.closure_id),
     )
     stated = Stated(
         statement_id=draft.statement_id,

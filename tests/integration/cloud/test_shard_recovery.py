@@ -12,6 +12,7 @@ from cloud.database import Database
 from tests.integration.cloud import (
     test_closures,
     test_hidden,
+    test_late_payments,
     test_recovery,
     test_refused_claims,
 )
@@ -76,6 +77,28 @@ test_two_entries_at_one_index = (
 test_two_notes_at_one_index = (
     forked.test_of_two_notes_at_one_index_one_is_on_its_way_and_the_other_is_the_issuer_s_loss
 )
+
+test_a_hidden_payment_is_paid_late = (
+    test_late_payments.test_who_was_paid_by_an_entry_that_a_planned_end_hid_is_paid_late
+)
+test_a_payment_behind_the_close_is_paid_late = (
+    test_late_payments.test_who_was_paid_by_an_entry_behind_the_close_is_paid_late
+)
+test_a_lost_epoch_s_receipt_is_paid_late = (
+    test_late_payments.test_a_receipt_of_a_lost_epoch_that_comes_after_its_window_is_paid_late
+)
+test_an_order_counts_once = (
+    test_late_payments.test_an_order_that_was_told_or_counted_at_another_index_is_nothing
+)
+test_one_of_two_receipts_is_paid = test_late_payments.test_of_two_receipts_for_one_order_one_is_paid
+test_who_is_listed_is_not_paid_late = (
+    test_late_payments.test_a_payee_who_is_on_a_list_is_not_paid_late
+)
+test_nothing_else_is_paid_late = test_late_payments.test_nothing_but_a_payment_is_paid_late
+test_late_payments_are_bounded = (
+    test_late_payments.test_late_payments_are_bounded_unless_officers_say_how_much
+)
+test_what_cannot_be_paid_late = test_late_payments.test_what_cannot_be_paid_late_is_named
 
 
 @pytest.fixture
@@ -159,6 +182,39 @@ async def test_a_statement_that_the_head_did_not_commit_is_known_to_it_by_whatev
         assert (balance(branch, ANNA), balance(branch, BERT)) == (700, 200)
     assert await story.cloud.cloud.shards.home_of(again.journal) == 1
     await story.where()
+
+
+@pytest.mark.parametrize("healed", HEALING)
+async def test_a_late_payment_that_the_head_did_not_commit_is_known_to_it_by_whatever_comes_next(
+    story: Story, north: Box, healed: str
+) -> None:
+    async with north.running(offline=True) as branch:
+        made = await paid(branch, ANNA, BERT, 300)
+    path = await story.closed(north)
+    await story.pass_window(path)
+    await story.stated(path)
+    await story.hand_in(made)
+    one, other = [await test_late_payments.drafted(story, path, made) for _ in range(2)]
+    async with nothing_is_approved(story.database, "late_payment_draft"):
+        refused = await story.refused(story.second, f"{one}/approve", {})
+    assert refused == "database-unavailable"
+    # It is paid, once, and no other draft pays it again.
+    assert (await story.where()).loss == -300
+    assert await story.refused(story.second, f"{other}/approve", {}) == "paid-late-already"
+    assert await states_of(story) == ["draft", "draft"]
+    await heal(story, one, healed)
+    assert await states_of(story) == ["approved", "draft"]
+    assert (await story.done(story.second, f"{other}/reject", {}))["state"] == "rejected"
+    found = await story.where()
+    assert (found.offline, found.loss, found.in_transit) == (1_000, -300, 0)
+    assert await story.online_of(BERT) == 300
+
+
+async def states_of(story: Story) -> list[str]:
+    """Of all drafts of late payments."""
+    async with story.database.transaction() as connection:
+        rows = await connection.fetch("SELECT state FROM late_payment_draft ORDER BY state")
+    return [row["state"] for row in rows]
 
 
 async def heal(story: Story, path: str, how: str) -> None:
