@@ -26,10 +26,13 @@ from tests.support.recovery import (
     Story,
     balance,
     exchanged,
+    forgotten,
     paid,
     redeemed,
     told,
 )
+from wallet.journal import Receipted
+from wallet.protocol.entry import Payment, decode_entry
 
 # The stories of one database, with north at shard 1 and south at the head.
 test_a_lost_gateway_goes_on = (
@@ -256,6 +259,40 @@ async def test_a_head_that_forgot_a_statement_learns_it_from_where_the_journal_l
     names = ("hosted", "carried", "paid_out", "counted", "object", "state")
     assert [after[name] for name in names] == [before[name] for name in names]
     assert (await story.where()).offline == 0
+
+
+async def test_a_head_that_forgot_a_closure_does_not_pay_again_what_was_counted_or_paid_late(
+    story: Story, north: Box
+) -> None:
+    async with forgotten(north) as branch:
+        other, late = [await paid(branch, ANNA, BERT, amount) for amount in (300, 20)]
+    await test_hidden.fill(story, north)
+    body = decode_entry(other.entry).body
+    assert isinstance(body, Payment)
+    async with north.running(offline=True) as branch:
+        counted = await branch.opened.journal.pay(body.order.signed.raw)
+        assert isinstance(counted, Receipted) and counted.index != other.index
+    path = await story.closed(north)
+    assert await story.hand_in(counted) == ["taken"]
+    await story.pass_window(path)
+    await story.stated(path)
+    assert await story.hand_in(other, late) == ["late", "late"]
+    one = await test_late_payments.drafted(story, path, late)
+    await story.done(story.second, f"{one}/approve", {})
+    before = await story.where()
+    # The head was restored from a backup of before the closure, which is made anew.
+    async with story.database.transaction() as connection:
+        for table in ("late_payment_draft", "statement_claim", "epoch_statement", "epoch_closure"):
+            await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+            await connection.execute(f"DELETE FROM {table}")
+            await connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+    anew = await story.closed(north)
+    await story.pass_window(anew)
+    await story.stated(anew)
+    assert anew != path
+    found = [code for _, _, code in await test_late_payments.shown(story, anew)]
+    assert sorted(found, key=str) == ["paid-late-already", "sequence-used"]
+    assert await story.where() == before
 
 
 async def test_a_lost_gateway_s_notes_are_known_in_either_shard(
