@@ -24,6 +24,7 @@ from cloud.http.compliance import compliance_routes
 from cloud.http.door import Door
 from cloud.http.evidence import evidence_routes
 from cloud.http.gateways import gateway_application
+from cloud.http.late_payments import late_payment_routes
 from cloud.http.lost_grants import lost_grant_routes
 from cloud.http.officers import officer_routes
 from cloud.http.overview import overview_routes
@@ -58,6 +59,7 @@ def api_application(cloud: Cloud) -> web.Application:
         *people_routes(),
         *overview_routes(cloud),
         *recovery_routes(cloud),
+        *late_payment_routes(cloud),
         *lost_grant_routes(),
         *trust_routes(cloud),
         *trail_routes(),

@@ -70,6 +70,7 @@ def add_recovery(actions: Any) -> None:
     sign = actions.add_parser("sign", help="sign another officer's statement")
     sign.add_argument("statement")
     _by_officer(sign, sign_statement)
+    _add_late_payments(actions)
     successor = actions.add_parser(
         "successor",
         help="a token for the gateway that goes on; it has to prove what the one before had to",
@@ -97,6 +98,32 @@ def _add_refusals(actions: Any) -> None:
     approve = actions.add_parser("approve-refusal", help="refuse a claim as another proposed")
     approve.add_argument("draft")
     _by_officer(approve, approve_refusal)
+
+
+def _add_late_payments(actions: Any) -> None:
+    late = actions.add_parser("late", help="receipts that came after a closure's statement")
+    late.add_argument("closure")
+    _by_officer(late, late_receipts)
+    pay = actions.add_parser(
+        "pay-late", help="draft: a late receipt is paid by the issuer; another officer approves"
+    )
+    pay.add_argument("closure")
+    pay.add_argument("claim", help="its entry's leaf hash, as `late` shows it")
+    pay.add_argument("--reason", required=True)
+    pay.add_argument(
+        "--bear",
+        type=int,
+        default=0,
+        metavar="MINOR",
+        help="what the issuer may bear of the epoch in all, where its policy's bound is below that",
+    )
+    _by_officer(pay, draft_late_payment)
+    shown = actions.add_parser("late-payments", help="late receipts that are, or may be, paid")
+    shown.add_argument("closure")
+    _by_officer(shown, late_payments)
+    approve = actions.add_parser("approve-late", help="pay a late receipt as another proposed")
+    approve.add_argument("draft")
+    _by_officer(approve, approve_late_payment)
 
 
 def _by_officer(parser: argparse.ArgumentParser, run: Any) -> None:
@@ -205,8 +232,8 @@ async def _show(api: Api, path: str) -> None:
     print(f"carried {found['carried']} of {found['wallets']} wallets, borne {found['borne']}")
 
 
-def _show_claim(line: dict[str, Any]) -> None:
-    verdict = "counts" if line["code"] is None else f"refused: {line['code']}"
+def _show_claim(line: dict[str, Any], *, good: str = "counts") -> None:
+    verdict = good if line["code"] is None else f"refused: {line['code']}"
     print(f"entry {line['index']}  {line['kind']}  {line['amount']}  {verdict}  {line['claim']}")
 
 
@@ -265,6 +292,49 @@ async def sign_statement(config: Config, options: argparse.Namespace) -> int:
     path = f"/v1/issuer/statements/{options.statement}/approve"
     made = await Api(config, options.officer_file, timeout_s=RECKONED_S).post(path, {})
     print(f"carried {made['carried']}, borne {made['borne']}: {made['state']}")
+    return WELL
+
+
+async def late_receipts(config: Config, options: argparse.Namespace) -> int:
+    """What came after the statement, and what of it may be paid."""
+    api = Api(config, options.officer_file, timeout_s=RECKONED_S)
+    path = f"/v1/issuer/closures/{options.closure}/late-receipts"
+    async for line in api.pages(path, "receipts"):
+        _show_claim(line, good="payable")
+    return WELL
+
+
+async def draft_late_payment(config: Config, options: argparse.Namespace) -> int:
+    """Propose to pay a late receipt."""
+    body: dict[str, object] = {
+        "draft_id": secrets.token_hex(32),
+        "claim": options.claim,
+        "reason": options.reason,
+        "bear_max": options.bear,
+    }
+    path = f"/v1/issuer/closures/{options.closure}/late-payments"
+    made = await Api(config, options.officer_file, timeout_s=RECKONED_S).post(path, body)
+    print(f"draft {made['draft_id']}: waits for another officer")
+    print(f"{made['amount']} to {made['payee']}, borne by the issuer")
+    return WELL
+
+
+async def late_payments(config: Config, options: argparse.Namespace) -> int:
+    """Late receipts that are, or may be, paid."""
+    path = f"/v1/issuer/closures/{options.closure}/late-payments"
+    async for line in Api(config, options.officer_file).pages(path, "payments"):
+        print(
+            f"{line['draft_id']}  claim {line['claim']}  {line['amount']} to {line['payee']}"
+            f"  {line['state']}  {line['reason']}"
+        )
+    return WELL
+
+
+async def approve_late_payment(config: Config, options: argparse.Namespace) -> int:
+    """Pay a late receipt."""
+    path = f"/v1/issuer/late-payments/{options.draft}/approve"
+    made = await Api(config, options.officer_file, timeout_s=RECKONED_S).post(path, {})
+    print(f"claim {made['claim']}: {made['amount']} paid to {made['payee']}")
     return WELL
 
 

@@ -54,6 +54,8 @@ _BY_CODE = {
     "claim-unknown": 404,
     "closure-open": 409,
     "closure-stated": 409,
+    "closure-unstated": 409,
+    "paid-late-already": 409,
     "draft-expired": 409,
     "draft-stale": 409,
     "entries-held": 409,

@@ -210,7 +210,7 @@ class RecoveryDesk:
             wallets=len(total.carried),
             outcome=total.digest.hex(),
             claimed=len(total.judged),
-            claims=[_claim(item) for item in page],
+            claims=[claim_answer(item) for item in page],
         )
 
     async def draft_refusal(self, call: Call) -> types.RefusalAnswer:
@@ -280,7 +280,7 @@ class RecoveryDesk:
         found = await statements.judged_by(
             call.connection, call.identity("statement"), first=call.first
         )
-        return types.JudgedAnswer(claims=[_claim(item) for item in found])
+        return types.JudgedAnswer(claims=[claim_answer(item) for item in found])
 
     async def approve_statement(self, call: Call) -> types.StatementAnswer:
         """Approve another officer's statement: claims are posted, and it is signed."""
@@ -346,7 +346,8 @@ def _closure(made: Closure) -> types.ClosureAnswer:
     )
 
 
-def _claim(item: Judged) -> types.ClaimAnswer:
+def claim_answer(item: Judged) -> types.ClaimAnswer:
+    """A claim as an officer sees it."""
     return types.ClaimAnswer(
         claim=item.leaf.hex(),
         index=item.index,

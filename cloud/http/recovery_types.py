@@ -69,7 +69,8 @@ class ClaimsBody(Body, frozen=True, kw_only=True):
 class TakenAnswer(Answer, frozen=True, kw_only=True):
     """What became of each receipt, in order.
 
-    `known`: it came before, or its journal told of it. `late`: the statement was signed before.
+    `known`: it came before, or its journal told of it. `late`: the statement was signed before; two
+    officers may have a payment paid all the same.
     """
 
     outcomes: list[Literal["taken", "known", "invalid", "late"]]
@@ -167,6 +168,55 @@ class StatementsAnswer(Answer, frozen=True, kw_only=True):
     """Drafts of a closure's statement, the newest first."""
 
     statements: list[StatementAnswer]
+
+
+# ---- late payments --------------------------------------------------------------------------
+
+
+class LateReceiptsAnswer(Answer, frozen=True, kw_only=True):
+    """Receipts that came after the statement, from the place `first` of the query on; none at the
+    end. `code` says why one pays nobody.
+
+    `borne`: what the issuer bore of the epoch until now, in minor units; `bound`: what its policy
+    says, if it says anything.
+    """
+
+    borne: int
+    bound: int | None
+    receipts: list[ClaimAnswer]
+
+
+class LatePaymentBody(Body, frozen=True, kw_only=True):
+    """A draft: a late receipt, by its entry's leaf hash, is paid online once another approves.
+
+    `bear_max`: what the issuer may bear of the epoch in all, in minor units, where the bound of the
+    journal's policy is not enough.
+    """
+
+    draft_id: Identity
+    claim: Identity
+    reason: Text
+    bear_max: Borne = 0
+
+
+class LatePaymentAnswer(Answer, frozen=True, kw_only=True):
+    """A draft and what became of it."""
+
+    draft_id: Identity
+    closure_id: Identity
+    claim: Identity
+    index: int
+    payee: str
+    amount: int
+    reason: str
+    bear_max: int
+    state: Literal["draft", "approved", "rejected"]
+
+
+class LatePaymentsAnswer(Answer, frozen=True, kw_only=True):
+    """Drafts of a closure and what became of them, the newest first."""
+
+    payments: list[LatePaymentAnswer]
 
 
 # ---- lost grants ----------------------------------------------------------------------------

@@ -213,7 +213,7 @@ class Books(Balances):
         """
         order, spent = payment.order, self._is_spent(payment.order)
         if spent or claim.index < self._state.size:
-            check_payee(self._state, payment)
+            check_payee(self._state, order)
         self._balances[order.payee] += order.amount_minor
         payee = self.account(order.payee)
         if not spent:

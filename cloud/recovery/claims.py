@@ -94,8 +94,11 @@ async def hand_in(
 ) -> list[Outcome]:
     """Take receipts of journals that live in this database; an answer for each.
 
-    Each is judged like one that a gateway collected: against its journal, if that has told.
+    Each is judged like one that a gateway collected: against its journal, if that has told. What
+    comes after the statement is kept as well: as evidence, and as what may be paid late.
     """
+    if not received:
+        return []
     # Whoever signs the statement has locked these rows: a claim is in it, or is late.
     rows = await connection.fetch(
         "SELECT journal, epoch, epoch_id, size, stated_ms FROM journal_epoch"
@@ -106,15 +109,7 @@ async def hand_in(
     places = {(row["journal"], row["epoch"]): row for row in rows}
     known = await _known(connection, received) | await _told(connection, received, places)
     outcomes = [_outcome(item, places, known) for item in received]
-    # A hidden entry convicts its journal, however late its receipt comes.
-    told = [item for item in received if _is_below(item, places)]
-    on_time = [
-        item
-        for item, outcome in zip(received, outcomes, strict=True)
-        if outcome is not Outcome.LATE and item not in told
-    ]
-    if told or on_time:
-        await collected.keep(connection, anchor, [*told, *on_time], now_ms=now_ms)
+    await collected.keep(connection, anchor, received, now_ms=now_ms)
     return outcomes
 
 
@@ -175,10 +170,8 @@ def _outcome(item: Received, places: Places, known: set[Named]) -> Outcome:
     named = (said.journal, said.epoch, said.index, said.leaf)
     if named in known:
         return Outcome.KNOWN
-    if row is not None and row["stated_ms"] is not None:
-        return Outcome.LATE
     known.add(named)
-    return Outcome.TAKEN
+    return Outcome.TAKEN if row is None or row["stated_ms"] is None else Outcome.LATE
 
 
 # ---- reading --------------------------------------------------------------------------------

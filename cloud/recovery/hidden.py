@@ -14,6 +14,7 @@ from cloud.database import Connection
 from cloud.reconciler.stored import held_entry
 from cloud.reconciler.violations import is_listed, payment_max
 from wallet.protocol.entry import EntryKind, Payment, decode_entry
+from wallet.protocol.messages import Order
 from wallet.protocol.refusals import Code, ProtocolError
 from wallet.protocol.state import State
 
@@ -24,18 +25,19 @@ _LEADS = tuple(
 _SEGMENTS = 64
 
 
-def check_payee(state: State, payment: Payment) -> None:
+def check_payee(state: State, order: Order, *, answered: Set[bytes] = frozenset()) -> None:
     """That the payee kept to the policy, as far as a receipt shows it. `state`: of all that counts.
 
     The amount is what somebody may pay, the payee is on no list, and a request that the order
-    answers was open. Raises: ProtocolError.
+    answers was open. `answered`: requests that others answered, besides those of the state.
+    Raises: ProtocolError.
     """
-    order, request = payment.order, payment.request
+    asked = order.request
     if order.amount_minor > payment_max(state):
         raise ProtocolError(Code.PAYMENT_ABOVE_LIMIT, "no tier may pay as much")
     if is_listed(state, order.payee):
         raise ProtocolError(Code.WALLET_REVOKED, "the payee is on a list")
-    if request is not None and request.identity in state.requests:
+    if asked is not None and (asked in state.requests or asked in answered):
         raise ProtocolError(Code.REQUEST_PAID, "the request was paid or void")
 
 

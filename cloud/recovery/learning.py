@@ -13,7 +13,7 @@ from cloud.database import Connection
 from cloud.errors import CloudError
 from cloud.issuer.desk import Desk
 from cloud.log import Log
-from cloud.recovery import closures, kept, statements
+from cloud.recovery import closures, kept, late_payments, statements
 from cloud.recovery.closures import Closure
 from cloud.shards.homes import Site
 from cloud.shards.messages import HEAD
@@ -31,6 +31,7 @@ async def learn_endings(shards: Shards, desk: Desk, *, now_ms: int) -> None:
     async with shards.head.transaction() as connection:
         drafts = await closures.open_closures(connection)
         stating = await statements.open_statements(connection)
+        paying = await late_payments.open_late(connection)
         holding = await closures.closures_with_holds(connection)
 
     async def learn(site: Site, closure: Closure) -> None:
@@ -42,10 +43,15 @@ async def learn_endings(shards: Shards, desk: Desk, *, now_ms: int) -> None:
     async def learn_statement(statement_id: bytes, site: Site, closure: Closure) -> None:
         await statements.learn_statement(site, statement_id, now_ms=now_ms)
 
+    async def learn_late(draft_id: bytes, site: Site, closure: Closure) -> None:
+        await late_payments.learn_late(site, draft_id, now_ms=now_ms)
+
     for draft in drafts:
         await _one(shards, draft.closure_id, learn)
     for one in stating:
         await _one(shards, one.closure_id, partial(learn_statement, one.statement_id))
+    for payment in paying:
+        await _one(shards, payment.closure_id, partial(learn_late, payment.draft_id))
     for number, _ in shards:
         await keep_closed(shards, number, now_ms=now_ms)
         await _state_again(shards, number, desk, now_ms=now_ms)
@@ -59,19 +65,39 @@ async def keep_closed(shards: Shards, number: int, *, now_ms: int) -> None:
     async def close(site: Site, closure: Closure) -> None:
         await closures.keep_closed(site, closure, now_ms=now_ms)
 
-    await _all_at(shards, number, kept.not_ended, close)
+    await _all_at(shards, number, _not_ended, close)
 
 
 async def _state_again(shards: Shards, number: int, desk: Desk, *, now_ms: int) -> None:
-    """Statements that were signed are posted where their journals live."""
+    """Statements that were signed are posted where their journals live, and what was paid later."""
 
     async def state(site: Site, closure: Closure) -> None:
         await statements.state_again(site, desk, closure, now_ms=now_ms)
 
-    await _all_at(shards, number, kept.not_stated, state)
+    async def pay(site: Site, closure: Closure) -> None:
+        await late_payments.pay_again(site, desk, closure, now_ms=now_ms)
+
+    await _all_at(shards, number, _not_stated, state)
+    await _all_at(shards, number, _not_paid, pay)
 
 
-Missing = Callable[[Connection, Sequence[kept.Place]], Awaitable[set[kept.Place]]]
+Missing = Callable[[Connection, Connection, Sequence[Closure]], Awaitable[set[bytes]]]
+
+
+async def _not_ended(head: Connection, there: Connection, page: Sequence[Closure]) -> set[bytes]:
+    lacking = await kept.not_ended(there, [closure.place for closure in page])
+    return {closure.closure_id for closure in page if closure.place in lacking}
+
+
+async def _not_stated(head: Connection, there: Connection, page: Sequence[Closure]) -> set[bytes]:
+    lacking = await kept.not_stated(there, [closure.place for closure in page])
+    return {closure.closure_id for closure in page if closure.place in lacking}
+
+
+async def _not_paid(head: Connection, there: Connection, page: Sequence[Closure]) -> set[bytes]:
+    made = await late_payments.approved_at(head, [closure.closure_id for closure in page])
+    paid = await late_payments.paid_among(there, list(made))
+    return {closure_id for draft_id, closure_id in made.items() if draft_id not in paid}
 
 
 async def _all_at(shards: Shards, number: int, missing: Missing, work: Work) -> None:
@@ -80,20 +106,19 @@ async def _all_at(shards: Shards, number: int, missing: Missing, work: Work) -> 
         return
     after = b""
     while True:
-        async with shards.head.transaction() as connection:
-            page = await closures.closed_at(connection, number, after=after)
-        if not page:
-            return
-        after = page[-1].closure_id
         try:
-            async with shards.database(number).transaction() as there:
-                lacking = await missing(there, [closure.place for closure in page])
+            async with shards.head.transaction() as head:
+                page = await closures.closed_at(head, number, after=after)
+                async with shards.beside(head, number) as there:
+                    lacking = await missing(head, there, page) if page else set()
         except CloudError as error:
             _log.warning("endings.unknown", shard=number, code=error.code)
             return
-        for closure in page:
-            if closure.place in lacking:
-                await _one(shards, closure.closure_id, work)
+        if not page:
+            return
+        after = page[-1].closure_id
+        for closure_id in sorted(lacking):
+            await _one(shards, closure_id, work)
 
 
 async def _one(shards: Shards, closure_id: bytes, work: Work) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from cloud import funding
@@ -56,20 +56,21 @@ class EnrolledKeys(Mapping[bytes, PublicKey]):
         return len(self._cose_keys)
 
 
-async def reckon(site: Site, desk: Desk, closure: Closure, *, hosted: Hosted) -> Total:
-    """What the epoch comes to. `site`: of the closure's journal.
+async def reckon(
+    site: Site,
+    desk: Desk,
+    closure: Closure,
+    *,
+    hosted: Hosted,
+    only: Set[bytes] | None = None,
+) -> Total:
+    """What the epoch comes to. `site`: of the closure's journal. `only`: leaves of the claims that
+    are looked at, where that is not all of them.
 
     Raises: IssuerError `closure-open`, `closure-stated`, `entries-held`; ReconcilerError
     `replica-broken`.
     """
-    if closure.state is not ClosureState.CLOSED:
-        raise IssuerError("closure-open", f"the closure is {closure.state.value}")
-    # Whoever hands a claim in, or redeems a note of this epoch, waits until this is decided.
-    row = await site.home.fetchrow(
-        "SELECT epoch_id, journal, epoch, size, applied, root, stated_ms FROM journal_epoch"
-        " WHERE journal = $1 AND epoch = $2 FOR UPDATE",
-        *closure.place,
-    )
+    row = await locked_epoch(site, closure)
     if row["stated_ms"] is not None:
         raise IssuerError("closure-stated", "the epoch has its statement, which keeps its claims")
     await _require_decided(site.home, row)
@@ -78,7 +79,7 @@ async def reckon(site: Site, desk: Desk, closure: Closure, *, hosted: Hosted) ->
         site.home, desk.anchor, epoch_id=row["epoch_id"], journal=place[0], epoch=place[1]
     )
     gateway = await find_gateway(site.head, closure.journal)
-    keys, kept = await _enrolled(site.head, closure.journal)
+    keys, kept = await enrolled_in(site.head, closure.journal)
     books = Books(
         desk.anchor,
         replica.state,
@@ -94,7 +95,7 @@ async def reckon(site: Site, desk: Desk, closure: Closure, *, hosted: Hosted) ->
     )
     books.add_grants(grants, source=_waiting(site, closure.journal, gateway.currency))
     async for claims in claims_of(site.home, row):
-        await books.add(site, claims)
+        await books.add(site, [item for item in claims if only is None or item.leaf in only])
     books.take_back(await rejected_in(site.home, row))
     books.bear()
     paid_out = {Hosted.CARRY: [], Hosted.ONLINE: kept, Hosted.EVERYBODY: books.wallets()}
@@ -117,6 +118,20 @@ async def reckon(site: Site, desk: Desk, closure: Closure, *, hosted: Hosted) ->
     )
 
 
+async def locked_epoch(site: Site, closure: Closure) -> Any:
+    """The row of a closed epoch: whoever hands a claim in, or redeems a note, waits until the end.
+
+    Raises: IssuerError `closure-open`.
+    """
+    if closure.state is not ClosureState.CLOSED:
+        raise IssuerError("closure-open", f"the closure is {closure.state.value}")
+    return await site.home.fetchrow(
+        "SELECT epoch_id, journal, epoch, size, applied, root, stated_ms, stated_by"
+        " FROM journal_epoch WHERE journal = $1 AND epoch = $2 FOR UPDATE",
+        *closure.place,
+    )
+
+
 def _waiting(site: Site, journal: bytes, currency: str) -> Account:
     """Where the value of grants is that were not entered, or the way there."""
     if site.here.is_head:
@@ -134,7 +149,7 @@ async def _require_decided(connection: Connection, row: Any) -> None:
         raise IssuerError("entries-held", f"{held} entries wait for a decision first")
 
 
-async def _enrolled(connection: Connection, journal: bytes) -> tuple[EnrolledKeys, list[bytes]]:
+async def enrolled_in(connection: Connection, journal: bytes) -> tuple[EnrolledKeys, list[bytes]]:
     """Keys as the issuer enrolled them there, and the wallets whose keys were kept."""
     rows = await connection.fetch(
         "SELECT DISTINCT ON (wallet) wallet, cose_key, hosted FROM wallet_enrolment"

@@ -17,22 +17,17 @@ from cloud.errors import IssuerError
 from cloud.issuer.desk import Desk
 from cloud.issuer.drafts import Draft, Drafts
 from cloud.issuer.officers import Officer, Role, find_officer, officer_name
-from cloud.reconciler import collected
-from cloud.reconciler import forks as proofs
-from cloud.reconciler.evidence import Evidence, suspend
 from cloud.reconciler.outbox import tell
 from cloud.recovery import kept
-from cloud.recovery.arrivals import HIDDEN
 from cloud.recovery.closures import OPEN_MAX, Closure, find_closure, give_back
 from cloud.recovery.kept import Stated
-from cloud.recovery.posting import post_total
 from cloud.recovery.reckoning import Hosted, reckon
+from cloud.recovery.stating import carry_out
 from cloud.recovery.total import Judged, Total
-from cloud.shards.homes import Site, homes_of
+from cloud.shards.homes import Site
 from wallet.protocol import issued
 from wallet.protocol.ids import journal_text
 from wallet.protocol.issued import STATEMENT_TYPE
-from wallet.protocol.refusals import Code
 
 
 class StatementState(enum.StrEnum):
@@ -256,36 +251,20 @@ async def _state(
         raise IssuerError("draft-stale", "more was claimed meanwhile; draft it anew")
     payload = _payload(closure, total)
     signed = await desk.sign_payload(STATEMENT_TYPE, payload, role=issued.ROLES[STATEMENT_TYPE])
-    await _post(site, desk, closure, draft, total, signed, name=officer.name, now_ms=now_ms)
+    stated = _stated(draft, signed, officer.name)
+    await carry_out(site, desk.anchor, closure, total, stated, now_ms=now_ms)
     return signed
 
 
-async def _post(
-    site: Site,
-    desk: Desk,
-    closure: Closure,
-    draft: StatementDraft,
-    total: Total,
-    signed: bytes,
-    *,
-    name: str,
-    now_ms: int,
-) -> None:
-    """What a statement does where the journal lives. `name`: of the officer who approved it."""
-    await post_total(site, closure, total, now_ms=now_ms)
-    await _convict(site, desk, total, now_ms=now_ms)
-    await site.home.execute(
-        "UPDATE journal_epoch SET stated_ms = $3 WHERE journal = $1 AND epoch = $2",
-        *(*closure.place, now_ms),
-    )
-    stated = Stated(
+def _stated(draft: StatementDraft, signed: bytes, name: str) -> Stated:
+    """What is kept where the journal lives. `name`: of the officer who approved it."""
+    return Stated(
         statement_id=draft.statement_id,
         hosted=draft.hosted.value,
         **{name: getattr(draft, name) for name in _OUTCOME},
         decided_by=name,
         object=signed,
     )
-    await kept.keep_stated(site, closure.place, stated)
 
 
 async def state_again(site: Site, desk: Desk, closure: Closure, *, now_ms: int) -> None:
@@ -302,12 +281,17 @@ async def state_again(site: Site, desk: Desk, closure: Closure, *, now_ms: int) 
     if not found:
         return
     (draft,) = found
-    total = await reckon(site, desk, closure, hosted=draft.hosted)
+    # Of receipts that came after it, nothing is in it.
+    rows = await site.head.fetch(
+        "SELECT leaf FROM statement_claim WHERE statement_id = $1", draft.statement_id
+    )
+    only = {row["leaf"] for row in rows}
+    total = await reckon(site, desk, closure, hosted=draft.hosted, only=only)
     if total.digest != draft.outcome:
         raise IssuerError("draft-stale", "its statement says something else")
     name = await officer_name(site.head, draft.decided_by)
-    signed = draft.object or b""
-    await _post(site, desk, closure, draft, total, signed, name=name, now_ms=now_ms)
+    stated = _stated(draft, draft.object or b"", name)
+    await carry_out(site, desk.anchor, closure, total, stated, now_ms=now_ms)
 
 
 async def _sign(
@@ -343,25 +327,6 @@ async def learn_statement(site: Site, statement_id: bytes, *, now_ms: int) -> No
     if officer is not None:
         await give_back(site, closure, now_ms=now_ms)
         await _sign(site.head, closure, draft, known.object, officer=officer, now_ms=now_ms)
-
-
-async def _convict(site: Site, desk: Desk, total: Total, *, now_ms: int) -> None:
-    """Two claims at one index are evidence against the journal, whatever they move."""
-    for one, other in total.forks:
-        parts = proofs.of_index(
-            desk.anchor,
-            (one.entry.raw, one.receipt or b""),
-            (other.entry.raw, other.receipt or b""),
-        )
-        found = Evidence(kind="fork", code=Code.PROOF_INVALID, index=one.index, parts=parts)
-        await suspend(site.home, total.told["epoch_id"], found, now_ms=now_ms)
-    # Notes among the claims show what the journals that they left hide.
-    shown = [change.note for change in total.notes if change.state == HIDDEN]
-    receipts = [(note.entry, note.receipt) for note in shown if note is not None]
-    holding = await collected.check(desk.anchor, receipts)
-    journals = [item.verified.journal for item in holding]
-    site.here.homes.hear(await homes_of(site.head, journals))
-    await collected.take(site.home, desk.anchor, holding, site.here, now_ms=now_ms)
 
 
 async def reject_statement(

@@ -7,6 +7,7 @@ import pytest
 from tests.integration.cloud import (
     test_closures,
     test_hidden,
+    test_late_payments,
     test_recovery,
     test_refused_claims,
 )
@@ -19,10 +20,13 @@ from tests.support.recovery import (
     Story,
     balance,
     exchanged,
+    forgotten,
     paid,
     redeemed,
 )
 from tests.support.recovery_shards import emptied, nothing_is_approved, state_of, story
+from wallet.journal import Receipted
+from wallet.protocol.entry import Payment, decode_entry
 
 __all__ = ["story"]
 
@@ -72,6 +76,28 @@ test_two_entries_at_one_index = (
 test_two_notes_at_one_index = (
     forked.test_of_two_notes_at_one_index_one_is_on_its_way_and_the_other_is_the_issuer_s_loss
 )
+
+test_a_hidden_payment_is_paid_late = (
+    test_late_payments.test_who_was_paid_by_an_entry_that_a_planned_end_hid_is_paid_late
+)
+test_a_payment_behind_the_close_is_paid_late = (
+    test_late_payments.test_who_was_paid_by_an_entry_behind_the_close_is_paid_late
+)
+test_a_lost_epoch_s_receipt_is_paid_late = (
+    test_late_payments.test_a_receipt_of_a_lost_epoch_that_comes_after_its_window_is_paid_late
+)
+test_an_order_counts_once = (
+    test_late_payments.test_an_order_that_was_told_or_counted_at_another_index_is_nothing
+)
+test_one_of_two_receipts_is_paid = test_late_payments.test_of_two_receipts_for_one_order_one_is_paid
+test_who_is_listed_is_not_paid_late = (
+    test_late_payments.test_a_payee_who_is_on_a_list_is_not_paid_late
+)
+test_nothing_else_is_paid_late = test_late_payments.test_nothing_but_a_payment_is_paid_late
+test_late_payments_are_bounded = (
+    test_late_payments.test_late_payments_are_bounded_unless_officers_say_how_much
+)
+test_what_cannot_be_paid_late = test_late_payments.test_what_cannot_be_paid_late_is_named
 
 
 HEALING = ["again", "rejected", "upkeep"]
@@ -131,6 +157,39 @@ async def test_a_statement_that_the_head_did_not_commit_is_known_to_it_by_whatev
     await story.where()
 
 
+@pytest.mark.parametrize("healed", HEALING)
+async def test_a_late_payment_that_the_head_did_not_commit_is_known_to_it_by_whatever_comes_next(
+    story: Story, north: Box, healed: str
+) -> None:
+    async with north.running(offline=True) as branch:
+        made = await paid(branch, ANNA, BERT, 300)
+    path = await story.closed(north)
+    await story.pass_window(path)
+    await story.stated(path)
+    await story.hand_in(made)
+    one, other = [await test_late_payments.drafted(story, path, made) for _ in range(2)]
+    async with nothing_is_approved(story.database, "late_payment_draft"):
+        refused = await story.refused(story.second, f"{one}/approve", {})
+    assert refused == "database-unavailable"
+    # It is paid, once, and no other draft pays it again.
+    assert (await story.where()).loss == -300
+    assert await story.refused(story.second, f"{other}/approve", {}) == "paid-late-already"
+    assert await states_of(story) == ["draft", "draft"]
+    await heal(story, one, healed)
+    assert await states_of(story) == ["approved", "draft"]
+    assert (await story.done(story.second, f"{other}/reject", {}))["state"] == "rejected"
+    found = await story.where()
+    assert (found.offline, found.loss, found.in_transit) == (1_000, -300, 0)
+    assert await story.online_of(BERT) == 300
+
+
+async def states_of(story: Story) -> list[str]:
+    """Of all drafts of late payments."""
+    async with story.database.transaction() as connection:
+        rows = await connection.fetch("SELECT state FROM late_payment_draft ORDER BY state")
+    return [row["state"] for row in rows]
+
+
 async def heal(story: Story, path: str, how: str) -> None:
     """Let the head learn what was decided: the officer tries again, or another way."""
     if how == "again":
@@ -159,6 +218,40 @@ async def test_a_head_that_forgot_a_statement_learns_it_from_where_the_journal_l
     names = ("hosted", "carried", "paid_out", "counted", "object", "state")
     assert [after[name] for name in names] == [before[name] for name in names]
     assert (await story.where()).offline == 0
+
+
+async def test_a_head_that_forgot_a_closure_does_not_pay_again_what_was_counted_or_paid_late(
+    story: Story, north: Box
+) -> None:
+    async with forgotten(north) as branch:
+        other, late = [await paid(branch, ANNA, BERT, amount) for amount in (300, 20)]
+    await test_hidden.fill(story, north)
+    body = decode_entry(other.entry).body
+    assert isinstance(body, Payment)
+    async with north.running(offline=True) as branch:
+        counted = await branch.opened.journal.pay(body.order.signed.raw)
+        assert isinstance(counted, Receipted) and counted.index != other.index
+    path = await story.closed(north)
+    assert await story.hand_in(counted) == ["taken"]
+    await story.pass_window(path)
+    await story.stated(path)
+    assert await story.hand_in(other, late) == ["late", "late"]
+    one = await test_late_payments.drafted(story, path, late)
+    await story.done(story.second, f"{one}/approve", {})
+    before = await story.where()
+    # The head was restored from a backup of before the closure, which is made anew.
+    async with story.database.transaction() as connection:
+        for table in ("late_payment_draft", "statement_claim", "epoch_statement", "epoch_closure"):
+            await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+            await connection.execute(f"DELETE FROM {table}")
+            await connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+    anew = await story.closed(north)
+    await story.pass_window(anew)
+    await story.stated(anew)
+    assert anew != path
+    found = [code for _, _, code in await test_late_payments.shown(story, anew)]
+    assert sorted(found, key=str) == ["paid-late-already", "sequence-used"]
+    assert await story.where() == before
 
 
 async def test_a_lost_gateway_s_notes_are_known_in_either_shard(
