@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+from tests.integration.cloud.test_refused_claims import refuse
 from tests.support.recovery import (
     ANNA,
     BERT,
@@ -70,6 +71,28 @@ async def test_of_two_notes_at_one_index_one_is_on_its_way_and_the_other_is_the_
     lost = 300 - on_its_way
     assert (found.in_transit, found.suspense, found.loss) == (on_its_way, 0, -lost)
     assert first.leaf < second.leaf
+
+
+async def test_of_two_notes_at_one_index_the_redeemed_one_may_be_refused(
+    story: Story, north: Box, south: Box
+) -> None:
+    other = await copied(north, story, "copy")
+    notes = []
+    for box, amount in ((north, 100), (other, 200)):
+        async with box.running(offline=True) as branch:
+            notes.append(await paid(branch, ANNA, CARA, amount, payee_journal=south.journal))
+    async with south.running() as branch:
+        await redeemed(branch, notes[0])
+        await exchanged(branch)
+    path = await story.closed(north)
+    await story.hand_in(notes[1])
+    await story.pass_window(path)
+    await refuse(story, path, notes[0])
+    made = await story.stated(path)
+    # The issuer bears the one that came in, and the other one is on its way.
+    assert (made["carried"], made["borne"], made["refused"]) == (800, 100, 1)
+    found = await story.where()
+    assert (found.transit_notes, found.suspense, found.loss) == (200, 0, -100)
 
 
 async def test_a_note_by_an_order_whose_sequence_is_spent_is_the_issuer_s_loss(
