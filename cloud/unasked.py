@@ -12,13 +12,14 @@ import asyncio
 import msgspec
 
 from cloud.attestation.levels import Level
-from cloud.database import Connection, Database
 from cloud.funding import granted_for
 from cloud.ingest.intake import Reconciling
 from cloud.issuer.desk import Desk
 from cloud.issuer.enrolments import TURN_MAX
 from cloud.issuer.gateways import Gateway, find_gateway, is_suspended
 from cloud.issuer.lacking import lacking
+from cloud.shards.homes import Site
+from cloud.shards.shards import Shards
 from sync.exchange import OBJECTS_BYTES_MAX, UNASKED, first_objects
 from wallet.protocol.envelope import Down, down_payload
 from wallet.protocol.ids import JournalId
@@ -34,15 +35,20 @@ class Unasked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def unasked(
-    database: Database, desk: Desk, reconciler: Reconciling, *, journal: bytes
+    shards: Shards, desk: Desk, reconciler: Reconciling, *, journal: bytes
 ) -> Unasked:
-    """All that this gateway may lack. Raises: IssuerError `gateway-unknown`."""
-    async with database.transaction() as connection:
+    """All that this gateway may lack. Raises: IssuerError `gateway-unknown`; DatabaseError where
+    nobody can say whether its journal was convicted, because the shard that it lives at is away.
+    """
+    async with shards.head.transaction() as connection:
         gateway = await find_gateway(connection, journal)
     settlements = await reconciler.settlements_after(journal, gateway.epoch, 0)
-    async with database.transaction() as connection:
+    async with (
+        shards.head.transaction() as connection,
+        shards.site(connection, journal) as site,
+    ):
         common = await lacking(connection, gateway.currency, {}, bytes_max=OBJECTS_BYTES_MAX)
-        value = await _value(connection, gateway)
+        value = await value_for(site, gateway)
     objects, _ = first_objects(
         [*common.first, *settlements, *value, *common.later], bytes_max=OBJECTS_BYTES_MAX
     )
@@ -58,13 +64,13 @@ async def unasked(
     return Unasked(journal=down.journal, epoch=gateway.epoch, sealed=sealed)
 
 
-async def _value(connection: Connection, gateway: Gateway) -> list[bytes]:
+async def value_for(site: Site, gateway: Gateway) -> list[bytes]:
     """Its certificates, and grants that it has not entered; a TPM has to prove itself first."""
-    level = await connection.fetchval(
+    level = await site.head.fetchval(
         "SELECT level FROM gateway_attestation WHERE journal = $1", gateway.journal
     )
-    if level == Level.TPM or await is_suspended(connection, gateway):
+    if level == Level.TPM or await is_suspended(site.home, gateway):
         return []
-    granted = await granted_for(connection, gateway.journal, epoch=gateway.epoch)
+    granted = await granted_for(site.head, gateway.journal, epoch=gateway.epoch)
     grants = [grant.grant_cose for grant in granted[:TURN_MAX] if grant.grant_cose is not None]
     return [*gateway.chain, *grants]

@@ -97,7 +97,7 @@ def add_carried(app: web.Application, cloud: Cloud) -> None:
             ]
             return answer(Addressees(gateways=gateways))
         made = await unasked(
-            cloud.database, cloud.desk, cloud.reconciler, journal=parse_journal(named)
+            cloud.shards, cloud.desk, cloud.reconciler, journal=parse_journal(named)
         )
         return answer(
             UnaskedAnswer(

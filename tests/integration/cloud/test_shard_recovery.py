@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cloud.issuer.enrolments import grants_for
+from cloud.issuer.gateways import find_gateway
+from cloud.unasked import value_for
 from tests.integration.cloud import (
     test_closures,
     test_hidden,
@@ -286,3 +289,26 @@ async def test_a_lost_gateway_s_notes_are_known_in_either_shard(
         assert branch.opened.journal.state.unsettled_total == 0
     found = await story.where()
     assert (found.offline, found.in_transit, found.suspense, found.loss) == (1_500, 0, 0, 0)
+
+
+async def test_a_convicted_journal_of_another_shard_is_carried_no_value(
+    story: Story, north: Box
+) -> None:
+    cloud = story.cloud.cloud
+    await story.fund(north, ANNA, 70)
+    async with story.database.transaction() as connection:
+        gateway = await find_gateway(connection, north.journal)
+        now_ms = story.cloud.clock.now_ms()
+        await grants_for(connection, cloud.desk, gateway, held=None, now_ms=now_ms)
+    async with (
+        story.database.transaction() as connection,
+        cloud.shards.site(connection, north.journal) as site,
+    ):
+        assert len(await value_for(site, gateway)) > len(gateway.chain)
+    async with story.books.transaction() as connection:
+        await connection.execute("UPDATE journal_epoch SET state = 'suspended'")
+    async with (
+        story.database.transaction() as connection,
+        cloud.shards.site(connection, north.journal) as site,
+    ):
+        assert await value_for(site, gateway) == []

@@ -68,7 +68,7 @@ def courier(route: Route) -> Courier:
 async def sent(route: Route) -> bytes:
     """What the issuer sends unasked now."""
     cloud = route.story.cloud.cloud
-    made = await unasked(cloud.database, cloud.desk, cloud.reconciler, journal=route.box.journal)
+    made = await unasked(cloud.shards, cloud.desk, cloud.reconciler, journal=route.box.journal)
     return made.sealed
 
 
