@@ -306,7 +306,7 @@ async def test_a_convicted_journal_of_another_shard_is_carried_no_value(
     ):
         assert len(await value_for(site, gateway)) > len(gateway.chain)
     async with story.books.transaction() as connection:
-        await connection.execute("UPDATE journal_epoch SET state = 'suspended'")
+        await connection.execute("UPDATE journal_epoch SET state = 'suspended', reason = 'test'")
     async with (
         story.database.transaction() as connection,
         cloud.shards.site(connection, north.journal) as site,
