@@ -260,6 +260,9 @@ class Collusion(Forger):
         others = [holder for holder in world.at(box) if holder is not self.cheater]
         if not box.is_open or self.cheater.id not in box.journal.state.wallets:
             return
+        if box.journal.state.wallets[self.cheater.id].unsettled:
+            # Here it may pay what has arrived, and would not cheat with it: another time.
+            return
         self.enrich()
         # Of what is beyond the rules one is rejected, and about the others a person decides.
         for accomplice in [*others, *others, *others]:
