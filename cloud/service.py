@@ -21,11 +21,11 @@ from cloud.reconciler import stragglers
 from cloud.reconciler.leaves import fill_all
 from cloud.reconciler.reconciler import Reconciler
 from cloud.reconciler.returns import closing_journals, return_expired_notes
-from cloud.recovery.learning import learn_endings
+from cloud.recovery.learning import learn_endings, unposted
 from cloud.shards.news import heard_until
 from cloud.shards.reconcilers import Reconcilers
 from cloud.shards.shards import Shards, open_shards
-from cloud.shards.upkeep import find_homes, forget
+from cloud.shards.upkeep import find_homes, forget, tell_homes
 from cloud.stream.api import Carrier
 from cloud.syncing import Exchange
 from hsm import software
@@ -76,14 +76,17 @@ class Cloud:
             await self.desk.refresh(connection, now_ms=now_ms)
         if root.is_wanted(self.desk.pki, now_ms=now_ms):
             _log.warning("root.wanted", certificates_end_ms=self.desk.pki.ends_ms)
-        for number, database in self.shards:
+        for number, _ in self.shards:
             with _only(number):
                 await find_homes(self.shards, number, now_ms=now_ms)
+        for number, database in self.shards:
+            with _only(number):
+                await tell_homes(self.shards, number, now_ms=now_ms)
                 await stragglers.sweep(database, self.desk.anchor, now_ms=now_ms)
-        await learn_endings(self.shards, self.desk, now_ms=now_ms)
         async with self.database.transaction() as connection:
             await list_suspended(connection, self.desk, now_ms=now_ms)
             await lists.refresh_lists(connection, self.desk, now_ms=now_ms)
+        await learn_endings(self.shards, self.desk, now_ms=now_ms)
         for number, database in self.shards:
             with _only(number):
                 await self._return_notes(number, database, now_ms=now_ms)
@@ -98,6 +101,8 @@ class Cloud:
         async with self.database.transaction() as connection:
             # In this order: what is claimed from now on has been told of when we ask.
             closing = await closing_journals(connection)
+        closing += await unposted(self.shards)
+        async with self.database.transaction() as connection:
             until_ms = await heard_until(self.shards, connection, number, now_ms=now_ms)
         here = self.shards.here(number)
         await return_expired_notes(

@@ -11,6 +11,7 @@ import msgspec
 from cloud.database import Connection
 from cloud.ledger.accounts import Account, loss, suspense, transit_notes
 from cloud.recovery.total import NoteKey
+from cloud.shards.homes import Site
 from wallet.protocol.certificates import TrustAnchor
 from wallet.protocol.entry import Note
 from wallet.protocol.ids import journal_text
@@ -124,6 +125,29 @@ def source_of(
         # It came back to the payer, and the payee had redeemed it in time.
         return loss(currency), "compensated"
     raise ProtocolError(Code.NOTE_REDEEMED)
+
+
+async def borne_elsewhere(site: Site, notes: Mapping[NoteKey, tuple[bytes, int]]) -> int:
+    """What the issuer bears of claimed arrivals of notes whose journals live at other shards.
+
+    Each is judged there once the statement is posted; what is known there now says how. `notes`:
+    leaf and amount of each. Raises: DatabaseError where one of those shards is away.
+    """
+    borne = 0
+    by_home: defaultdict[int, list[NoteKey]] = defaultdict(list)
+    for key in notes:
+        by_home[site.here.homes.of(key[0])].append(key)
+    for home, keys in sorted(by_home.items()):
+        assert site.others is not None  # there are other shards
+        async with site.others(home) as there:
+            parents = await parents_of(there, keys)
+        for key in keys:
+            leaf, amount = notes[key]
+            parent = parents[key]
+            is_early = parent.state is None and not parent.is_stated and parent.applied <= key[2]
+            if not is_early and (parent.leaf, parent.state) != (leaf, "out"):
+                borne += amount
+    return borne
 
 
 def _early(key: NoteKey, parent: Parent, *, journal: str, currency: str) -> tuple[Account, str]:

@@ -22,7 +22,7 @@ from cloud.issuer.officers import Officer, Role, find_officer, officer_name
 from cloud.issuer.policies import longest_window
 from cloud.reconciler.outbox import tell
 from cloud.recovery import kept
-from cloud.recovery.ending import end_epoch, ended_itself, last_expiry
+from cloud.recovery.ending import end_again, end_epoch, ended_itself, has_ended, last_expiry
 from cloud.recovery.kept import Ended
 from cloud.shards.homes import Site
 from cloud.shards.news import knows_grants
@@ -215,7 +215,10 @@ async def keep_closed(site: Site, closure: Closure, *, now_ms: int) -> None:
     if site.here.is_head or closure.state is not ClosureState.CLOSED:
         return
     if await kept.ended(site, closure.place) is None:
-        await end_epoch(site.home, closure.place, now_ms=now_ms)
+        if closure.cause.is_orderly and not await has_ended(site.home, closure.place):
+            # It tells again what it told before, up to its end.
+            return
+        await end_again(site.home, closure.place, now_ms=now_ms)
         until_ms, decided_ms = closure.claims_until_ms or 0, closure.decided_ms or 0
         name = await officer_name(site.head, closure.decided_by)
         ended = Ended(
@@ -251,6 +254,9 @@ async def reject_closure(
 ) -> Closure:
     """Decide against the draft: the gateway goes on. Raises: as `approve_closure`."""
     await learn_closure(site, desk, closure_id, now_ms=now_ms)
+    known = await kept.ended(site, (await find_closure(site.head, closure_id)).place)
+    if known is not None and known.closure_id == closure_id:
+        raise IssuerError("draft-decided", "it was carried out: approve it again")
     return await _DRAFTS.reject(site.head, closure_id, officer=officer, now_ms=now_ms)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloud.database import Connection
 from cloud.errors import IssuerError
+from cloud.reconciler.hidden import epoch_of
 from cloud.reconciler.replica import open_epoch
 from wallet.protocol.entry import EntryKind
 
@@ -45,6 +46,24 @@ async def ended_itself(connection: Connection, epoch_id: int) -> bool:
         if others:
             return others[-1] == _CLOSE_LEAD
         end = row["first"]
+
+
+async def has_ended(connection: Connection, place: tuple[bytes, int]) -> bool:
+    """The same by the journal and epoch, of which nothing may have been told."""
+    epoch_id = await connection.fetchval(
+        "SELECT epoch_id FROM journal_epoch WHERE journal = $1 AND epoch = $2", *place
+    )
+    return epoch_id is not None and await ended_itself(connection, epoch_id)
+
+
+async def end_again(connection: Connection, place: tuple[bytes, int], *, now_ms: int) -> None:
+    """As `end_epoch`, of one that was over before: a later epoch may be there already."""
+    await epoch_of(connection, (*place, 0), now_ms=now_ms)
+    await connection.execute(
+        "UPDATE journal_epoch SET state = 'closed', reason = NULL, changed_ms = $3"
+        " WHERE journal = $1 AND epoch = $2",
+        *(*place, now_ms),
+    )
 
 
 async def last_expiry(connection: Connection, place: tuple[bytes, int]) -> int | None:

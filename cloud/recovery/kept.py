@@ -100,6 +100,6 @@ async def _lacking(connection: Connection, table: str, places: Sequence[Place]) 
         "SELECT journal, epoch FROM unnest($1::bytea[], $2::bigint[]) AS asked (journal, epoch)"
         f" WHERE NOT EXISTS (SELECT FROM {table} AS made"
         "  WHERE (made.journal, made.epoch) = (asked.journal, asked.epoch))",
-        *[list(column) for column in zip(*places, strict=True)],
+        *([list(column) for column in zip(*places, strict=True)] or [[], []]),
     )
     return {(row["journal"], row["epoch"]) for row in rows}

@@ -55,10 +55,10 @@ _LATE = """
     AND ($5::bytea IS NULL OR leaf = $5)
     ORDER BY index, leaf OFFSET $6 LIMIT $7
 """
-# What counts, and what the journal told that the rules have not carried out.
+# What counts, what officers refused, and what the journal told that the rules have not carried out.
 # $1 closure, $2 journal, $3 epoch, $4 epoch_id, $5 applied.
 _COUNTED = """
-    SELECT entry FROM epoch_claim WHERE closure_id = $1 AND code IS NULL
+    SELECT entry FROM epoch_claim WHERE closure_id = $1 AND (code IS NULL OR code = 'claim-refused')
     UNION ALL SELECT entry FROM late_payment WHERE journal = $2 AND epoch = $3
     UNION ALL SELECT unnest(entries) FROM journal_segment WHERE epoch_id = $4 AND size > $5
 """

@@ -121,6 +121,7 @@ async def approve_late(
     `draft-unknown`, `draft-decided`, `draft-expired`, and what `draft_late` does: it is judged
     again.
     """
+    await learn_late(site, draft_id, now_ms=now_ms)
     draft, again = await _DRAFTS.take(site.head, draft_id, officer=officer, now_ms=now_ms)
     if again:
         return draft

@@ -90,8 +90,29 @@ async def _not_ended(head: Connection, there: Connection, page: Sequence[Closure
 
 
 async def _not_stated(head: Connection, there: Connection, page: Sequence[Closure]) -> set[bytes]:
-    lacking = await kept.not_stated(there, [closure.place for closure in page])
-    return {closure.closure_id for closure in page if closure.place in lacking}
+    signed = await statements.signed_among(head, [closure.closure_id for closure in page])
+    stated = [closure for closure in page if closure.closure_id in signed]
+    lacking = await kept.not_stated(there, [closure.place for closure in stated])
+    return {closure.closure_id for closure in stated if closure.place in lacking}
+
+
+async def unposted(shards: Shards) -> list[bytes]:
+    """Journals with a statement that is signed and not posted where they live: notes into them may
+    be claimed by it. Raises: DatabaseError.
+    """
+    found: list[bytes] = []
+    for number, _ in shards:
+        after = b""
+        while number != HEAD:
+            async with shards.head.transaction() as head:
+                page = await closures.closed_at(head, number, after=after)
+                if not page:
+                    break
+                async with shards.beside(head, number) as there:
+                    lacking = await _not_stated(head, there, page)
+            found += [closure.journal for closure in page if closure.closure_id in lacking]
+            after = page[-1].closure_id
+    return found
 
 
 async def _not_paid(head: Connection, there: Connection, page: Sequence[Closure]) -> set[bytes]:
@@ -131,3 +152,5 @@ async def _one(shards: Shards, closure_id: bytes, work: Work) -> None:
                     await work(site, closure)
     except (CloudError, ProtocolError) as error:
         _log.warning("ending.unknown", closure=closure_id.hex(), code=str(error.code))
+    except Exception as error:  # noqa: BLE001 - other closures go on; the log has it
+        _log.error("ending.broke", cause=error, closure=closure_id.hex())

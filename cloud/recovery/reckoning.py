@@ -15,6 +15,7 @@ from cloud.ledger.accounts import Account, transit_grants
 from cloud.reconciler.postings import to_head
 from cloud.reconciler.replica import load
 from cloud.recovery.accounting import Books
+from cloud.recovery.arrivals import borne_elsewhere
 from cloud.recovery.claims import claims_of
 from cloud.recovery.closures import Closure, ClosureState
 from cloud.recovery.hidden import offence_in
@@ -96,6 +97,12 @@ async def reckon(
     books.add_grants(grants, source=_waiting(site, closure.journal, gateway.currency))
     async for claims in claims_of(site.home, row):
         await books.add(site, [item for item in claims if only is None or item.leaf in only])
+    away = {
+        change.key: (change.leaf, change.order.amount_minor)
+        for change in books.notes
+        if change.note is not None and not site.here.has(change.key[0])
+    }
+    books.borne += await borne_elsewhere(site, away)
     books.take_back(await rejected_in(site.home, row))
     books.bear()
     paid_out = {Hosted.CARRY: [], Hosted.ONLINE: kept, Hosted.EVERYBODY: books.wallets()}
@@ -125,11 +132,14 @@ async def locked_epoch(site: Site, closure: Closure) -> Any:
     """
     if closure.state is not ClosureState.CLOSED:
         raise IssuerError("closure-open", f"the closure is {closure.state.value}")
-    return await site.home.fetchrow(
+    row = await site.home.fetchrow(
         "SELECT epoch_id, journal, epoch, size, applied, root, stated_ms, stated_by"
         " FROM journal_epoch WHERE journal = $1 AND epoch = $2 FOR UPDATE",
         *closure.place,
     )
+    if row is None:
+        raise IssuerError("closure-open", "where its journal lives nothing is known of the epoch")
+    return row
 
 
 def _waiting(site: Site, journal: bytes, currency: str) -> Account:

@@ -334,6 +334,10 @@ async def reject_statement(
 ) -> StatementDraft:
     """Decide against the draft; another one may follow. Raises: as `approve_statement`."""
     await learn_statement(site, statement_id, now_ms=now_ms)
+    closure = await closure_of(site.head, statement_id)
+    known = await kept.stated(site, closure.place)
+    if known is not None and known.statement_id == statement_id:
+        raise IssuerError("draft-decided", "it was carried out: approve it again")
     return await _DRAFTS.reject(site.head, statement_id, officer=officer, now_ms=now_ms)
 
 
@@ -345,7 +349,21 @@ async def closure_of(connection: Connection, statement_id: bytes) -> Closure:
 
 async def open_statements(connection: Connection) -> list[StatementDraft]:
     """Those that nobody is known to have decided about."""
-    return await _DRAFTS.newest(connection, "state = 'draft'", limit=OPEN_MAX)
+    return await _DRAFTS.newest(
+        connection,
+        "state = 'draft' AND NOT EXISTS (SELECT FROM epoch_statement AS made"
+        " WHERE made.closure_id = epoch_statement.closure_id AND made.state = 'signed')",
+        limit=OPEN_MAX,
+    )
+
+
+async def signed_among(connection: Connection, closures: Sequence[bytes]) -> set[bytes]:
+    """Those of the closures whose statements are signed."""
+    rows = await connection.fetch(
+        "SELECT closure_id FROM epoch_statement WHERE state = 'signed' AND closure_id = ANY ($1)",
+        list(closures),
+    )
+    return {row["closure_id"] for row in rows}
 
 
 async def list_statements(

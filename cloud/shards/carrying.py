@@ -7,9 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from cloud.clock import Clock
+from cloud.errors import DatabaseError
 from cloud.shards.relay import Relay, Taker
 from cloud.shards.shards import Shards
-from cloud.shards.upkeep import pairs_of, recall, recall_all
+from cloud.shards.upkeep import find_homes, pairs_of, recall, recall_all
 from cloud.stream.api import Stream
 from wallet.protocol.certificates import TrustAnchor
 
@@ -25,6 +26,9 @@ async def carrying(
     if len(shards) == 1:
         yield
         return
+    for number, _ in shards:
+        with contextlib.suppress(DatabaseError):
+            await find_homes(shards, number, now_ms=clock.now_ms())
     left, away = pairs_of(shards), set[int]()
     await recall(shards, left)
     relay = Relay(shards, stream, clock, away=away)

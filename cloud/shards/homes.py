@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
@@ -71,6 +72,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     head: Connection
     home: Connection
     here: Here = ALONE
+    # A transaction at another shard, by its number, for as long as a block runs.
+    others: Callable[[int], AbstractAsyncContextManager[Connection]] | None = None
 
     @classmethod
     def alone(cls, connection: Connection) -> Site:

@@ -81,7 +81,8 @@ class Shards:
             self.homes.hear(known)
             home = known.get(journal, HEAD)
         async with self.beside(connection, home) as there:
-            yield Site(head=connection, home=there, here=self.here(home))
+            others = partial(self.beside, connection)
+            yield Site(head=connection, home=there, here=self.here(home), others=others)
 
     @contextlib.asynccontextmanager
     async def beside(self, connection: Connection, number: int) -> AsyncIterator[Connection]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from cloud.database import Database
 from cloud.errors import DatabaseError
 from cloud.log import Log
-from cloud.shards.messages import HEAD
+from cloud.shards.homes import homes_of
+from cloud.shards.messages import HEAD, Addressed, Redeemed, send
 from cloud.shards.shards import Shards
 
 PAGE = 5_000
@@ -116,6 +117,51 @@ async def find_homes(shards: Shards, number: int, *, now_ms: int) -> int:
     if made:
         _log.warning("homes.found", shard=number, count=len(made))
     return len(made)
+
+
+async def tell_homes(shards: Shards, number: int, *, now_ms: int) -> int:
+    """Tell of notes that came in at a shard while the head had forgotten where their journals live.
+
+    Answers how many those were; a page at most. Raises: DatabaseError.
+    """
+    if len(shards) == 1:
+        return 0
+    async with shards.database(number).transaction() as there:
+        rows = await there.fetch(
+            "SELECT DISTINCT journal FROM note WHERE state = 'early' AND in_shard IS NULL"
+        )
+    async with shards.head.transaction() as connection:
+        homes = await homes_of(connection, [row["journal"] for row in rows])
+    away = {journal: home for journal, home in homes.items() if home != number}
+    if not away:
+        return 0
+    async with shards.database(number).transaction() as there:
+        made = await there.fetch(
+            "UPDATE note SET home = found.shard FROM unnest($1::bytea[], $2::smallint[])"
+            " AS found (journal, shard) WHERE (note.journal, note.epoch, note.index) IN"
+            "  (SELECT note.journal, epoch, index FROM note JOIN unnest($1::bytea[],"
+            "   $2::smallint[]) AS asked (journal, shard) USING (journal) WHERE state = 'early'"
+            "   AND in_shard IS NULL AND home IS DISTINCT FROM asked.shard LIMIT $3)"
+            " AND note.journal = found.journal RETURNING note.*",
+            *(list(away), list(away.values()), PAGE),
+        )
+        await send(there, number, [_arrived(row) for row in made], now_ms=0)
+    if made:
+        _log.warning("arrivals.told", shard=number, count=len(made))
+    return len(made)
+
+
+def _arrived(row: Any) -> Addressed:
+    returns_ms, expires_ms = row["returns_ms"], row["expires_ms"]
+    message = Redeemed(
+        entry=row["entry"],
+        receipt=row["receipt"],
+        journal=row["in_journal"],
+        epoch=row["in_epoch"],
+        index=row["in_index"],
+        window_s=None if returns_ms is None else (returns_ms - expires_ms) // 1_000,
+    )
+    return Addressed(target=row["home"], message=message)
 
 
 async def forget(shards: Shards, number: int, *, now_ms: int) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cloud.database import Database
+from cloud.database import Connection, Database
+from cloud.shards.reconcilers import Reconcilers
+from cloud.shards.upkeep import recall
 from tests.support.clouds import Clouds
 from tests.support.recovery import Story, told
 
@@ -74,3 +77,39 @@ async def emptied(database: Database, *tables: str) -> None:
             await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
             await connection.execute(f"DELETE FROM {table}")
             await connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+
+
+Rows = dict[str, list[tuple[Any, ...]]]
+
+
+async def backed_up(database: Database) -> Rows:
+    """All rows of a shard that is not the head."""
+    async with database.transaction() as connection:
+        return {
+            name: [tuple(row) for row in await connection.fetch(f"SELECT * FROM {name}")]
+            for name in await _tables(connection)
+        }
+
+
+async def restored(story: Story, backup: Rows) -> None:
+    """Shard 1 is that of its backup, and the cloud is started again."""
+    cloud = story.cloud.cloud
+    async with story.books.transaction() as connection:
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        await connection.execute(f"TRUNCATE {', '.join(await _tables(connection))}")
+        for name, rows in backup.items():
+            if rows:
+                await connection.copy_records_to_table(name, records=rows)
+    assert isinstance(cloud.reconciler, Reconcilers)
+    for each in cloud.reconciler._each:
+        each._replicas.clear()
+    story.cloud.clock.wall_ms += 1_000
+    await recall(cloud.shards)
+
+
+async def _tables(connection: Connection) -> list[str]:
+    rows = await connection.fetch(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        " AND relkind = 'r' AND relname NOT IN ('shard', 'schema_version')"
+    )
+    return [row["relname"] for row in rows]
